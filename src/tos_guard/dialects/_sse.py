@@ -1,0 +1,105 @@
+"""Server-sent events as bytes (WHATWG HTML section 9.2): events out of chunks, without losing a byte.
+
+Chunking never matters, nothing is decoded before an event is whole, and each event keeps the bytes it came in, so that a guard can
+pass it on unchanged.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from tos_guard.errors import MalformedError
+
+__all__ = ["DONE", "EventStream", "ServerSentEvent"]
+
+DONE: Final = b"[DONE]"
+"""Data of the event that ends an OpenAI stream."""
+
+MAX_EVENT_BYTES: Final = 16 * 1024 * 1024  # as for a whole JSON body
+_BOM: Final = b"\xef\xbb\xbf"
+# A blank line: two line ends in a row. Atomic, since CR LF is one end and not two.
+_BLANK: Final = re.compile(rb"(?>\r\n|\r|\n)(?>\r\n|\r|\n)")
+_END: Final = re.compile(rb"\r\n|\r|\n")
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSentEvent:
+    """One event.
+
+    Attributes:
+        raw: The bytes it came in, with its comments and its blank line.
+        data: The data lines joined with LF, or None where there is none: a comment, a lone ``event:`` or ``id:``.
+    """
+
+    raw: bytes
+    data: bytes | None
+
+    @property
+    def fields(self) -> list[tuple[str, str]]:
+        """Field names and values in order, decoded as the standard says (wrong UTF-8 becomes U+FFFD)."""
+        return [(name.decode("utf-8", "replace"), value.decode("utf-8", "replace")) for name, value in _fields(self.raw)]
+
+    def with_data(self, data: bytes) -> bytes:
+        """The event's bytes with *data*, which holds no line end, in place of its own."""
+        if self.data is not None and self.raw.count(b"data") == 1 + self.data.count(b"data") and self.data in self.raw:
+            start = self.raw.rindex(self.data)
+            return self.raw[:start] + data + self.raw[start + len(self.data) :]
+        end = match.group() if (match := _END.search(self.raw)) else b"\n"
+        kept = [line for line in _END.split(self.raw) if line and _field(line)[0] != b"data"]
+        return b"".join(line + end for line in [*kept, b"data: " + data, b""])
+
+
+def _field(line: bytes) -> tuple[bytes, bytes]:
+    name, _, value = line.partition(b":")
+    return name, value.removeprefix(b" ")
+
+
+def _fields(raw: bytes) -> list[tuple[bytes, bytes]]:
+    return [_field(line) for line in _END.split(raw) if line and not line.startswith(b":")]
+
+
+class EventStream:
+    """Cuts chunks of bytes into events."""
+
+    __slots__ = ("_buffer", "_first", "_max_event_bytes")
+
+    def __init__(self, *, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
+        self._buffer = b""
+        self._first = True
+        self._max_event_bytes = max_event_bytes
+
+    def feed(self, chunk: bytes) -> list[ServerSentEvent]:
+        """Take a chunk, give the events it completes.
+
+        Raises:
+            MalformedError: One event is larger than we take; what came so far is in `tail`.
+        """
+        # A blank line is at most four bytes, so one that ends in this chunk starts at most three before it.
+        scan = max(0, len(self._buffer) - 3)
+        buffer = self._buffer + chunk if self._buffer else chunk
+        events = []
+        start = 0
+        while match := _BLANK.search(buffer, max(start, scan)):
+            raw = buffer[start : match.end()]
+            events.append(ServerSentEvent(raw, self._data(raw)))
+            start = match.end()
+        self._buffer = buffer[start:]
+        if len(self._buffer) > self._max_event_bytes:
+            raise MalformedError(f"one event is larger than {self._max_event_bytes} bytes", where="event stream")
+        return events
+
+    @property
+    def tail(self) -> bytes:
+        """What follows the last blank line: by the standard, no event."""
+        return self._buffer
+
+    def _data(self, raw: bytes) -> bytes | None:
+        if self._first:
+            self._first = False
+            raw = raw.removeprefix(_BOM)
+        if raw.startswith(b"data: ") and raw.endswith(b"\n\n") and raw.find(b"\n") == len(raw) - 2 and b"\r" not in raw:
+            return raw[6:-2]  # the usual form, without a detour
+        values = [value for name, value in _fields(raw) if name == b"data"]
+        return b"\n".join(values) if values else None

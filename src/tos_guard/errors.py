@@ -1,0 +1,300 @@
+"""Every error the library raises, in one tree.
+
+    TosGuardError
+    ├── ConfigurationError          start-up: a file, key or setting is unusable
+    │   ├── TermsError              terms document or text; names file and line
+    │   ├── KeyFileError            key file: missing, readable by others, damaged
+    │   └── AccountError            account administration: unknown, duplicate, invalid
+    ├── RequestError                one request cannot be served; carries an HTTP status
+    │   ├── AuthenticationError     no credential, or none that we accept
+    │   ├── MalformedRequestError   the body or a header cannot be read
+    │   └── DeniedError             the terms in force do not allow it; names the clauses
+    ├── PolicyStop                  raised by the host inside a response: stop, by this clause
+    ├── StoreError                  an engine did not keep or return what it should
+    ├── SignerError                 a signer did not sign
+    └── VerificationError           a check of bytes did not end in `valid`
+        ├── MalformedError          the bytes are not what the format says      (invalid)
+        ├── SignatureError          the signature does not match                (invalid)
+        ├── ContentMismatchError    the content is not the content that was sealed (invalid)
+        ├── IncompleteError         cut before the final token, or only pending (incomplete)
+        ├── UndecidableError        trust or knowledge is missing               (undecidable)
+        │   ├── UnknownKeyError     no trusted key has this id
+        │   ├── UntrustedIssuerError the issuer is not one the caller trusts
+        │   ├── UnsupportedVersionError  a version we do not read
+        │   ├── KeyRevokedError     revoked key, and no outside proof of time
+        │   └── DiscoveryError      the issuer's documents could not be fetched
+        ├── UnacceptableError       genuine, but not what the caller demanded   (unacceptable)
+        │   ├── ExpiredError · AudienceError · NonceError · PolicyMismatchError
+        └── AbsentError             there is no tag; this proves nothing        (absent)
+
+Every error has a stable ``code`` for programs, and a message for people that says what happened, to which input, and what
+to do. Adapters map codes to HTTP or gRPC in one table; the command line maps ``verdict`` to an exit code. Nothing in the
+library prints or exits.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+__all__ = [
+    "AbsentError",
+    "AccountError",
+    "AudienceError",
+    "AuthenticationError",
+    "ConfigurationError",
+    "ContentMismatchError",
+    "DeniedError",
+    "DiscoveryError",
+    "ExpiredError",
+    "IncompleteError",
+    "KeyFileError",
+    "KeyRevokedError",
+    "MalformedError",
+    "MalformedRequestError",
+    "NonceError",
+    "PolicyMismatchError",
+    "PolicyStop",
+    "RequestError",
+    "SignatureError",
+    "SignerError",
+    "StoreError",
+    "TermsError",
+    "TosGuardError",
+    "UnacceptableError",
+    "UndecidableError",
+    "UnknownKeyError",
+    "UnsupportedVersionError",
+    "UntrustedIssuerError",
+    "Verdict",
+    "VerificationError",
+]
+
+Verdict = Literal["valid", "invalid", "incomplete", "undecidable", "unacceptable", "absent"]
+"""What a verification concludes (DESIGN D14). Only ``valid`` is a pass."""
+
+
+class TosGuardError(Exception):
+    """Root of the tree.
+
+    Args:
+        what: What happened, as a sentence without a full stop.
+        where: Which input: a file, a header, a claim, a line. Never its secret value.
+        cure: What the reader can do about it, as a sentence.
+    """
+
+    code: ClassVar[str] = "error"
+
+    def __init__(self, what: str, *, where: str = "", cure: str = "") -> None:
+        self.what = what
+        self.where = where
+        self.cure = cure
+        super().__init__(what, where, cure)
+
+    def __str__(self) -> str:
+        located = f"{self.where}: {self.what}" if self.where else self.what
+        return f"{located}. {self.cure}" if self.cure else located
+
+
+class ConfigurationError(TosGuardError):
+    """A file, key or setting is unusable; found at start-up or by a command."""
+
+    code = "configuration"
+
+
+class TermsError(ConfigurationError):
+    """A terms document or its text cannot be used; ``where`` is ``file:line`` when the line is known."""
+
+    code = "terms"
+
+
+class KeyFileError(ConfigurationError):
+    """A key file is missing, readable by others, damaged, or holds a key for another purpose."""
+
+    code = "key_file"
+
+
+class AccountError(ConfigurationError):
+    """An account administration step names an unknown, duplicate or invalid account or key."""
+
+    code = "account"
+
+
+class RequestError(TosGuardError):
+    """One request cannot be served.
+
+    Attributes:
+        status: HTTP status of the answer.
+        code: Stable machine code, prefixed ``tos_``.
+    """
+
+    code = "tos_request"
+    status: ClassVar[int] = 400
+
+
+class AuthenticationError(RequestError):
+    """No credential was given, or none that we accept. One text for unknown and wrong, so neither can be told apart."""
+
+    code = "tos_unauthenticated"
+    status = 401
+
+
+class MalformedRequestError(RequestError):
+    """The request's body or a header cannot be read."""
+
+    code = "tos_malformed_request"
+    status = 400
+
+
+class DeniedError(RequestError):
+    """The rights of the account do not allow the request.
+
+    Attributes:
+        reason: Stable code of the refusal, for example ``tos_model_not_allowed``.
+        clauses: Ids of the clauses that decided, in the order of the terms.
+    """
+
+    code = "tos_denied"
+    status = 403
+
+    def __init__(
+        self, what: str, *, reason: str, clauses: tuple[str, ...] = (), where: str = "", cure: str = ""
+    ) -> None:
+        super().__init__(what, where=where, cure=cure)
+        self.reason = reason
+        self.clauses = clauses
+
+
+class PolicyStop(TosGuardError):
+    """Raised by the host while it produces a response: stop here, because of this clause.
+
+    The guard ends the response with the dialect's in-band error and a final token whose completion is ``policy``.
+    """
+
+    code = "tos_policy_stop"
+
+    def __init__(self, what: str, *, clause: str) -> None:
+        super().__init__(what, where=f"clause {clause}")
+        self.clause = clause
+
+
+class StoreError(TosGuardError):
+    """An engine did not keep or return what it should."""
+
+    code = "store"
+
+
+class SignerError(TosGuardError):
+    """A signer did not sign."""
+
+    code = "signer"
+
+
+class VerificationError(TosGuardError):
+    """A check of bytes did not end in ``valid``.
+
+    Attributes:
+        verdict: The verdict this error stands for; never ``valid``.
+    """
+
+    code = "verification"
+    verdict: ClassVar[Verdict] = "invalid"
+
+
+class MalformedError(VerificationError):
+    """The bytes are not what the format says."""
+
+    code = "malformed"
+
+
+class SignatureError(VerificationError):
+    """The signature does not match, or is made with an algorithm the key is not for."""
+
+    code = "signature"
+
+
+class ContentMismatchError(VerificationError):
+    """The token is genuine, but this content is not the content it was made for."""
+
+    code = "content_mismatch"
+
+
+class IncompleteError(VerificationError):
+    """The response was cut before its final token, or only a pending token is present."""
+
+    code = "incomplete"
+    verdict = "incomplete"
+
+
+class UndecidableError(VerificationError):
+    """Trust or knowledge is missing, so neither ``valid`` nor ``invalid`` can be said."""
+
+    code = "undecidable"
+    verdict = "undecidable"
+
+
+class UnknownKeyError(UndecidableError):
+    """No trusted key of the issuer has this key id."""
+
+    code = "unknown_key"
+
+
+class UntrustedIssuerError(UndecidableError):
+    """The token names an issuer the caller does not trust."""
+
+    code = "untrusted_issuer"
+
+
+class UnsupportedVersionError(UndecidableError):
+    """A token or document version, or a projection, that we do not read."""
+
+    code = "unsupported_version"
+
+
+class KeyRevokedError(UndecidableError):
+    """The key was revoked, and nothing outside the token proves that the signature is older (DESIGN D16)."""
+
+    code = "key_revoked"
+
+
+class DiscoveryError(UndecidableError):
+    """The issuer's documents could not be fetched or were refused."""
+
+    code = "discovery"
+
+
+class UnacceptableError(VerificationError):
+    """Genuine and unaltered, but not what the caller demanded."""
+
+    code = "unacceptable"
+    verdict = "unacceptable"
+
+
+class ExpiredError(UnacceptableError):
+    """The token is outside its validity at ``now``, or its key was outside its own when it signed."""
+
+    code = "expired"
+
+
+class AudienceError(UnacceptableError):
+    """The token is addressed to someone else, or to no one where an audience was demanded."""
+
+    code = "audience"
+
+
+class NonceError(UnacceptableError):
+    """The token does not carry the nonce, or was not made for the request, that the caller expected."""
+
+    code = "nonce"
+
+
+class PolicyMismatchError(UnacceptableError):
+    """The usage policy in the token is not the one the caller demanded."""
+
+    code = "policy_mismatch"
+
+
+class AbsentError(VerificationError):
+    """There is no tag. Absence proves nothing: it neither shows nor rules out that the content was generated."""
+
+    code = "absent"
+    verdict = "absent"

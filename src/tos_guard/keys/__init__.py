@@ -1,0 +1,27 @@
+"""Keys as values: what a key is for, when it may sign, and sets and histories of keys (docs/spec/keys.md).
+
+Loading and keeping key files is the work of `tos_guard.stores`; fetching sets that of `tos_guard.remote`.
+"""
+
+from tos_guard.keys._history import KeyHistory, key_history_payload, open_key_history
+from tos_guard.keys._jws import UnverifiedJWS, encode_jws_signing_input, join_jws, parse_jws
+from tos_guard.keys._record import ALGORITHM_NAME, KeyRecord, PublicKey, parse_jwk, record_of, thumbprint
+from tos_guard.keys._set import KeySet, parse_key_set
+
+__all__ = [
+    "ALGORITHM_NAME",
+    "KeyHistory",
+    "KeyRecord",
+    "KeySet",
+    "PublicKey",
+    "UnverifiedJWS",
+    "encode_jws_signing_input",
+    "join_jws",
+    "key_history_payload",
+    "open_key_history",
+    "parse_jwk",
+    "parse_jws",
+    "parse_key_set",
+    "record_of",
+    "thumbprint",
+]

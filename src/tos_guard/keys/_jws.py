@@ -1,0 +1,78 @@
+"""Our own strict compact-JWS parser (docs/spec/token.md T1–T4; DESIGN D8).
+
+It separates reading from believing: what it returns is named unverified until a key has checked the signature.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from tos_guard._canonical import b64url_decode, b64url_encode, encode_claims, parse_json
+from tos_guard.errors import MalformedError
+
+__all__ = ["UnverifiedJWS", "encode_jws_signing_input", "join_jws", "parse_jws"]
+
+MAX_HEADER_BYTES: Final = 512  # alg, kid and typ take about 110
+MAX_DEPTH: Final = 8  # our claims nest 3 deep; the rest is room for claims we do not know
+_HEADER_MEMBERS: Final = frozenset({"alg", "kid", "typ"})
+
+
+@dataclass(frozen=True, slots=True)
+class UnverifiedJWS:
+    """A well-formed compact JWS whose signature nobody has checked.
+
+    Attributes:
+        algorithm: What the header claims; the key decides (T6).
+        kid: Key id from the header.
+        payload: The claims as read.
+        signing_input: ASCII bytes that the signature covers.
+        signature: Raw signature.
+    """
+
+    algorithm: str
+    kid: str
+    payload: dict[str, Any]
+    signing_input: bytes
+    signature: bytes
+
+
+def parse_jws(text: str, *, typ: str, where: str, max_chars: int) -> UnverifiedJWS:
+    """Read a compact JWS of exactly this *typ*, whatever it claims, without believing it.
+
+    Raises:
+        MalformedError: T1 to T4 do not hold.
+    """
+    if len(text) > max_chars:
+        raise MalformedError(f"{len(text)} characters, more than the {max_chars} accepted", where=where)
+    parts = text.split(".") if text.isascii() else []
+    if len(parts) != 3 or not all(parts):
+        raise MalformedError("not three non-empty parts of ASCII separated by dots", where=where, cure="Give the whole token.")
+    header_part, payload_part, signature_part = parts
+    header = _parse_object(b64url_decode(header_part, where=f"{where} header"), f"{where} header", MAX_HEADER_BYTES)
+    if header.keys() != _HEADER_MEMBERS or not all(isinstance(value, str) for value in header.values()):
+        raise MalformedError("members are not exactly the strings alg, kid and typ", where=f"{where} header")
+    if header["typ"] != typ:
+        raise MalformedError(f"typ is not {typ}", where=f"{where} header", cure="This is a token of another kind.")
+    payload = _parse_object(b64url_decode(payload_part, where=f"{where} payload"), f"{where} payload", max_chars)
+    signature = b64url_decode(signature_part, where=f"{where} signature")
+    signing_input = text[: len(header_part) + 1 + len(payload_part)].encode("ascii")
+    return UnverifiedJWS(header["alg"], header["kid"], payload, signing_input, signature)
+
+
+def _parse_object(data: bytes, where: str, max_bytes: int) -> dict[str, Any]:
+    value = parse_json(data, where=where, max_depth=MAX_DEPTH, max_bytes=max_bytes, integers_only=True)
+    if not isinstance(value, dict):
+        raise MalformedError("not a JSON object", where=where)
+    return value
+
+
+def encode_jws_signing_input(payload: dict[str, Any], *, algorithm: str, kid: str, typ: str) -> bytes:
+    """The bytes to sign: base64url header, dot, base64url payload, both as RFC 8785 JSON."""
+    header = f'{{"alg":"{algorithm}","kid":"{kid}","typ":"{typ}"}}'.encode("ascii")
+    return f"{b64url_encode(header)}.{b64url_encode(encode_claims(payload))}".encode("ascii")
+
+
+def join_jws(signing_input: bytes, signature: bytes) -> str:
+    """The compact JWS of what was signed and its signature."""
+    return f"{signing_input.decode('ascii')}.{b64url_encode(signature)}"

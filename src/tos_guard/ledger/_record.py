@@ -1,0 +1,74 @@
+"""The record of one exchange, field for field as docs/spec/records.md lists it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Any
+
+from tos_guard._canonical import encode_claims
+
+__all__ = ["ExchangeRecord", "RecordType"]
+
+
+class RecordType(StrEnum):
+    """Whether the handler ran. Retention is set per type."""
+
+    EXCHANGE = "exchange"
+    DENIAL = "denial"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExchangeRecord:
+    """One authenticated exchange: no prompt, no output, no address, no credential.
+
+    Attributes are those of docs/spec/records.md. `account_id` is not part of the record: it is the link that stores keep apart, and
+    erase on request.
+    """
+
+    type: RecordType
+    issuer: str
+    rid: str
+    sub: str
+    started: int
+    finished: int
+    status: int
+    action: str
+    model: str
+    purpose: str
+    decision: str
+    reasons: tuple[str, ...]
+    terms_version: str
+    terms_sha256: str
+    usage_sha256: str
+    grant: str | None = None
+    jti: str | None = None
+    kid: str | None = None
+    proj: str | None = None
+    n: int | None = None
+    root: str | None = None
+    completion: str | None = None
+    req: str | None = None
+    carrier: str = "none"
+    unsealed: str | None = None
+    account_id: str | None = None
+
+    def to_document(self) -> dict[str, Any]:
+        """The record as JSON members, without `account_id`."""
+        document = asdict(self)
+        del document["account_id"]
+        document["type"] = str(self.type)
+        document["reasons"] = list(self.reasons)
+        return document
+
+    def to_bytes(self) -> bytes:
+        """RFC 8785 bytes of the record."""
+        return encode_claims(self.to_document())
+
+    @classmethod
+    def from_document(cls, document: dict[str, Any], *, account_id: str | None = None) -> ExchangeRecord:
+        """The record that `to_document` wrote."""
+        fields = dict(document)
+        fields["type"] = RecordType(fields["type"])
+        fields["reasons"] = tuple(fields["reasons"])
+        return cls(**fields, account_id=account_id)

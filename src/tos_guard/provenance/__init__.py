@@ -1,0 +1,25 @@
+"""The provenance token and what it covers: claims, content projection, and the compact form (docs/spec/token.md, projection.md)."""
+
+from tos_guard.provenance._claims import Claims, Terms, Usage
+from tos_guard.provenance._content import MAX_INLINE_LEAVES, Content, Leaf, Parts, canonical_part, normalise_text, parse_leaves, text_digest
+from tos_guard.provenance._token import MAX_TOKEN_CHARS, TOKEN_TYP, UnverifiedToken, request_mac, token_signing_input, parse_token
+
+__all__ = [
+    "MAX_INLINE_LEAVES",
+    "MAX_TOKEN_CHARS",
+    "TOKEN_TYP",
+    "Claims",
+    "Content",
+    "Leaf",
+    "Parts",
+    "Terms",
+    "UnverifiedToken",
+    "Usage",
+    "canonical_part",
+    "normalise_text",
+    "parse_leaves",
+    "parse_token",
+    "request_mac",
+    "text_digest",
+    "token_signing_input",
+]
