@@ -43,11 +43,10 @@ class ServerSentEvent:
 
     def with_data(self, data: bytes) -> bytes:
         """The event's bytes with *data*, which holds no line end, in place of its own."""
-        if self.data is not None and self.raw.count(b"data") == 1 + self.data.count(b"data") and self.data in self.raw:
-            start = self.raw.rindex(self.data)
-            return self.raw[:start] + data + self.raw[start + len(self.data) :]
+        if self.data is not None and self.raw == b"data: " + self.data + b"\n\n":
+            return b"data: " + data + b"\n\n"
         end = match.group() if (match := _END.search(self.raw)) else b"\n"
-        kept = [line for line in _END.split(self.raw) if line and _field(line)[0] != b"data"]
+        kept = [line for line in _END.split(self.raw.removeprefix(_BOM)) if line and _field(line)[0] != b"data"]
         return b"".join(line + end for line in [*kept, b"data: " + data, b""])
 
 

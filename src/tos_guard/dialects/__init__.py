@@ -1,0 +1,71 @@
+"""What a request and a response mean: one small module for each dialect.
+
+A dialect says what a request asks for, where the content of a response is (its projection), which shape an error has, and how a
+stream carries its tag. The wire is docs/spec/projection.md and docs/spec/carriers.md.
+"""
+
+from typing import Any, Protocol
+
+from tos_guard.dialects._body import (
+    MAX_BODY_BYTES,
+    MAX_BODY_DEPTH,
+    TAG_MEMBER,
+    RequestFacts,
+    parse_response_json,
+    splice_tag,
+    without_tag,
+)
+from tos_guard.dialects._chat import CHAT_PROJECTION, ChatDialect, ChatProjection
+from tos_guard.dialects._plain import PlainDialect
+from tos_guard.dialects._projection import BytesProjection, JSONProjection, Projection, projection_named
+from tos_guard.dialects._sealing import ChatSealing, Step
+from tos_guard.dialects._sse import DONE, EventStream, ServerSentEvent
+
+__all__ = [
+    "CHAT_PROJECTION",
+    "DONE",
+    "MAX_BODY_BYTES",
+    "MAX_BODY_DEPTH",
+    "PROJECTIONS",
+    "TAG_MEMBER",
+    "BytesProjection",
+    "ChatDialect",
+    "ChatProjection",
+    "ChatSealing",
+    "Dialect",
+    "EventStream",
+    "JSONProjection",
+    "PlainDialect",
+    "Projection",
+    "RequestFacts",
+    "ServerSentEvent",
+    "Step",
+    "parse_response_json",
+    "projection_named",
+    "splice_tag",
+    "without_tag",
+]
+
+PROJECTIONS: tuple[type[Projection], ...] = (ChatProjection, JSONProjection, BytesProjection)
+"""Every projection this version reads."""
+
+
+class Dialect(Protocol):
+    """What the guard needs to know of a wire format. Pure: bytes and values in, bytes and values out.
+
+    Attributes:
+        name: Short name for configuration and telemetry.
+        projection: How content is found in a whole JSON body.
+    """
+
+    name: str
+    projection: type[Projection]
+
+    def read_request(self, body: bytes) -> RequestFacts:
+        """What the request asks for. Raises `MalformedRequestError`."""
+
+    def refusal_body(self, *, message: str, code: str, kind: str, extra: dict[str, Any]) -> bytes:
+        """A refusal as JSON bytes in the dialect's own error shape."""
+
+    def error_event(self, *, message: str, code: str, extra: dict[str, Any]) -> bytes:
+        """The in-band error that ends a stream, as one event."""

@@ -1,0 +1,198 @@
+"""OpenAI chat completions: what a request asks for, where content is, and how a stream carries its tag.
+
+Implements projection ``chat-1`` (docs/spec/projection.md P1–P4) and the OpenAI chat carriers (docs/spec/carriers.md). The same
+`ChatProjection` reads a response when it is sealed and when it is verified.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final
+
+from tos_guard.dialects._body import RequestFacts, parse_request_object, request_integer, request_model
+from tos_guard.dialects._projection import Projection
+from tos_guard.errors import MalformedError
+from tos_guard.provenance import canonical_part
+from tos_guard.types import Completion
+
+__all__ = ["CHAT_PROJECTION", "ChatDialect", "ChatProjection", "completion_of_error", "is_finish", "is_usage"]
+
+CHAT_PROJECTION: Final = "chat-1"
+MAX_CHOICE: Final = 65_535
+MAX_TOOL_CALLS: Final = 256
+
+_TEXTS: Final = {"content": "text", "refusal": "refusal", "reasoning": "reasoning", "reasoning_content": "reasoning_content"}
+_MESSAGE_MEMBERS: Final = frozenset({*_TEXTS, "tool_calls", "function_call"})
+_OUTPUT_LIMITS: Final = ("max_tokens", "max_completion_tokens")
+
+
+class ChatProjection(Projection):
+    """Collects the parts of a chat completion from its body or from the events of its stream."""
+
+    name = CHAT_PROJECTION
+
+    def add_body(self, body: Any) -> None:
+        """Take a whole response body.
+
+        Raises:
+            MalformedError: It has no choices, or they are not what P1 says.
+        """
+        if not isinstance(body, dict) or not isinstance(body.get("choices"), list):
+            raise MalformedError("has no array of choices", where="chat completion")
+        seen: set[int] = set()
+        for choice in body["choices"]:
+            index = self._index(choice)
+            if index in seen:
+                raise MalformedError(f"two choices have the index {index}", where="chat completion")
+            seen.add(index)
+            self._add_message(index, choice, "message", streamed=False)
+        self._note_uncovered(body, "message")
+
+    def add_event(self, event: dict[str, Any]) -> bool:
+        """Take one event of a stream. Returns whether it bears content.
+
+        Raises:
+            MalformedError: Its choices are not what P1 says.
+        """
+        choices = event.get("choices")
+        if choices is None:
+            return False
+        if not isinstance(choices, list):
+            raise MalformedError("choices is not an array", where="chat completion chunk")
+        bears = False
+        for choice in choices:
+            if self._add_message(self._index(choice), choice, "delta", streamed=True):
+                bears = True
+        return bears
+
+    def note_event(self, event: dict[str, Any]) -> None:
+        """Remember which members of an event are not covered."""
+        self._note_uncovered(event, "delta")
+
+    @staticmethod
+    def _index(choice: Any) -> int:
+        if not isinstance(choice, dict):
+            raise MalformedError("a choice is not an object", where="chat completion")
+        index = choice.get("index")
+        if type(index) is not int or not 0 <= index <= MAX_CHOICE:
+            raise MalformedError("a choice has no index", where="chat completion")
+        return index
+
+    def _add_message(self, index: int, choice: dict[str, Any], member: str, *, streamed: bool) -> bool:
+        message = choice.get(member)
+        if message is None:
+            return False
+        if not isinstance(message, dict):
+            raise MalformedError(f"{member} is not an object", where="chat completion")
+        bears = False
+        for name, value in message.items():
+            if value is None or value == "":
+                continue
+            if (part := _TEXTS.get(name)) is not None:
+                if isinstance(value, str):
+                    self.parts.add(index, part, value, text=True)
+                else:
+                    self.parts.cannot_cover(index, part)
+                bears = True
+            elif name == "tool_calls":
+                bears |= self._add_tool_calls(index, value, streamed=streamed)
+            elif name == "function_call":
+                bears |= self._add_call(index, "function_call", value, ("name", "arguments"))
+        return bears
+
+    def _add_tool_calls(self, index: int, calls: Any, *, streamed: bool) -> bool:
+        if not isinstance(calls, list) or len(calls) > MAX_TOOL_CALLS:
+            raise MalformedError(f"tool_calls is not an array of at most {MAX_TOOL_CALLS}", where="chat completion")
+        bears = False
+        for position, call in enumerate(calls):
+            if not isinstance(call, dict):
+                raise MalformedError("a tool call is not an object", where="chat completion")
+            number = call.get("index") if streamed else position
+            if type(number) is not int or not 0 <= number < MAX_TOOL_CALLS:
+                raise MalformedError("a tool call has no index", where="chat completion chunk")
+            prefix = f"tool_calls.{number}"
+            bears |= self._add_call(index, prefix, call.get("function"), ("name", "arguments"))
+            bears |= self._add_call(index, prefix, call.get("custom"), ("name", "input"))
+        return bears
+
+    def _add_call(self, index: int, prefix: str, call: Any, members: tuple[str, str]) -> bool:
+        if call is None:
+            return False
+        if not isinstance(call, dict):
+            raise MalformedError(f"{prefix} is not an object", where="chat completion")
+        bears = False
+        for member in members:
+            value = call.get(member)
+            if value is None or value == "":
+                continue
+            bears = True
+            part = f"{prefix}.{member}"
+            if isinstance(value, str):
+                self.parts.add(index, part, value, text=False)
+            elif isinstance(value, dict) and member != "name" and (data := canonical_part(value)) is not None:
+                self.parts.add(index, part, data, text=False)
+            else:
+                self.parts.cannot_cover(index, part)
+        return bears
+
+    def _note_uncovered(self, body: dict[str, Any], member: str) -> None:
+        self.note(body.keys() - {"choices", "ai_provenance"})
+        for choice in body.get("choices") or ():
+            self.note(f"choices[].{name}" for name in choice.keys() - {"index", member})
+            message = choice.get(member) or {}
+            self.note(f"choices[].{member}.{name}" for name in message.keys() - _MESSAGE_MEMBERS)
+            for call in message.get("tool_calls") or ():
+                path = f"choices[].{member}.tool_calls[]"
+                self.note(f"{path}.{name}" for name in call.keys() - {"function", "custom", "index"})
+                for kind, members in (("function", {"name", "arguments"}), ("custom", {"name", "input"})):
+                    self.note(f"{path}.{kind}.{name}" for name in (call.get(kind) or {}).keys() - members)
+            path = f"choices[].{member}.function_call"
+            self.note(f"{path}.{name}" for name in (message.get("function_call") or {}).keys() - {"name", "arguments"})
+
+
+class ChatDialect:
+    """OpenAI chat completions over HTTP."""
+
+    name = "openai-chat"
+    projection = ChatProjection
+    action = "generate"
+
+    def read_request(self, body: bytes) -> RequestFacts:
+        """What the request asks for.
+
+        Raises:
+            MalformedRequestError: Not a JSON object with a model.
+        """
+        request = parse_request_object(body)
+        return RequestFacts(
+            action=self.action,
+            model=request_model(request),
+            stream=request.get("stream") is True,
+            choices=request_integer(request, "n") or 1,
+            max_output_tokens=max((request_integer(request, name) or 0 for name in _OUTPUT_LIMITS), default=0) or None,
+        )
+
+    def refusal_body(self, *, message: str, code: str, kind: str, extra: dict[str, Any]) -> bytes:
+        """A refusal in OpenAI's error shape; *extra* goes beside ``message``, ``type``, ``param`` and ``code``."""
+        error = {"message": message, "type": kind, "param": None, "code": code, **extra}
+        return json.dumps({"error": error}, ensure_ascii=False).encode("utf-8")
+
+    def error_event(self, *, message: str, code: str, extra: dict[str, Any]) -> bytes:
+        """The event that ends a stream in-band."""
+        error = {"message": message, "type": "tos_guard_error", "param": None, "code": code, **extra}
+        return b"data: " + json.dumps({"error": error}, ensure_ascii=False).encode("utf-8") + b"\n\n"
+
+
+def is_finish(event: dict[str, Any]) -> bool:
+    """Whether a chunk ends one of its choices, and so may carry the tag."""
+    return any(isinstance(choice, dict) and choice.get("finish_reason") is not None for choice in event.get("choices") or ())
+
+
+def is_usage(event: dict[str, Any]) -> bool:
+    """Whether a chunk is the usage chunk that follows all content."""
+    return event.get("choices") == [] and event.get("usage") is not None
+
+
+def completion_of_error(event: dict[str, Any]) -> Completion | None:
+    """`Completion.ERROR` if the event is an error, None otherwise."""
+    return Completion.ERROR if event.get("error") is not None else None

@@ -1,0 +1,28 @@
+"""Offline verification: bytes, keys and a clock in; what was proven out (docs/spec/README.md).
+
+    >>> verified = verify_body(body, trust=Trust.of(parse_key_set(pinned)), now=now)   # doctest: +SKIP
+    >>> verified.claims.usage.content_usage                                            # doctest: +SKIP
+    'train-ai=n, ai-use=y'
+
+Each function returns a `Verified`, or raises a `VerificationError` whose `verdict` says which way it failed; there is no boolean to
+forget. Nothing here opens a connection, reads a file or asks the time. `tos_guard.verifier` adds discovery.
+"""
+
+from tos_guard.keys import KeySet, open_key_history, parse_key_set
+from tos_guard.verify._content import verify_body, verify_text
+from tos_guard.verify._proof import Expected, Trust, Verified, verify_token
+from tos_guard.verify._stream import StreamVerifier, verify_stream
+
+__all__ = [
+    "Expected",
+    "KeySet",
+    "StreamVerifier",
+    "Trust",
+    "Verified",
+    "open_key_history",
+    "parse_key_set",
+    "verify_body",
+    "verify_stream",
+    "verify_text",
+    "verify_token",
+]

@@ -1,0 +1,149 @@
+"""Streams against their token, as they are read or saved (docs/spec/carriers.md C3–C8)."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from tos_guard.dialects import (
+    CHAT_PROJECTION,
+    DONE,
+    PROJECTIONS,
+    TAG_MEMBER,
+    ChatProjection,
+    EventStream,
+    parse_response_json,
+    projection_named,
+)
+from tos_guard.errors import AbsentError, ContentMismatchError, IncompleteError, MalformedError
+from tos_guard.provenance import Claims
+from tos_guard.types import Stage
+from tos_guard.verify._content import _completion_note, check_content, final_content, uncoverable
+from tos_guard.verify._proof import Expected, Trust, Verified, open_token, parse_tag
+
+__all__ = ["StreamVerifier", "verify_stream"]
+
+
+class StreamVerifier:
+    """Checks a stream as it is read.
+
+    `feed` raises as soon as something is wrong, and `finish` returns what was proven. Until `finish` has returned, nothing has been:
+    a stream that merely stopped has raised nothing either.
+
+    Args:
+        trust: Keys the caller trusts.
+        now: The present.
+        token: Value of the header ``AI-Provenance``, where it was kept: the pending token.
+        expected: Further demands.
+    """
+
+    def __init__(self, *, trust: Trust, now: datetime, token: str | None = None, expected: Expected | None = None) -> None:
+        self._trust = trust
+        self._now = now
+        self._pending = token
+        self._expected = expected or Expected()
+        self._events = EventStream()
+        self._projection = ChatProjection()
+        self._proof: tuple[Claims, str, str] | None = None
+        self._done = False
+        self._followed = False
+
+    def feed(self, chunk: bytes) -> None:
+        """Take the next bytes, cut anywhere.
+
+        Raises:
+            VerificationError: The stream cannot become valid any more.
+        """
+        for event in self._events.feed(chunk):
+            if event.data is not None and event.data != b"":
+                self._event(event.data)
+
+    def _event(self, data: bytes) -> None:
+        self._followed = self._done
+        if data == DONE:
+            self._done = True
+            return
+        event = parse_response_json(data, where="event")
+        if not isinstance(event, dict):
+            raise MalformedError("not a JSON object", where="event")
+        bears = self._projection.add_event(event)
+        self._projection.note_event(event)
+        if self._proof is not None:
+            if TAG_MEMBER in event:
+                raise MalformedError("a second token follows the final one", where="stream")
+            if bears or event.get("error") is not None:
+                raise ContentMismatchError("content follows the final token", where="stream")
+        elif TAG_MEMBER in event:
+            self._proof = self._open(event[TAG_MEMBER])
+
+    def _open(self, member: Any) -> tuple[Claims, str, str]:
+        tag = parse_tag(member)
+        claims, kid = open_token(tag.token, trust=self._trust, now=self._now)
+        if claims.stage is not Stage.FINAL:
+            raise MalformedError("an event carries a pending token", where="stream")
+        content = final_content(claims, tag)
+        if not isinstance(projection_named(content.projection, PROJECTIONS), ChatProjection):
+            raise ContentMismatchError(f"the token is not of {CHAT_PROJECTION}", where="token content")
+        check_content(content, self._projection, "stream")
+        return claims, kid, tag.token
+
+    def finish(self) -> Verified:
+        """The stream ended.
+
+        Raises:
+            IncompleteError: It ended before its final token, and a pending one was given.
+            AbsentError: It has no token at all.
+            VerificationError: The pending token is not of this stream, or a demand is not met.
+        """
+        pending = self._open_pending()
+        if self._proof is None:
+            if pending is not None:
+                raise IncompleteError("ends before its final token", where="stream", cure="Get the whole response.")
+            raise AbsentError("carries no token", where="stream", cure="That proves nothing: it may have been cut or stripped.")
+        claims, kid, token = self._proof
+        if pending is not None and _identity(pending) != _identity(claims):
+            raise ContentMismatchError("header and stream carry tokens of different exchanges", where="AI-Provenance")
+        self._expected.check(claims, now=self._now)
+        notes = _completion_note(claims)
+        if not self._done:
+            notes += ("terminator: missing",)
+        elif self._followed:
+            notes += ("terminator: followed",)
+        return Verified(
+            claims=claims,
+            kid=kid,
+            token=token,
+            uncovered=self._projection.uncovered + uncoverable(self._projection.content()),
+            notes=notes,
+            request_checked=self._expected.request is not None,
+        )
+
+    def _open_pending(self) -> Claims | None:
+        if self._pending is None:
+            return None
+        claims, _ = open_token(self._pending, trust=self._trust, now=self._now)
+        if claims.stage is not Stage.PENDING:
+            raise MalformedError("the header of a stream carries a final token", where="AI-Provenance")
+        return claims
+
+
+def _identity(claims: Claims) -> tuple[str, ...]:
+    return claims.iss, claims.rid, claims.sub, claims.req
+
+
+def verify_stream(stream: bytes, *, trust: Trust, now: datetime, token: str | None = None, expected: Expected | None = None) -> Verified:
+    """Prove that a saved stream is what a trusted issuer sealed, to its end.
+
+    Args:
+        stream: The bytes of the stream, re-chunked or with other comments if need be.
+        trust: Keys the caller trusts.
+        now: The present, or the time at which evidence is judged.
+        token: Value of the header ``AI-Provenance``, where it was kept.
+        expected: Further demands.
+
+    Raises:
+        VerificationError: As `StreamVerifier`.
+    """
+    verifier = StreamVerifier(trust=trust, now=now, token=token, expected=expected)
+    verifier.feed(stream)
+    return verifier.finish()
