@@ -156,9 +156,7 @@ class DeniedError(RequestError):
     code = "tos_denied"
     status = 403
 
-    def __init__(
-        self, what: str, *, reason: str, clauses: tuple[str, ...] = (), where: str = "", cure: str = ""
-    ) -> None:
+    def __init__(self, what: str, *, reason: str, clauses: tuple[str, ...] = (), where: str = "", cure: str = "") -> None:
         super().__init__(what, where=where, cure=cure)
         self.reason = reason
         self.clauses = clauses
@@ -222,14 +220,14 @@ class IncompleteError(VerificationError):
     """The response was cut before its final token, or only a pending token is present."""
 
     code = "incomplete"
-    verdict = "incomplete"
+    verdict: ClassVar[Verdict] = "incomplete"
 
 
 class UndecidableError(VerificationError):
     """Trust or knowledge is missing, so neither ``valid`` nor ``invalid`` can be said."""
 
     code = "undecidable"
-    verdict = "undecidable"
+    verdict: ClassVar[Verdict] = "undecidable"
 
 
 class UnknownKeyError(UndecidableError):
@@ -266,7 +264,7 @@ class UnacceptableError(VerificationError):
     """Genuine and unaltered, but not what the caller demanded."""
 
     code = "unacceptable"
-    verdict = "unacceptable"
+    verdict: ClassVar[Verdict] = "unacceptable"
 
 
 class ExpiredError(UnacceptableError):
@@ -297,4 +295,4 @@ class AbsentError(VerificationError):
     """There is no tag. Absence proves nothing: it neither shows nor rules out that the content was generated."""
 
     code = "absent"
-    verdict = "absent"
+    verdict: ClassVar[Verdict] = "absent"

@@ -23,6 +23,7 @@ class Clock(Protocol):
 
     def __call__(self) -> datetime:
         """The present, as an aware datetime in UTC."""
+        ...
 
 
 class Entropy(Protocol):
@@ -30,6 +31,7 @@ class Entropy(Protocol):
 
     def __call__(self, size: int, /) -> bytes:
         """*size* fresh random bytes."""
+        ...
 
 
 @runtime_checkable
@@ -46,6 +48,7 @@ class Signer(Protocol):
         Raises:
             SignerError: No key of this purpose is valid at *now*.
         """
+        ...
 
     def sign(self, key: KeyRecord, message: bytes) -> bytes:
         """Sign *message* with *key*: 64 bytes (RFC 8032 for Ed25519, r||s for ES256).
@@ -53,6 +56,7 @@ class Signer(Protocol):
         Raises:
             SignerError: The key is gone, or the device did not answer.
         """
+        ...
 
 
 @runtime_checkable
@@ -61,9 +65,11 @@ class AsyncSigner(Protocol):
 
     async def current(self, now: datetime) -> KeyRecord:
         """As `Signer.current`."""
+        ...
 
     async def sign(self, key: KeyRecord, message: bytes) -> bytes:
         """As `Signer.sign`."""
+        ...
 
 
 @runtime_checkable
@@ -76,12 +82,15 @@ class AccountSource(Protocol):
 
     def version(self) -> int:
         """A number that changes whenever any account, key or grant may have changed. Cheap: called for each request."""
+        ...
 
     def by_api_key(self, public_id: str, secret_hash: bytes) -> Account | None:
         """The account of a key, or None for an unknown id and for a wrong secret alike."""
+        ...
 
     def by_id(self, account_id: str) -> Account | None:
         """The account with this id, or None."""
+        ...
 
 
 @runtime_checkable
@@ -90,12 +99,15 @@ class AsyncAccountSource(Protocol):
 
     def version(self) -> int:
         """As `AccountSource.version`."""
+        ...
 
     async def by_api_key(self, public_id: str, secret_hash: bytes) -> Account | None:
         """As `AccountSource.by_api_key`."""
+        ...
 
     async def by_id(self, account_id: str) -> Account | None:
         """As `AccountSource.by_id`."""
+        ...
 
 
 @runtime_checkable
@@ -109,24 +121,32 @@ class RecordStore(Protocol):
 
     def append(self, record: ExchangeRecord) -> Future[None]:
         """Store *record*; see above for when."""
+        ...
 
     def count_denial(self, code: str, now: datetime) -> None:
         """Count one unauthenticated denial. Rolled up per hour and code, never one row each; may lose up to a second on a crash."""
+        ...
 
     def by_request_id(self, issuer: str, rid: str) -> ExchangeRecord | None:
         """The record of one exchange."""
+        ...
 
     def by_token_id(self, issuer: str, jti: str) -> ExchangeRecord | None:
         """The record whose final token has this `jti`."""
+        ...
 
     def of_account(self, issuer: str, account_id: str) -> Sequence[ExchangeRecord]:
         """All records that can still be linked to the account, oldest first."""
+        ...
 
     def erase_account(self, issuer: str, account_id: str) -> int:
         """Forget which records belong to the account. Returns how many were unlinked. The records stay, so tokens stay provable."""
+        ...
 
     def purge(self, now: datetime, retention_days: Mapping[str, int]) -> int:
         """Delete records older than their type allows (``exchange``, ``denial``, ``denial_count``). Returns how many."""
+        ...
 
     def close(self) -> None:
         """Wait until everything appended is durable, then stop the writer."""
+        ...
