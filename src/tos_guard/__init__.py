@@ -26,19 +26,21 @@ _HOME: Final = {
 __all__ = ["TosGuardError", "Verdict", "VerificationError", "__version__"]
 
 
-def __getattr__(name: str) -> Any:
-    """Fetch a public name from its module.
+if not TYPE_CHECKING:  # a checker that saw it would accept every name
 
-    Raises:
-        AttributeError: There is no such name.
-    """
-    try:
-        home = _HOME[name]
-    except KeyError:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
-    value = getattr(import_module(home), name)
-    globals()[name] = value
-    return value
+    def __getattr__(name: str) -> Any:
+        """Fetch a public name from its module.
+
+        Raises:
+            AttributeError: There is no such name.
+        """
+        try:
+            home = _HOME[name]
+        except KeyError:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
+        value = getattr(import_module(home), name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:
