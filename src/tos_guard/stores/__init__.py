@@ -1,0 +1,23 @@
+"""The places that touch disk: accounts, terms, public keys and exchange records in SQLite or in memory, terms files and secret files.
+
+`SQLiteStore` serves the processes of one host without anything to install; `MemoryStore` behaves the same in a test. Both are a
+`Store`, and so an `AccountSource` and a `RecordStore` of `tos_guard.protocols`.
+"""
+
+from tos_guard.stores._files import load_terms, read_secret_file, write_secret_file
+from tos_guard.stores._memory import MemoryStore
+from tos_guard.stores._model import AccountChange, StoredKey, StoredTerms
+from tos_guard.stores._sqlite import SQLiteStore
+from tos_guard.stores._store import Store
+
+__all__ = [
+    "AccountChange",
+    "MemoryStore",
+    "SQLiteStore",
+    "Store",
+    "StoredKey",
+    "StoredTerms",
+    "load_terms",
+    "read_secret_file",
+    "write_secret_file",
+]

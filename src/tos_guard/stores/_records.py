@@ -1,0 +1,274 @@
+"""Exchange records in SQLite (docs/spec/records.md).
+
+The link between a record and an account is kept apart: `subject` joins record numbers to account numbers, and only `account` knows
+what a number stands for. Erasure removes both, so that the records still prove their tokens and no longer name anyone.
+
+SQLite may leave copies of a deleted row in the unused part of a page that other rows still share. Pages that are given up altogether
+are overwritten (``secure_delete``). So erasure writes the small `account` table anew and gives up all its old pages, then empties the
+write-ahead log.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+from tos_guard._canonical import MAX_SAFE_INTEGER
+from tos_guard.errors import ConfigurationError, StoreError
+from tos_guard.ledger import ExchangeRecord
+from tos_guard.stores._database import Database, Schema
+from tos_guard.stores._writer import Counter, GroupWriter, Row
+
+__all__ = ["DenialCount", "SQLiteRecords", "encode_row", "hour_of", "retention_cutoffs"]
+
+DenialCount = tuple[datetime, str, int]
+"""Start of an hour (UTC), stable code, how many unauthenticated denials."""
+
+_ACCOUNT_COLUMNS: Final = "(id INTEGER PRIMARY KEY, issuer TEXT NOT NULL, account_id TEXT NOT NULL, UNIQUE (issuer, account_id))"
+
+_SCHEMA: Final = Schema(
+    what="exchange records",
+    application_id=0x74677265,  # "tgre"
+    migrations=(
+        (
+            """CREATE TABLE record (
+                id INTEGER PRIMARY KEY,
+                issuer TEXT NOT NULL,
+                rid TEXT NOT NULL,
+                jti TEXT,
+                type TEXT NOT NULL,
+                started INTEGER NOT NULL,
+                document BLOB NOT NULL,
+                UNIQUE (issuer, rid))""",
+            "CREATE INDEX record_token ON record (issuer, jti) WHERE jti IS NOT NULL",
+            "CREATE INDEX record_age ON record (issuer, type, started)",
+            f"CREATE TABLE account {_ACCOUNT_COLUMNS}",
+            "CREATE TABLE subject (record INTEGER PRIMARY KEY, account INTEGER NOT NULL)",
+            "CREATE INDEX subject_account ON subject (account)",
+            """CREATE TABLE denial_count (
+                issuer TEXT NOT NULL, hour INTEGER NOT NULL, code TEXT NOT NULL, count INTEGER NOT NULL,
+                PRIMARY KEY (issuer, hour, code)) WITHOUT ROWID""",
+        ),
+    ),
+)
+
+_SELECT: Final = """SELECT record.document, account.account_id FROM record
+    LEFT JOIN subject ON subject.record = record.id LEFT JOIN account ON account.id = subject.account"""
+
+_PURGE_ROWS: Final = 2_000
+"""Rows deleted by one commit, so that a purge never holds up the exchanges for long."""
+
+_TYPES: Final = ("exchange", "denial")
+
+
+class SQLiteRecords:
+    """`RecordStore` in one SQLite file, with the few questions an administrator asks.
+
+    Raises:
+        ConfigurationError: The file cannot be a store of records.
+        StoreError: It cannot be created or opened.
+    """
+
+    def __init__(self, path: Path, *, issuer: str, max_pending: int) -> None:
+        self._records_issuer = issuer
+        self._records = Database(path, _SCHEMA)
+        self._writer = GroupWriter(self._records, _write_rows, max_pending=max_pending)
+
+    def append(self, record: ExchangeRecord) -> Future[None]:
+        """As `Store.append`."""
+        try:
+            row = encode_row(record)
+        except StoreError as error:
+            failed: Future[None] = Future()
+            failed.set_exception(error)
+            return failed
+        return self._writer.append(row)
+
+    def count_denial(self, code: str, now: datetime) -> None:
+        """As `Store.count_denial`."""
+        self._writer.count((self._records_issuer, hour_of(now), code))
+
+    def flush(self) -> None:
+        """As `Store.flush`."""
+        self._writer.flush().result()
+
+    def by_request_id(self, issuer: str, rid: str) -> ExchangeRecord | None:
+        """As `Store.by_request_id`."""
+        return self._one("WHERE record.issuer = ? AND record.rid = ?", (issuer, rid))
+
+    def by_token_id(self, issuer: str, jti: str) -> ExchangeRecord | None:
+        """As `Store.by_token_id`."""
+        return self._one("WHERE record.issuer = ? AND record.jti = ?", (issuer, jti))
+
+    def of_account(self, issuer: str, account_id: str) -> Sequence[ExchangeRecord]:
+        """As `Store.of_account`."""
+        where = "WHERE account.issuer = ? AND account.account_id = ? ORDER BY record.started, record.id"
+        with self._records.read() as connection:
+            rows = connection.execute(f"{_SELECT} {where}", (issuer, account_id)).fetchall()
+        return tuple(self._record(*row) for row in rows)
+
+    def count_records(self, issuer: str) -> int:
+        """As `Store.count_records`."""
+        with self._records.read() as connection:
+            count: int = connection.execute("SELECT count(*) FROM record WHERE issuer = ?", (issuer,)).fetchone()[0]
+        return count
+
+    def denial_counts(self, issuer: str) -> Sequence[DenialCount]:
+        """As `Store.denial_counts`."""
+        with self._records.read() as connection:
+            rows = connection.execute(
+                "SELECT hour, code, count FROM denial_count WHERE issuer = ? ORDER BY hour, code", (issuer,)
+            ).fetchall()
+        return tuple((datetime.fromtimestamp(hour * 3600, UTC), code, count) for hour, code, count in rows)
+
+    def erase_account(self, issuer: str, account_id: str) -> int:
+        """As `Store.erase_account`."""
+        return self._writer.run(lambda database: _erase(database, issuer, account_id)).result()
+
+    def purge(self, now: datetime, retention_days: Mapping[str, int]) -> int:
+        """As `Store.purge`."""
+        issuer = self._records_issuer
+        purged = 0
+        for kind, cutoff in retention_cutoffs(now, retention_days).items():
+            if kind == "denial_count":
+                step = partial(_purge_counts, issuer=issuer, cutoff=cutoff)
+            else:
+                step = partial(_purge_records, issuer=issuer, kind=kind, cutoff=cutoff)
+            while deleted := self._writer.run(step).result():
+                purged += deleted
+        return purged
+
+    def close(self) -> None:
+        """As `Store.close`."""
+        self._writer.close()
+        self._records.close()
+
+    def _one(self, where: str, parameters: tuple[str, str]) -> ExchangeRecord | None:
+        with self._records.read() as connection:
+            row = connection.execute(f"{_SELECT} {where} LIMIT 1", parameters).fetchone()
+        return None if row is None else self._record(*row)
+
+    def _record(self, document: bytes, account_id: str | None) -> ExchangeRecord:
+        try:
+            return ExchangeRecord.from_document(json.loads(document), account_id=account_id)
+        except (ValueError, KeyError, TypeError) as error:
+            raise StoreError(f"a stored record cannot be read ({error})", where=str(self._records.path)) from error
+
+
+def encode_row(record: ExchangeRecord) -> Row:
+    """The record as it is stored.
+
+    Raises:
+        StoreError: The record holds what cannot be stored: a lone surrogate, or a time beyond 2^53.
+    """
+    try:
+        document = record.to_bytes()
+        if record.account_id is not None:
+            record.account_id.encode("utf-8")
+    except (ValueError, TypeError) as error:
+        raise StoreError(f"the record cannot be encoded ({error})", where=f"record {record.rid!r}") from error
+    if not 0 <= record.started <= MAX_SAFE_INTEGER:
+        raise StoreError("the record's start is not a time", where=f"record {record.rid!r}")
+    return Row(record.issuer, record.rid, record.jti, str(record.type), record.started, document, record.account_id)
+
+
+def hour_of(now: datetime) -> int:
+    """Hours since 1970."""
+    return int(now.timestamp()) // 3600
+
+
+def retention_cutoffs(now: datetime, retention_days: Mapping[str, int]) -> dict[str, datetime]:
+    """From when on each type is kept.
+
+    Raises:
+        ConfigurationError: An unknown type, or a negative number of days.
+    """
+    cutoffs = {}
+    for kind, days in retention_days.items():
+        if kind not in (*_TYPES, "denial_count"):
+            raise ConfigurationError(f"{kind!r} is no type of record", where="retention", cure="Name exchange, denial or denial_count")
+        if days < 0:
+            raise ConfigurationError(f"{days} days is no span of time", where=f"retention of {kind}", cure="Give 0 or more")
+        cutoffs[kind] = now - timedelta(days=days)
+    return cutoffs
+
+
+def _write_rows(connection: sqlite3.Connection, rows: Sequence[Row], counts: dict[Counter, int]) -> None:
+    numbers: dict[tuple[str, str], int] = {}
+    links: list[tuple[int, int]] = []
+    for row in rows:
+        inserted = connection.execute(
+            "INSERT INTO record (issuer, rid, jti, type, started, document) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+            (row.issuer, row.rid, row.jti, row.type, row.started, row.document),
+        )
+        if inserted.rowcount != 1 or row.account_id is None:
+            continue
+        account = (row.issuer, row.account_id)
+        number = numbers.get(account)
+        if number is None:
+            number = numbers[account] = _account_number(connection, account)
+        links.append((inserted.lastrowid or 0, number))
+    if links:
+        connection.executemany("INSERT INTO subject (record, account) VALUES (?, ?)", links)
+    if counts:
+        connection.executemany(
+            """INSERT INTO denial_count (issuer, hour, code, count) VALUES (?, ?, ?, ?)
+            ON CONFLICT DO UPDATE SET count = count + excluded.count""",
+            [(*counter, count) for counter, count in counts.items()],
+        )
+
+
+def _account_number(connection: sqlite3.Connection, account: tuple[str, str]) -> int:
+    found = _find_account(connection, account)
+    if found is not None:
+        return found
+    return connection.execute("INSERT INTO account (issuer, account_id) VALUES (?, ?)", account).lastrowid or 0
+
+
+def _find_account(connection: sqlite3.Connection, account: tuple[str, str]) -> int | None:
+    row: tuple[Any, ...] | None = connection.execute("SELECT id FROM account WHERE issuer = ? AND account_id = ?", account).fetchone()
+    return None if row is None else int(row[0])
+
+
+def _erase(database: Database, issuer: str, account_id: str) -> int:
+    with database.write() as connection:
+        number = _find_account(connection, (issuer, account_id))
+        unlinked = 0
+        if number is not None:
+            unlinked = connection.execute("DELETE FROM subject WHERE account = ?", (number,)).rowcount
+            connection.execute("DELETE FROM account WHERE id = ?", (number,))
+            _renew_accounts(connection)
+    database.empty_log()
+    return unlinked
+
+
+def _renew_accounts(connection: sqlite3.Connection) -> None:
+    connection.execute(f"CREATE TABLE account_renewed {_ACCOUNT_COLUMNS}")
+    connection.execute("INSERT INTO account_renewed SELECT id, issuer, account_id FROM account")
+    connection.execute("DROP TABLE account")
+    connection.execute("ALTER TABLE account_renewed RENAME TO account")
+
+
+def _purge_records(database: Database, *, issuer: str, kind: str, cutoff: datetime) -> int:
+    before = int(cutoff.timestamp() * 1000)
+    with database.write() as connection:
+        numbers = connection.execute(
+            "SELECT id FROM record WHERE issuer = ? AND type = ? AND started < ? LIMIT ?", (issuer, kind, before, _PURGE_ROWS)
+        ).fetchall()
+        connection.executemany("DELETE FROM subject WHERE record = ?", numbers)
+        connection.executemany("DELETE FROM record WHERE id = ?", numbers)
+        if len(numbers) < _PURGE_ROWS:
+            # An account without records leaves nothing behind but its id, which nobody needs any more.
+            connection.execute("DELETE FROM account WHERE issuer = ? AND id NOT IN (SELECT account FROM subject)", (issuer,))
+    return len(numbers)
+
+
+def _purge_counts(database: Database, *, issuer: str, cutoff: datetime) -> int:
+    with database.write() as connection:
+        return connection.execute("DELETE FROM denial_count WHERE issuer = ? AND hour < ?", (issuer, hour_of(cutoff))).rowcount
