@@ -154,8 +154,10 @@ class ChatDialect:
     """OpenAI chat completions over HTTP."""
 
     name = "openai-chat"
-    projection = ChatProjection
-    action = "generate"
+    projection: type[Projection] = ChatProjection
+
+    def __init__(self, *, action: str = "generate") -> None:
+        self.action = action
 
     def read_request(self, body: bytes) -> RequestFacts:
         """What the request asks for.

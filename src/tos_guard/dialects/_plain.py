@@ -6,7 +6,7 @@ import json
 from typing import Any, Final
 
 from tos_guard.dialects._body import RequestFacts, parse_request_object
-from tos_guard.dialects._projection import JSONProjection
+from tos_guard.dialects._projection import JSONProjection, Projection
 
 __all__ = ["PlainDialect"]
 
@@ -17,9 +17,9 @@ class PlainDialect:
     """JSON in, JSON out, no shape of its own. Refusals are problem details (RFC 9457)."""
 
     name = "plain-json"
-    projection = JSONProjection
+    projection: type[Projection] = JSONProjection
 
-    def __init__(self, *, action: str = "generate", model: str = "default") -> None:
+    def __init__(self, *, model: str, action: str = "generate") -> None:
         self.action = action
         self.model = model
 

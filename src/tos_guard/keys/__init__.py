@@ -3,13 +3,14 @@
 Loading and keeping key files is the work of `tos_guard.stores`; fetching sets that of `tos_guard.remote`.
 """
 
-from tos_guard.keys._history import KeyHistory, key_history_payload, open_key_history
+from tos_guard.keys._history import KEY_HISTORY_TYP, KeyHistory, key_history_payload, open_key_history
 from tos_guard.keys._jws import UnverifiedJWS, encode_jws_signing_input, join_jws, parse_jws
 from tos_guard.keys._record import ALGORITHM_NAME, KeyRecord, PublicKey, parse_jwk, record_of, thumbprint
 from tos_guard.keys._set import KeySet, parse_key_set
 
 __all__ = [
     "ALGORITHM_NAME",
+    "KEY_HISTORY_TYP",
     "KeyHistory",
     "KeyRecord",
     "KeySet",

@@ -1,0 +1,13 @@
+"""`tos_guard` for FastAPI and Starlette.
+
+    guard = TosGuard.from_file("tos-guard.toml")       # or with identify=… where the host authenticates already
+    app = FastAPI()
+    guard.install(app)
+
+`install` adds the middleware, serves the well-known documents, and looks through the app's routes at start: a route that is neither
+guarded nor exempt by name stops the start, because a route nobody thought of is a way around the guard.
+"""
+
+from tos_guard_fastapi._install import DOCS_PATHS, TosGuard, admission
+
+__all__ = ["DOCS_PATHS", "TosGuard", "admission"]

@@ -1,0 +1,119 @@
+"""Attaching the guard through FastAPI's own doors: `add_middleware` and the lifespan."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from starlette.applications import Starlette
+from starlette.requests import HTTPConnection
+from starlette.routing import BaseRoute, Mount
+
+from tos_guard.errors import ConfigurationError
+from tos_guard.guard import Admission, AsyncGuard
+from tos_guard.stores import KeyFolder
+from tos_guard.web.asgi import STATE_KEY, TosGuardMiddleware
+from tos_guard.web.wellknown import PREFIX, KeyDocuments, WellKnown
+
+__all__ = ["DOCS_PATHS", "TosGuard", "admission"]
+
+_log = logging.getLogger("tos_guard")
+
+DOCS_PATHS: Final = ("/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json")
+"""FastAPI's own pages. They are exempt as long as the app serves them at these paths."""
+
+
+class TosGuard:
+    """A guard for FastAPI apps.
+
+    Args:
+        guard: The guard itself.
+        keys: Where published keys come from; the key folder of the settings by default.
+    """
+
+    def __init__(self, guard: AsyncGuard, *, keys: KeyDocuments | None = None) -> None:
+        self.guard = guard
+        self._keys = keys or KeyFolder(guard.settings.keys)
+
+    @classmethod
+    def from_file(cls, path: str | Path, **overrides: Any) -> TosGuard:
+        """A guard from its settings file; *overrides* are those of `AsyncGuard.from_file` (``identify=``, ``assertions=``, …).
+
+        Raises:
+            ConfigurationError: A file, key or setting is unusable.
+        """
+        return cls(AsyncGuard.from_file(path, **overrides))
+
+    def install(self, app: Starlette, *, docs: bool = True) -> None:
+        """Guard every route of *app*.
+
+        Args:
+            app: The FastAPI or Starlette app. More routes may follow; they are looked through when the app starts.
+            docs: Leave FastAPI's own pages (`DOCS_PATHS`) unguarded.
+        """
+        exempt = (*self.guard.settings.exempt, *(DOCS_PATHS if docs else ()))
+        self.guard.settings = self.guard.settings.model_copy(update={"exempt": exempt})
+        documents = WellKnown(self.guard.settings, self.guard.terms, self._keys, self.guard.clock)
+        app.add_middleware(TosGuardMiddleware, guard=self.guard, documents=documents)  # type: ignore[arg-type]
+        inner = app.router.lifespan_context
+
+        @asynccontextmanager
+        async def lifespan(running: Any) -> AsyncIterator[Any]:
+            self.check_routes(app)
+            async with inner(running) as state:
+                try:
+                    yield state
+                finally:
+                    self.guard.close_stores()
+
+        app.router.lifespan_context = lifespan
+
+    def check_routes(self, app: Starlette) -> None:
+        """Look through the routes of *app*.
+
+        Raises:
+            ConfigurationError: One is neither guarded nor exempt by name.
+        """
+        unguarded = sorted({path for path in _paths(app.routes) if not self._is_known(path)})
+        if unguarded:
+            raise ConfigurationError(
+                f"{len(unguarded)} routes are neither guarded nor exempt: {', '.join(unguarded)}",
+                where="routes",
+                cure="Add each to [routes] or to exempt in the settings.",
+            )
+        _log.info("tos_guard guards %s; exempt: %s", list(self.guard.settings.routes), list(self.guard.settings.exempt))
+
+    def _is_known(self, path: str) -> bool:
+        concrete = _concrete(path)
+        return path.startswith(PREFIX) or self.guard.is_exempt(concrete) or self.guard.route(concrete) is not None
+
+
+def _paths(routes: list[BaseRoute], prefix: str = "") -> Iterator[str]:
+    """Every path an app serves, mounted apps included."""
+    for route in routes:
+        path = prefix + getattr(route, "path", "")
+        if isinstance(route, Mount):
+            inner = list(route.routes or [])
+            yield from _paths(inner, path) if inner else [f"{path}/{{path}}"]
+        else:
+            yield path
+
+
+def _concrete(path: str) -> str:
+    """A path template as one path that it serves: ``/v1/models/{id}`` becomes ``/v1/models/x``."""
+    return "/".join("x" if segment.startswith("{") else segment for segment in path.split("/"))
+
+
+def admission(connection: HTTPConnection) -> Admission:
+    """The admission of the running request, as a FastAPI dependency: ``Depends(admission)``.
+
+    Raises:
+        ConfigurationError: The route is exempt, so nothing was decided.
+    """
+    found = getattr(connection.state, STATE_KEY, None)
+    if not isinstance(found, Admission):
+        raise ConfigurationError("this route is not guarded, so there is no admission", where=connection.url.path)
+    return found

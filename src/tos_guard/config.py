@@ -1,0 +1,148 @@
+"""Settings of a guard, from a TOML file or from code. Values only: nothing here opens what it names.
+
+issuer = "https://api.example.com"
+terms = "terms/2026-11.toml"
+store = "tos-guard.db"
+keys = "keys"
+exempt = ["/healthz"]
+
+[routes."/v1/chat/completions"]
+dialect = "openai-chat"
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from tos_guard.errors import ConfigurationError
+
+__all__ = ["FactSources", "GuardSettings", "Retention", "RouteSettings", "parse_settings"]
+
+MAX_ISSUER_CHARS: Final = 128  # it stands in each token, which must stay under 1.8 KB
+_ORIGIN: Final = re.compile(r"(https://[a-z0-9.-]+|http://(localhost|127\.0\.0\.1|\[::1\]))(:[0-9]{1,5})?")
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class RouteSettings(_Settings):
+    """How one route is guarded.
+
+    Attributes:
+        dialect: ``openai-chat``, or ``plain-json`` for any other JSON endpoint.
+        action: Action of the terms that a request on this route asks for.
+        model: Model of a ``plain-json`` route whose requests name none; required there.
+    """
+
+    dialect: Literal["openai-chat", "plain-json"]
+    action: str = "generate"
+    model: Annotated[str, Field(min_length=1, max_length=96)] | None = None
+
+    @model_validator(mode="after")
+    def _needs_model(self) -> RouteSettings:
+        if self.dialect == "plain-json" and self.model is None:
+            raise ValueError('a plain-json route needs model = "…", since its requests name none')
+        return self
+
+
+class FactSources(_Settings):
+    """Where facts come from that the provider asserts (DESIGN D2): ``account`` (a field of the account), ``host`` (the ``assertions=``
+    callable), or None: no source, and terms that ask for the fact are refused at start."""
+
+    region: Literal["account", "host"] | None = None
+    verification: Literal["account", "host"] | None = None
+
+
+class Retention(_Settings):
+    """Days for which records are kept, per type."""
+
+    exchange: Annotated[int, Field(ge=1)] = 400
+    denial: Annotated[int, Field(ge=1)] = 90
+    denial_count: Annotated[int, Field(ge=1)] = 400
+
+
+class GuardSettings(_Settings):
+    """Everything a guard needs to know.
+
+    Attributes:
+        issuer: Our origin, as tokens name it.
+        terms: Terms file (TOML, with its text beside it).
+        store: SQLite file for accounts, terms and records.
+        keys: Folder of key files.
+        routes: Guarded paths (``*`` stands for one segment) and how.
+        exempt: Paths that are not guarded, by name; ``*`` at the end stands for the rest.
+        sources: Where asserted facts come from.
+        records: ``durable``: a record is committed before its final token leaves. ``async``: it follows; a crash may lose the newest.
+        on_seal_failure: What happens when no final token can be made because signer or store fail: ``deny`` or ``allow`` (untagged, counted).
+        appeal_url: Where a refused account can appeal.
+        max_request_bytes: Largest request body.
+        retention: Days per type of record.
+    """
+
+    issuer: Annotated[str, Field(max_length=MAX_ISSUER_CHARS)]
+    terms: Path
+    store: Path
+    keys: Path
+    routes: Annotated[dict[str, RouteSettings], Field(min_length=1)]
+    exempt: tuple[str, ...] = ()
+    sources: FactSources = FactSources()
+    records: Literal["durable", "async"] = "durable"
+    on_seal_failure: Literal["deny", "allow"] = "deny"
+    appeal_url: Annotated[str, Field(max_length=200)] | None = None
+    max_request_bytes: Annotated[int, Field(ge=1024)] = 32 * 1024 * 1024
+    retention: Retention = Retention()
+
+    @field_validator("issuer")
+    @classmethod
+    def _is_origin(cls, issuer: str) -> str:
+        if _ORIGIN.fullmatch(issuer) is None:
+            raise ValueError(
+                "is not an https origin such as https://api.example.com (http:// only on loopback), without a slash at its end"
+            )
+        return issuer
+
+    @field_validator("routes", mode="before")
+    @classmethod
+    def _short_routes(cls, routes: Any) -> Any:
+        """A route may be given by its dialect alone."""
+        if not isinstance(routes, dict):
+            return routes
+        return {path: {"dialect": route} if isinstance(route, str) else route for path, route in routes.items()}
+
+    @field_validator("routes", "exempt")
+    @classmethod
+    def _are_paths(cls, paths: Any) -> Any:
+        for path in paths:
+            if not path.startswith("/"):
+                raise ValueError(f"{path!r} is not a path: it starts with /")
+        return paths
+
+    def beside(self, folder: Path) -> GuardSettings:
+        """The same settings with relative paths taken from *folder*."""
+        paths = {name: folder / getattr(self, name) for name in ("terms", "store", "keys")}
+        return self.model_copy(update=paths)
+
+
+def parse_settings(data: bytes, *, where: str = "tos-guard.toml") -> GuardSettings:
+    """Read settings from the bytes of a TOML file.
+
+    Raises:
+        ConfigurationError: Not TOML, or a setting is missing, unknown or wrong; the message names each.
+    """
+    try:
+        return GuardSettings.model_validate(tomllib.loads(data.decode("utf-8")))
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigurationError(f"not TOML ({error})", where=where) from None
+    except ValidationError as error:
+        raise ConfigurationError(describe(error), where=where, cure="See docs/guides/configuration.md.") from None
+
+
+def describe(error: ValidationError) -> str:
+    """One line that names each wrong setting."""
+    return "; ".join(f"{'.'.join(map(str, item['loc'])) or 'settings'}: {item['msg']}" for item in error.errors())

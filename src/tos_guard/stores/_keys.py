@@ -1,0 +1,264 @@
+"""Key files: one private key a file, and a public registry from which key set and key history are made (DESIGN D16).
+
+    keys/
+      registry.json           every key that ever was, public parts only; never loses one
+      <kid>.key               one private key, mode 0600: {"kid", "purpose", "seed"}
+      key-history.jwt         the signed history of the registry
+
+Rotation publishes the next key before it signs: it enters the registry at once, with an ``nbf`` in the future, and the signer of every
+process takes it up when that moment comes.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from tos_guard._canonical import b64url_decode, b64url_encode, parse_json
+from tos_guard.errors import KeyFileError, MalformedError, SignerError
+from tos_guard.keys import (
+    KEY_HISTORY_TYP,
+    KeyHistory,
+    KeyRecord,
+    KeySet,
+    encode_jws_signing_input,
+    join_jws,
+    key_history_payload,
+    parse_jwk,
+    record_of,
+)
+from tos_guard.stores._files import read_secret_file, write_secret_file
+from tos_guard.types import KeyPurpose
+
+__all__ = ["FileSigner", "KeyFolder"]
+
+DEFAULT_LEAD: Final = timedelta(hours=1)
+"""How long before its first signature a key is published: twice as long as verifiers keep a key set."""
+
+_KEPT_IN_SET: Final = timedelta(days=1)  # a retired key leaves the set after this; the history never loses it
+_REGISTRY: Final = "registry.json"
+_HISTORY: Final = "key-history.jwt"
+_MAX_REGISTRY_BYTES: Final = 1_048_576
+
+
+class KeyFolder:
+    """The keys of one issuer on disk.
+
+    Args:
+        path: The folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def create(self, issuer: str, *, now: datetime) -> KeyHistory:
+        """Make the folder with one key of each purpose.
+
+        Raises:
+            KeyFileError: There are keys already, or the folder cannot be written.
+        """
+        if (self.path / _REGISTRY).exists():
+            raise KeyFileError("there are keys already", where=str(self.path), cure="Use 'tos-guard keys rotate' for a new one.")
+        try:
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise KeyFileError(f"cannot be made ({error.strerror})", where=str(self.path)) from None
+        made = tuple(self._generate(purpose, not_before=int(now.timestamp())) for purpose in KeyPurpose)
+        return self._write(KeyHistory(issuer, 0, int(now.timestamp()), made))
+
+    def rotate(self, *, now: datetime, lead: timedelta = DEFAULT_LEAD) -> KeyRecord:
+        """Publish the next provenance key. It signs from *now* + *lead* on; the present one until then.
+
+        Raises:
+            KeyFileError: A next key is published already, or the folder cannot be read or written.
+        """
+        history = self.history()
+        present = int(now.timestamp())
+        starts = int((now + lead).timestamp())
+        provenance = [key for key in history.keys if key.purpose is KeyPurpose.PROVENANCE]
+        if any((key.not_before or 0) > present for key in provenance):
+            raise KeyFileError("the next key is published already", where=str(self.path), cure="Wait until it has taken over.")
+        fresh = self._generate(KeyPurpose.PROVENANCE, not_before=starts)
+        retired = [key.with_times(not_after=starts) for key in provenance if key.not_after is None]
+        self._write(self._changed(history, [*retired, fresh], now))
+        return fresh
+
+    def revoke(self, kid: str, *, now: datetime, reason: str) -> KeyRecord:
+        """Mark a key as revoked; a new one takes over at once.
+
+        Args:
+            kid: The key.
+            now: The present.
+            reason: ``compromised`` or ``superseded``.
+
+        Raises:
+            KeyFileError: No such key, or the folder cannot be read or written.
+        """
+        history = self.history()
+        key = next((key for key in history.keys if key.kid == kid), None)
+        if key is None:
+            raise KeyFileError(f"there is no key {kid}", where=str(self.path), cure="'tos-guard keys list' shows all.")
+        if key.purpose is not KeyPurpose.PROVENANCE:
+            raise KeyFileError(f"key {kid} signs the key history", where=str(self.path), cure="Publish a new issuer instead.")
+        present = int(now.timestamp())
+        revoked = key.with_times(revoked=present, not_after=min(key.not_after or present, present))
+        revoked = parse_jwk({**revoked.to_jwk(), "reason": reason}, where="revoked key")
+        fresh = self._generate(KeyPurpose.PROVENANCE, not_before=present)
+        self._write(self._changed(history, [revoked, fresh], now))
+        return revoked
+
+    def history(self) -> KeyHistory:
+        """The registry as it is.
+
+        Raises:
+            KeyFileError: It is missing or damaged.
+        """
+        path = self.path / _REGISTRY
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise KeyFileError(
+                f"cannot be read ({error.strerror})", where=str(path), cure="'tos-guard keys generate' makes keys."
+            ) from None
+        try:
+            document = parse_json(data, where=str(path), max_depth=8, max_bytes=_MAX_REGISTRY_BYTES, integers_only=True)
+            keys = tuple(parse_jwk(jwk, where=f"{path} key {position}") for position, jwk in enumerate(document["keys"]))
+            return KeyHistory(str(document["iss"]), int(document["seq"]), int(document["iat"]), keys)
+        except (MalformedError, KeyError, TypeError, ValueError) as error:
+            raise KeyFileError(f"is damaged ({error})", where=str(path), cure="Restore it from a backup; do not edit it.") from None
+
+    def signed_history(self) -> str:
+        """The key history as published.
+
+        Raises:
+            KeyFileError: It is missing.
+        """
+        path = self.path / _HISTORY
+        try:
+            return path.read_text("ascii")
+        except (OSError, UnicodeDecodeError):
+            raise KeyFileError("cannot be read", where=str(path), cure="'tos-guard keys generate' makes it.") from None
+
+    def public_set(self, now: datetime) -> KeySet:
+        """The key set in force: present and next keys, and those retired within a day."""
+        history = self.history()
+        oldest = int((now - _KEPT_IN_SET).timestamp())
+        return KeySet(history.issuer, tuple(key for key in history.keys if key.not_after is None or key.not_after >= oldest))
+
+    def private_key(self, kid: str, purpose: KeyPurpose) -> Ed25519PrivateKey:
+        """Load one private key.
+
+        Raises:
+            KeyFileError: Missing, readable by others, damaged, or of another purpose.
+        """
+        path = self.path / f"{kid}.key"
+        try:
+            document = parse_json(read_secret_file(path), where=str(path), max_depth=2, max_bytes=4096, integers_only=True)
+            private = Ed25519PrivateKey.from_private_bytes(b64url_decode(document["seed"], where=str(path)))
+            found = KeyPurpose(document["purpose"])
+        except (MalformedError, KeyError, TypeError, ValueError, AttributeError):
+            raise KeyFileError("is no key file", where=str(path), cure="Restore it from a backup.") from None
+        if found is not purpose:
+            raise KeyFileError(f"holds a key for {found}, not for {purpose}", where=str(path))
+        if record_of(private.public_key(), purpose).kid != kid:
+            raise KeyFileError("holds another key than its name says", where=str(path), cure="Restore it from a backup.")
+        return private
+
+    def _generate(self, purpose: KeyPurpose, *, not_before: int) -> KeyRecord:
+        private = Ed25519PrivateKey.generate()
+        record = record_of(private.public_key(), purpose, not_before=not_before)
+        document = {"kid": record.kid, "purpose": str(purpose), "seed": b64url_encode(private.private_bytes_raw())}
+        write_secret_file(self.path / f"{record.kid}.key", json.dumps(document).encode("ascii"))
+        return record
+
+    @staticmethod
+    def _changed(history: KeyHistory, keys: list[KeyRecord], now: datetime) -> KeyHistory:
+        merged = history.to_key_set().merged(keys).keys
+        return KeyHistory(history.issuer, history.sequence + 1, int(now.timestamp()), merged)
+
+    def _write(self, history: KeyHistory) -> KeyHistory:
+        payload: dict[str, Any] = key_history_payload(history)
+        key = next(key for key in history.keys if key.purpose is KeyPurpose.KEY_HISTORY)
+        message = encode_jws_signing_input(payload, algorithm=key.algorithm, kid=key.kid, typ=KEY_HISTORY_TYP)
+        signature = self.private_key(key.kid, KeyPurpose.KEY_HISTORY).sign(message)
+        # The history first: a crash in between leaves a history that says more than the registry, never less.
+        write_secret_file(self.path / _HISTORY, join_jws(message, signature).encode("ascii"))
+        write_secret_file(self.path / _REGISTRY, json.dumps(payload, indent=1).encode("ascii"))
+        return history
+
+
+class FileSigner:
+    """Signs with the provenance key in force, and follows rotation without a restart.
+
+    Args:
+        path: The key folder.
+        monotonic: Seconds that never go back; how often the folder is looked at depends on them.
+    """
+
+    _LOOK_SECONDS: Final = 1.0
+
+    def __init__(self, path: Path, *, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self.folder = KeyFolder(path)
+        self._monotonic = monotonic
+        self._lock = threading.Lock()
+        self._looked = float("-inf")
+        self._seen: tuple[int, int] | None = None
+        self._keys: tuple[KeyRecord, ...] = ()
+        self._private: dict[str, Ed25519PrivateKey] = {}
+        self._refresh()
+
+    def current(self, now: datetime) -> KeyRecord:
+        """The key to sign with; of several in force, the newest.
+
+        Raises:
+            SignerError: None is in force.
+        """
+        self._refresh()
+        present = int(now.timestamp())
+        usable = [key for key in self._keys if (key.not_before or 0) <= present and (key.not_after is None or present <= key.not_after)]
+        if not usable:
+            raise SignerError("no provenance key is in force", where=str(self.folder.path), cure="Run 'tos-guard keys rotate --lead 0'.")
+        return max(usable, key=lambda key: key.not_before or 0)
+
+    def sign(self, key: KeyRecord, message: bytes) -> bytes:
+        """Sign.
+
+        Raises:
+            SignerError: The private key cannot be loaded.
+        """
+        private = self._private.get(key.kid)
+        if private is None:
+            try:
+                private = self.folder.private_key(key.kid, KeyPurpose.PROVENANCE)
+            except KeyFileError as error:
+                raise SignerError(error.what, where=error.where, cure=error.cure) from None
+            self._private[key.kid] = private
+        return private.sign(message)
+
+    def _refresh(self) -> None:
+        moment = self._monotonic()
+        if moment - self._looked < self._LOOK_SECONDS:
+            return
+        with self._lock:
+            self._looked = moment
+            try:
+                status = (self.folder.path / _REGISTRY).stat()
+                seen = (status.st_mtime_ns, status.st_ino)
+                if seen == self._seen:
+                    return
+                history = self.folder.history()
+            except (OSError, KeyFileError) as error:
+                if self._keys:
+                    return  # keys in hand go on signing; the folder may be in the middle of a change
+                if isinstance(error, KeyFileError):
+                    raise
+                raise KeyFileError("there are no keys", where=str(self.folder.path), cure="'tos-guard keys generate' makes them.") from None
+            self._keys = tuple(key for key in history.keys if key.purpose is KeyPurpose.PROVENANCE and key.revoked is None)
+            self._seen = seen

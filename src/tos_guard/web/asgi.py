@@ -1,0 +1,362 @@
+"""The guard as pure ASGI middleware.
+
+Rules kept here (facts about servers behind each are in docs/guides/asgi.md):
+
+- Every HTTP path is guarded, exempt by name, ours (well-known), or refused. Nothing slips past because nobody thought of it.
+- A denied request never reaches the app. Authentication comes before the body is read.
+- The app's bytes are passed on as they come; the head of a stream goes out at once. Only the last content waits for its seal.
+- However a response ends (done, client gone, handler raised, cancelled), the exchange is recorded once.
+- WebSockets are refused unless exempt by name: what cannot be sealed is not let through in silence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, Final, Protocol
+
+from tos_guard.errors import (
+    MalformedRequestError,
+    PolicyStop,
+    RequestError,
+    SignerError,
+    StoreError,
+)
+from tos_guard.exchange import Exchange, Head, Response
+from tos_guard.guard import AsyncGuard, RequestView, Route, unavailable
+from tos_guard.dialects import Step
+from tos_guard.rights import Account
+from tos_guard.types import Completion
+
+__all__ = ["TosGuardMiddleware"]
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+SCOPE_KEY: Final = "tos_guard.issuers"
+"""Issuers that already guard this request, so that two stacked guards of one issuer seal once."""
+
+STATE_KEY: Final = "tos_guard"
+"""Where the handler finds its `Admission`: ``scope["state"]["tos_guard"]``."""
+
+
+class Documents(Protocol):
+    """What serves the well-known documents."""
+
+    def owns(self, path: str) -> bool:
+        """Whether a path is one of them."""
+        ...
+
+    def get(self, method: str, path: str) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+        """The document."""
+        ...
+
+
+class RequestTooLargeError(RequestError):
+    """The request body is larger than the settings allow."""
+
+    code = "tos_request_too_large"
+    status = 413
+
+
+class RouteNotGuardedError(RequestError):
+    """The path is neither guarded nor exempt."""
+
+    code = "tos_route_not_guarded"
+    status = 404
+
+
+class TosGuardMiddleware:
+    """Guards an ASGI app.
+
+    Args:
+        app: The app.
+        guard: The guard.
+        documents: The well-known documents, or None to leave these paths to the app.
+    """
+
+    def __init__(self, app: ASGIApp, *, guard: AsyncGuard, documents: Documents | None = None) -> None:
+        self.app = app
+        self.guard = guard
+        self.documents = documents
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        kind = scope["type"]
+        if kind not in ("http", "websocket"):
+            await self.app(scope, receive, send)
+            return
+        path = scope["path"]
+        issuers = scope.setdefault(SCOPE_KEY, ())
+        if self.guard.settings.issuer in issuers or self.guard.is_exempt(path):
+            await self.app(scope, receive, send)
+            return
+        scope[SCOPE_KEY] = (*issuers, self.guard.settings.issuer)
+        if kind == "websocket":
+            await self._refuse_socket(scope, receive, send)
+        elif self.documents is not None and self.documents.owns(path):
+            await _answer(send, *self.documents.get(scope["method"], path))
+        elif _is_preflight(scope):
+            await self.app(scope, receive, send)
+        else:
+            await self._guarded(scope, receive, send)
+
+    async def _guarded(self, scope: Scope, receive: Receive, send: Send) -> None:
+        view = RequestView(scope["method"], scope["path"], [(n.lower(), v) for n, v in scope["headers"]], scope)
+        route = self.guard.route(view.path)
+        exchange: Exchange | None = None
+        try:
+            if route is None:
+                raise RouteNotGuardedError("this path is neither guarded nor exempt", where=view.path[:200])
+            account = await self.guard.run(self.guard.authenticate(view))
+            body = await self._read_body(receive)
+            if body is None:
+                return  # the client left before it had asked
+            exchange = self.guard.begin(account, view, route, body)
+            if not exchange.decision.allowed:
+                raise await self.guard.run(self.guard.keep_denial(exchange))
+        except RequestError as error:
+            if exchange is None:
+                self.guard.count_unauthenticated(error)
+            await self._refuse(send, error, route, exchange)
+            return
+        except StoreError as error:
+            self.guard.report_failure("accounts", error)
+            await self._refuse(send, unavailable(), route, exchange)
+            return
+        await self._serve(scope, receive, send, account, exchange, body)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send, account: Account, exchange: Exchange, body: bytes) -> None:
+        scope.setdefault("state", {})[STATE_KEY] = self.guard.admission(account, exchange)
+        delivery = _Delivery(self.guard, exchange, send, bodiless=scope["method"] == "HEAD")
+        request = _Replay(body, receive)
+        reason = "client_gone"  # unless we learn better: a server may also end us by cancelling
+        try:
+            await self.app(scope, request, delivery.send)
+            reason = "" if delivery.ended else "client_gone" if request.disconnected else "handler_ended_early"
+        except PolicyStop as stop:
+            reason = ""
+            await delivery.fail(str(stop.what), stop.code, {"clause": stop.clause}, Completion.POLICY)
+        except Exception as error:
+            stop_inside = _policy_stop_in(error)
+            if stop_inside is not None:
+                reason = ""
+                await delivery.fail(str(stop_inside.what), stop_inside.code, {"clause": stop_inside.clause}, Completion.POLICY)
+                return
+            reason = "client_gone" if _is_disconnect(error) else "handler_raised"
+            if delivery.started and reason == "handler_raised":
+                await delivery.fail("The response could not be completed", "tos_handler_error", {}, Completion.ERROR)
+            raise
+        finally:
+            await self.guard.run(
+                self.guard.close(exchange, delivery.response, status=delivery.status, sealed=delivery.sealed, reason=reason)
+            )
+
+    async def _read_body(self, receive: Receive) -> bytes | None:
+        """The whole request body, or None if the client left.
+
+        Raises:
+            RequestTooLargeError: It is larger than the settings allow.
+        """
+        limit = self.guard.settings.max_request_bytes
+        chunks: list[bytes] = []
+        size = 0
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return None
+            chunk = message.get("body", b"")
+            size += len(chunk)
+            if size > limit:
+                raise RequestTooLargeError(f"larger than the {limit} bytes accepted", where="request body", cure="Send less.")
+            chunks.append(chunk)
+            if not message.get("more_body", False):
+                return b"".join(chunks)
+
+    async def _refuse(self, send: Send, error: RequestError, route: Route | None, exchange: Exchange | None) -> None:
+        head, body = self.guard.refuse(error, route.dialect if route else None, exchange)
+        await _answer(send, head.status, head.headers, body)
+
+    async def _refuse_socket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        error = MalformedRequestError("WebSockets are not served on guarded paths", where=str(scope["path"])[:200])
+        self.guard.count("denied:websocket")
+        await receive()  # websocket.connect
+        if "websocket.http.response" not in scope.get("extensions", {}):
+            await send({"type": "websocket.close", "code": 1008, "reason": "not served on guarded paths"})
+            return
+        head, body = self.guard.refuse(error)
+        await send({"type": "websocket.http.response.start", "status": 403, "headers": head.headers})
+        await send({"type": "websocket.http.response.body", "body": body})
+
+
+class _Delivery:
+    """Sends one response through its machine."""
+
+    def __init__(self, guard: AsyncGuard, exchange: Exchange, send: Send, *, bodiless: bool) -> None:
+        self.response: Response | None = None
+        self.sealed = False
+        self.started = False
+        self.ended = False
+        self.status = 0
+        self._guard = guard
+        self._exchange = exchange
+        self._send = send
+        self._bodiless = bodiless
+
+    async def send(self, message: Message) -> None:
+        """Take one message of the app."""
+        if message["type"] == "http.response.start":
+            head = Head(message["status"], [(name.lower(), value) for name, value in message.get("headers", ())])
+            self.status = head.status
+            self.response = self._exchange.respond(head, bodiless=self._bodiless)
+            if self.response.early:
+                await self._start_early()
+        elif message["type"] == "http.response.body" and self.response is not None:
+            if self.ended:
+                return
+            step = self.response.feed(message.get("body", b""))
+            await self._forward(step)
+            if not message.get("more_body", False):
+                await self._finish()
+        else:
+            await self._send(message)
+
+    async def _start_early(self) -> None:
+        assert self.response is not None  # noqa: S101
+        try:
+            token = await self._guard.run(self._guard.pending(self._exchange))
+        except SignerError:
+            await self._replace_by_refusal()
+            return
+        await self._start(token)
+
+    async def _start(self, token: str | None) -> None:
+        assert self.response is not None  # noqa: S101
+        head = self.response.head(token)
+        self.started = True
+        self.status = head.status
+        await self._send({"type": "http.response.start", "status": head.status, "headers": head.headers})
+
+    async def _finish(self) -> None:
+        assert self.response is not None  # noqa: S101
+        await self._forward(self.response.finish())
+        if self.ended:
+            return
+        if not self.started:
+            await self._start(None)
+        self.ended = True
+        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _forward(self, step: Step) -> None:
+        """Send what a step says, sealing when it asks for that."""
+        assert self.response is not None  # noqa: S101
+        if step.out:
+            await self._body(step.out)
+        if step.seal:
+            await self._seal()
+
+    async def _seal(self) -> None:
+        assert self.response is not None  # noqa: S101
+        response = self.response
+        try:
+            token = await self._guard.run(self._guard.seal(self._exchange, response, self.status))
+        except (SignerError, StoreError) as error:
+            what = "signer" if isinstance(error, SignerError) else "store"
+            self._guard.report_failure(what, error)
+            if self._guard.settings.on_seal_failure == "deny":
+                await self._withhold(what)
+            else:
+                await self._forward(response.unsealed_because(what))
+            return
+        step = response.sealed(token)
+        self.sealed = True
+        if not self.started:
+            await self._start(token)
+        await self._forward(step)
+
+    async def _withhold(self, what: str) -> None:
+        """No seal, no content: a whole body becomes a refusal, a stream ends with an error instead of its last content."""
+        assert self.response is not None  # noqa: S101
+        self.response.unsealed_because(what)
+        if not self.started:
+            await self._replace_by_refusal()
+            return
+        error = unavailable()
+        event = self._exchange.dialect.error_event(message=str(error), code=error.code, extra={"request_id": self._exchange.ids.rid})
+        self.ended = True
+        await self._send({"type": "http.response.body", "body": event, "more_body": False})
+
+    async def _replace_by_refusal(self) -> None:
+        head, body = self._guard.refuse(unavailable(), self._exchange.dialect, self._exchange)
+        if self.response is not None:
+            self.response.unsealed_because("signer")
+        self.status = head.status
+        self.started = self.ended = True
+        await _answer(self._send, head.status, head.headers, body)
+
+    async def _body(self, data: bytes) -> None:
+        if not self.started:
+            await self._start(None)  # a body too large to wait for
+        await self._send({"type": "http.response.body", "body": data, "more_body": True})
+
+    async def fail(self, message: str, code: str, extra: dict[str, Any], completion: Completion) -> None:
+        """End a response that cannot go on, with the dialect's error and a token that says so."""
+        if self.ended:
+            return
+        if self.response is None:
+            head = Head(200, [(b"content-type", b"application/json")])
+            self.response = self._exchange.respond(head, bodiless=False)
+        extra = {**extra, "request_id": self._exchange.ids.rid, "terms_url": self._exchange.in_force.terms.uri}
+        await self._forward(self.response.fail(message=message, code=code, extra=extra, completion=completion))
+        if not self.ended:
+            self.ended = True
+            await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+class _Replay:
+    """A receive that gives the body again, and then whatever comes: the client's leaving.
+
+    Attributes:
+        disconnected: Whether the app was told that the client left.
+    """
+
+    def __init__(self, body: bytes, receive: Receive) -> None:
+        self.disconnected = False
+        self._body: bytes | None = body
+        self._receive = receive
+
+    async def __call__(self) -> Message:
+        if self._body is not None:
+            body, self._body = self._body, None
+            return {"type": "http.request", "body": body, "more_body": False}
+        message = await self._receive()
+        if message["type"] == "http.disconnect":
+            self.disconnected = True
+        return message
+
+
+def _is_preflight(scope: Scope) -> bool:
+    return scope["method"] == "OPTIONS" and any(name.lower() == b"access-control-request-method" for name, _ in scope["headers"])
+
+
+def _is_disconnect(error: BaseException) -> bool:
+    """Whether an app's exception only says that the client left: ``OSError`` of the server's send, or Starlette's word for it."""
+    return isinstance(error, OSError) or type(error).__name__ == "ClientDisconnect"
+
+
+def _policy_stop_in(error: BaseException) -> PolicyStop | None:
+    """A policy stop inside an exception group, as task groups of frameworks make them."""
+    if isinstance(error, PolicyStop):
+        return error
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            if (found := _policy_stop_in(inner)) is not None:
+                return found
+    return None
+
+
+async def _answer(send: Send, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body, "more_body": False})

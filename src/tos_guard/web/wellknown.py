@@ -1,0 +1,100 @@
+"""The documents anyone may read (docs/spec/discovery.md): metadata, keys, terms, usage policies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from itertools import combinations
+from typing import Final, Protocol
+
+from tos_guard._canonical import encode_claims
+from tos_guard.config import GuardSettings
+from tos_guard.dialects import PROJECTIONS
+from tos_guard.keys import KeySet
+from tos_guard.policy import usage_policy
+from tos_guard.terms import TermsVersion
+
+__all__ = ["PREFIX", "Document", "KeyDocuments", "WellKnown"]
+
+PREFIX: Final = "/.well-known/ai-provenance"
+JWKS_PATH: Final = "/.well-known/jwks.json"
+MAX_GRANT_TYPES: Final = 8  # every set of them has a usage policy that anyone may ask for
+
+Document = tuple[int, list[tuple[bytes, bytes]], bytes]
+"""Status, header fields and body."""
+
+
+class KeyDocuments(Protocol):
+    """Where the published keys come from; `tos_guard.stores.KeyFolder` is one."""
+
+    def public_set(self, now: datetime) -> KeySet:
+        """The key set in force. Raises `KeyFileError`."""
+        ...
+
+    def signed_history(self) -> str:
+        """The signed key history. Raises `KeyFileError`."""
+        ...
+
+
+class WellKnown:
+    """Serves the well-known documents of one guard."""
+
+    def __init__(self, settings: GuardSettings, terms: TermsVersion, keys: KeyDocuments, clock: Callable[[], datetime]) -> None:
+        self._settings = settings
+        self._terms = terms
+        self._keys = keys
+        self._clock = clock
+        grants = [grant.id for grant in terms.grants][:MAX_GRANT_TYPES]
+        held = (set(chosen) for size in range(len(grants) + 1) for chosen in combinations(grants, size))
+        self._policies = {policy.sha256: policy.document for policy in (usage_policy(terms, granted) for granted in held)}
+        self._metadata = encode_claims(self._issuer_metadata())
+
+    def _issuer_metadata(self) -> dict[str, object]:
+        issuer = self._settings.issuer
+        return {
+            "carriers": [projection.name for projection in PROJECTIONS],
+            "issuer": issuer,
+            "jwks_uri": issuer + JWKS_PATH,
+            "key_history_uri": f"{issuer}{PREFIX}/key-history",
+            "sealed": {"exempt": list(self._settings.exempt), "routes": list(self._settings.routes)},
+            "terms_uri": f"{issuer}{PREFIX}/terms/{self._terms.version}",
+            "usage_policy_uri": f"{issuer}{PREFIX}/usage/{{sha256}}",
+            "ver": 1,
+        }
+
+    def owns(self, path: str) -> bool:
+        """Whether a path is one of ours."""
+        return path in (PREFIX, JWKS_PATH) or path.startswith(f"{PREFIX}/")
+
+    def get(self, method: str, path: str) -> Document:
+        """The document of a path."""
+        if method not in ("GET", "HEAD"):
+            return _answer(405, b"application/json", b'{"error":"use GET"}', cache=b"no-store")
+        if path == PREFIX:
+            return _answer(200, b"application/json", self._metadata)
+        if path == JWKS_PATH:
+            return _answer(200, b"application/json", self._keys.public_set(self._clock()).to_bytes())
+        name, _, rest = path.removeprefix(f"{PREFIX}/").partition("/")
+        if name == "key-history" and not rest:
+            return _answer(200, b"application/jwt", self._keys.signed_history().encode("ascii"))
+        if name == "terms" and rest == self._terms.version:
+            return _answer(200, b"application/json", self._terms.document_bytes, cache=_FOR_EVER)
+        if name == "terms" and rest == f"{self._terms.version}.txt":
+            return _answer(200, b"text/markdown; charset=utf-8", self._terms.text.encode("utf-8"), cache=_FOR_EVER)
+        if name == "usage" and rest in self._policies:
+            return _answer(200, b"application/json", self._policies[rest], cache=_FOR_EVER)
+        return _answer(404, b"application/json", b'{"error":"no such document"}', cache=b"no-store")
+
+
+_FOR_EVER: Final = b"public, max-age=31536000, immutable"
+
+
+def _answer(status: int, media_type: bytes, body: bytes, *, cache: bytes = b"public, max-age=1800") -> Document:
+    headers = [
+        (b"content-type", media_type),
+        (b"content-length", str(len(body)).encode("ascii")),
+        (b"cache-control", cache),
+        (b"access-control-allow-origin", b"*"),
+        (b"x-content-type-options", b"nosniff"),
+    ]
+    return status, headers, body
