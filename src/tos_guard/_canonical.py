@@ -78,9 +78,8 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
-_encode_claims = json.JSONEncoder(
-    sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False, check_circular=False
-).encode
+_encode_claims = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False, check_circular=False).encode
+
 
 def _refuse_fraction(text: str) -> NoReturn:
     raise ValueError(f"{text[:24]} is not an integer")
@@ -93,10 +92,22 @@ def _safe_integer(text: str) -> int:
     return number
 
 
-_decode = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_refuse_constant).decode
-_decode_integers = json.JSONDecoder(
+_any_number = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_refuse_constant)
+_integers = json.JSONDecoder(
     object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_float=_refuse_fraction, parse_int=_safe_integer
-).decode
+)
+
+
+def _decode(decoder: json.JSONDecoder, text: str) -> Any:
+    if text.startswith("{"):
+        try:
+            value, end = decoder.scan_once(text, 0)
+        except StopIteration:
+            pass  # `decode` says it better
+        else:
+            if end == len(text):
+                return value
+    return decoder.decode(text)
 
 
 def parse_json(
@@ -119,7 +130,7 @@ def parse_json(
         raise MalformedError(f"{len(data)} bytes, more than the {max_bytes} accepted", where=where)
     try:
         text = data.decode("utf-8")
-        value = _decode_integers(text) if integers_only else _decode(text)
+        value = _decode(_integers if integers_only else _any_number, text)
     except RecursionError:
         raise MalformedError("nested too deeply", where=where) from None
     except ValueError as error:  # UnicodeDecodeError and JSONDecodeError are ValueErrors

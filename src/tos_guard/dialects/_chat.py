@@ -13,9 +13,8 @@ from tos_guard.dialects._body import RequestFacts, parse_request_object, request
 from tos_guard.dialects._projection import Projection
 from tos_guard.errors import MalformedError
 from tos_guard.provenance import canonical_part
-from tos_guard.types import Completion
 
-__all__ = ["CHAT_PROJECTION", "ChatDialect", "ChatProjection", "completion_of_error", "is_finish", "is_usage"]
+__all__ = ["CHAT_PROJECTION", "ChatDialect", "ChatProjection", "is_finish", "is_usage"]
 
 CHAT_PROJECTION: Final = "chat-1"
 MAX_CHOICE: Final = 65_535
@@ -46,7 +45,6 @@ class ChatProjection(Projection):
                 raise MalformedError(f"two choices have the index {index}", where="chat completion")
             seen.add(index)
             self._add_message(index, choice, "message", streamed=False)
-        self._note_uncovered(body, "message")
 
     def add_event(self, event: dict[str, Any]) -> bool:
         """Take one event of a stream. Returns whether it bears content.
@@ -65,8 +63,12 @@ class ChatProjection(Projection):
                 bears = True
         return bears
 
+    def note_body(self, body: Any) -> None:
+        """Remember which members of a body, already added, are not covered."""
+        self._note_uncovered(body, "message")
+
     def note_event(self, event: dict[str, Any]) -> None:
-        """Remember which members of an event are not covered."""
+        """Remember which members of an event, already added, are not covered."""
         self._note_uncovered(event, "delta")
 
     @staticmethod
@@ -187,14 +189,12 @@ class ChatDialect:
 
 def is_finish(event: dict[str, Any]) -> bool:
     """Whether a chunk ends one of its choices, and so may carry the tag."""
-    return any(isinstance(choice, dict) and choice.get("finish_reason") is not None for choice in event.get("choices") or ())
+    for choice in event.get("choices") or ():  # a loop, since this runs for each chunk
+        if isinstance(choice, dict) and choice.get("finish_reason") is not None:
+            return True
+    return False
 
 
 def is_usage(event: dict[str, Any]) -> bool:
     """Whether a chunk is the usage chunk that follows all content."""
     return event.get("choices") == [] and event.get("usage") is not None
-
-
-def completion_of_error(event: dict[str, Any]) -> Completion | None:
-    """`Completion.ERROR` if the event is an error, None otherwise."""
-    return Completion.ERROR if event.get("error") is not None else None

@@ -43,6 +43,9 @@ class Projection:
         """
         raise MalformedError(f"a stream of {len(event)} members has no {self.name}", where="event stream")
 
+    def note_body(self, body: Any) -> None:
+        """Remember which members of a body are not covered. Only a verifier asks, so sealing does not pay for it."""
+
     def note_event(self, event: dict[str, Any]) -> None:
         """Remember which members of an event are not covered."""
 

@@ -8,11 +8,10 @@ us. The machine does no I/O: when `Step.seal` is set, its driver makes the token
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from tos_guard.dialects._body import TAG_MEMBER, parse_response_json, splice_tag, without_tag
-from tos_guard.dialects._chat import ChatProjection, completion_of_error, is_finish, is_usage
+from tos_guard.dialects._chat import ChatProjection, is_finish, is_usage
 from tos_guard.dialects._sse import DONE, EventStream, ServerSentEvent
 from tos_guard.errors import MalformedError
 from tos_guard.provenance import Content
@@ -23,8 +22,7 @@ __all__ = ["ChatSealing", "Step"]
 MAX_QUEUED_BYTES: Final = 65_536  # events without content behind the held chunk: in practice one or two
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(NamedTuple):
     """What came of a chunk.
 
     Attributes:
@@ -143,23 +141,22 @@ class ChatSealing:
             return False
         if TAG_MEMBER in chunk:
             event = self._without_tag(event, chunk)
-        failed = completion_of_error(chunk)
+        failed = chunk.get("error") is not None
         if self._sealed:
             if bears or failed:
                 self.dropped_events += 1
             else:
                 out.append(event.raw)
             return False
-        if failed is not None:
+        if failed:
             out.append(self._release())
-            self._held, self.completion = event, failed
+            self._held, self.completion = event, Completion.ERROR
             return True
-        if bears or is_finish(chunk):
+        finishes = is_finish(chunk)
+        if self._held is not None and (bears or finishes):
             out.append(self._release())
-            if is_finish(chunk):
-                self._held = event
-            else:
-                out.append(event.raw)
+        if finishes:
+            self._held = event
             return False
         if self._held is None:
             out.append(event.raw)

@@ -7,8 +7,7 @@ pass it on unchanged.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from tos_guard.errors import MalformedError
 
@@ -24,8 +23,7 @@ _BLANK: Final = re.compile(rb"(?>\r\n|\r|\n)(?>\r\n|\r|\n)")
 _END: Final = re.compile(rb"\r\n|\r|\n")
 
 
-@dataclass(frozen=True, slots=True)
-class ServerSentEvent:
+class ServerSentEvent(NamedTuple):
     """One event.
 
     Attributes:
@@ -59,6 +57,11 @@ def _fields(raw: bytes) -> list[tuple[bytes, bytes]]:
     return [_field(line) for line in _END.split(raw) if line and not line.startswith(b":")]
 
 
+def is_one_event(raw: bytes) -> bool:
+    """Whether the bytes are one event in the usual form, a single data line, so that nothing needs to be searched."""
+    return raw.startswith(b"data: ") and raw.endswith(b"\n\n") and raw.find(b"\n") == len(raw) - 2 and b"\r" not in raw
+
+
 class EventStream:
     """Cuts chunks of bytes into events."""
 
@@ -75,6 +78,8 @@ class EventStream:
         Raises:
             MalformedError: One event is larger than we take; what came so far is in `tail`.
         """
+        if not self._buffer and not self._first and is_one_event(chunk):
+            return [ServerSentEvent(chunk, chunk[6:-2])]
         # A blank line is at most four bytes, so one that ends in this chunk starts at most three before it.
         scan = max(0, len(self._buffer) - 3)
         buffer = self._buffer + chunk if self._buffer else chunk
@@ -98,7 +103,7 @@ class EventStream:
         if self._first:
             self._first = False
             raw = raw.removeprefix(_BOM)
-        if raw.startswith(b"data: ") and raw.endswith(b"\n\n") and raw.find(b"\n") == len(raw) - 2 and b"\r" not in raw:
-            return raw[6:-2]  # the usual form, without a detour
+        if is_one_event(raw):
+            return raw[6:-2]
         values = [value for name, value in _fields(raw) if name == b"data"]
         return b"\n".join(values) if values else None

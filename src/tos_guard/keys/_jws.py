@@ -6,6 +6,7 @@ It separates reading from believing: what it returns is named unverified until a
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 from tos_guard._canonical import b64url_decode, b64url_encode, encode_claims, parse_json
@@ -49,15 +50,21 @@ def parse_jws(text: str, *, typ: str, where: str, max_chars: int) -> UnverifiedJ
     if len(parts) != 3 or not all(parts):
         raise MalformedError("not three non-empty parts of ASCII separated by dots", where=where, cure="Give the whole token.")
     header_part, payload_part, signature_part = parts
-    header = _parse_object(b64url_decode(header_part, where=f"{where} header"), f"{where} header", MAX_HEADER_BYTES)
-    if header.keys() != _HEADER_MEMBERS or not all(isinstance(value, str) for value in header.values()):
-        raise MalformedError("members are not exactly the strings alg, kid and typ", where=f"{where} header")
-    if header["typ"] != typ:
-        raise MalformedError(f"typ is not {typ}", where=f"{where} header", cure="This is a token of another kind.")
+    algorithm, kid = _parse_header(header_part, typ, f"{where} header")
     payload = _parse_object(b64url_decode(payload_part, where=f"{where} payload"), f"{where} payload", max_chars)
     signature = b64url_decode(signature_part, where=f"{where} signature")
     signing_input = text[: len(header_part) + 1 + len(payload_part)].encode("ascii")
-    return UnverifiedJWS(header["alg"], header["kid"], payload, signing_input, signature)
+    return UnverifiedJWS(algorithm, kid, payload, signing_input, signature)
+
+
+@lru_cache(maxsize=256)  # all tokens of one key have one header; only well-formed ones are kept
+def _parse_header(part: str, typ: str, where: str) -> tuple[str, str]:
+    header = _parse_object(b64url_decode(part, where=where), where, MAX_HEADER_BYTES)
+    if header.keys() != _HEADER_MEMBERS or not all(isinstance(value, str) for value in header.values()):
+        raise MalformedError("members are not exactly the strings alg, kid and typ", where=where)
+    if header["typ"] != typ:
+        raise MalformedError(f"typ is not {typ}", where=where, cure="This is a token of another kind.")
+    return header["alg"], header["kid"]
 
 
 def _parse_object(data: bytes, where: str, max_bytes: int) -> dict[str, Any]:
@@ -69,8 +76,12 @@ def _parse_object(data: bytes, where: str, max_bytes: int) -> dict[str, Any]:
 
 def encode_jws_signing_input(payload: dict[str, Any], *, algorithm: str, kid: str, typ: str) -> bytes:
     """The bytes to sign: base64url header, dot, base64url payload, both as RFC 8785 JSON."""
-    header = f'{{"alg":"{algorithm}","kid":"{kid}","typ":"{typ}"}}'.encode("ascii")
-    return f"{b64url_encode(header)}.{b64url_encode(encode_claims(payload))}".encode("ascii")
+    return f"{_header(algorithm, kid, typ)}.{b64url_encode(encode_claims(payload))}".encode("ascii")
+
+
+@lru_cache(maxsize=64)
+def _header(algorithm: str, kid: str, typ: str) -> str:
+    return b64url_encode(f'{{"alg":"{algorithm}","kid":"{kid}","typ":"{typ}"}}'.encode("ascii"))
 
 
 def join_jws(signing_input: bytes, signature: bytes) -> str:

@@ -184,9 +184,10 @@ class _Reader:
 
     def word(self, name: str, words: type[_Word]) -> _Word:
         value = self._members.get(name)
-        if not isinstance(value, str) or value not in tuple(words):
-            raise self._wrong(name, f"one of {', '.join(words)}")
-        return words(value)
+        try:
+            return words(value)
+        except ValueError:
+            raise self._wrong(name, f"one of {', '.join(words)}") from None
 
 
 def _terms(members: dict[str, Any], where: str) -> Terms:

@@ -5,13 +5,17 @@
 """
 
 from tos_guard.stores._files import load_terms, read_secret_file, write_secret_file
+from tos_guard.stores._keys import FileSigner, KeyFolder
 from tos_guard.stores._memory import MemoryStore
 from tos_guard.stores._model import AccountChange, StoredKey, StoredTerms
+from tos_guard.stores._settings import read_settings
 from tos_guard.stores._sqlite import SQLiteStore
 from tos_guard.stores._store import Store
 
 __all__ = [
     "AccountChange",
+    "FileSigner",
+    "KeyFolder",
     "MemoryStore",
     "SQLiteStore",
     "Store",
@@ -19,5 +23,6 @@ __all__ = [
     "StoredTerms",
     "load_terms",
     "read_secret_file",
+    "read_settings",
     "write_secret_file",
 ]

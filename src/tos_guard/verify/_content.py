@@ -61,6 +61,7 @@ def verify_body(
         raise problem
     else:
         projection.add_body(document)
+        projection.note_body(document)
     check_content(content, projection, "body")
     if content_digest is not None:
         check_content_digest(content_digest, body)
