@@ -53,16 +53,24 @@ def load_terms(path: Path) -> TermsVersion:
 
 
 def _read_terms_file(path: Path, *, named_at: str = "") -> bytes:
-    cure = f"It is named at {named_at}" if named_at else "Check the path"
+    data = _read(path, _MAX_TERMS_BYTES)
+    if isinstance(data, str):
+        raise TermsError(data, where=str(path), cure=f"It is named at {named_at}" if named_at else "Check the path")
+    return data
+
+
+def _read(path: Path, max_bytes: int) -> bytes | str:
+    """The content, or what is wrong."""
     try:
         with path.open("rb") as file:
-            data = file.read(_MAX_TERMS_BYTES + 1)
+            data = file.read(max_bytes + 1)
     except (OSError, ValueError) as error:
-        problem = error.strerror if isinstance(error, OSError) else str(error)
-        raise TermsError(f"cannot be read ({problem})", where=str(path), cure=cure) from None
-    if len(data) > _MAX_TERMS_BYTES:
-        raise TermsError(f"more than {_MAX_TERMS_BYTES} bytes", where=str(path), cure=cure)
-    return data
+        return f"cannot be read ({_problem(error)})"
+    return data if len(data) <= max_bytes else f"more than {max_bytes} bytes"
+
+
+def _problem(error: OSError | ValueError) -> str:
+    return (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
 
 
 def _text_name(document: bytes) -> str | None:
@@ -89,8 +97,7 @@ def read_secret_file(path: Path) -> bytes:
         # The file that was checked must be the file that is read; and opening a pipe by mistake must not wait for a writer.
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except (OSError, ValueError) as error:
-        problem = error.strerror if isinstance(error, OSError) else str(error)
-        raise KeyFileError(f"cannot be read ({problem})", where=str(path), cure="Check the path and the owner") from None
+        raise KeyFileError(f"cannot be read ({_problem(error)})", where=str(path), cure="Check the path and the owner") from None
     with os.fdopen(fd, "rb") as file:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
@@ -139,5 +146,4 @@ def write_secret_file(path: Path, data: bytes, *, replace: bool = True) -> None:
     except FileExistsError:
         raise KeyFileError("there is a file already", where=str(path), cure="Move it away, or choose another name") from None
     except (OSError, ValueError) as error:
-        problem = error.strerror if isinstance(error, OSError) else str(error)
-        raise KeyFileError(f"cannot be written ({problem})", where=str(path), cure="Check the folder and the disk") from None
+        raise KeyFileError(f"cannot be written ({_problem(error)})", where=str(path), cure="Check the folder and the disk") from None
