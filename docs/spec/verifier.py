@@ -25,7 +25,7 @@ DISABLED: set[str] = set()  # rules that a mutation run leaves out
 EXIT = {"valid": 0, "invalid": 1, "incomplete": 1, "undecidable": 3, "unacceptable": 4, "absent": 5}
 SAFE, P_ED, P_256 = 2**53 - 1, 2**255 - 19, 2**256 - 2**224 + 2**192 + 2**96 - 1
 B_256 = 0x5AC635D8AA3A93E7B3EBBD55769886BC651D06B0CC53B0F63BCE3C3E27D2604B
-Y_8 = 0x7A03AC9277FDC74EC6CC392CFA53202A0F67100D760B3CBA4FD83D3D706A17C7  # with P_ED - Y_8: y of the Ed25519 points of order 8
+Y_8 = 0x7A03AC9277FDC74EC6CC392CFA53202A0F67100D760B3CBA4FD84D3D706A17C7  # with P_ED - Y_8: y of the Ed25519 points of order 8
 KEY = r"[a-z*][a-z0-9_.*-]*"  # of a structured field
 DIGEST_FIELD = rf'{KEY}=:[A-Za-z0-9+/]*={{0,2}}:( *; *{KEY}(=([^,;" ]+|"[^"]*"))?)*'
 TEXTS = {"text": "content", "refusal": "refusal", "reasoning": "reasoning", "reasoning_content": "reasoning_content"}
