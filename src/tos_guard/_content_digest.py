@@ -36,6 +36,8 @@ def check_content_digest(value: str, body: bytes) -> int:
         members = http_sf.parse(value.encode("ascii"), tltype="dictionary")
     except (http_sf.StructuredFieldError, ValueError) as error:
         raise MalformedError(f"not a dictionary of digests ({error})", where="Content-Digest") from None
+    if not members:
+        raise MalformedError("holds no digest", where="Content-Digest")
     compared = 0
     for name, member in members.items():
         digest = member[0] if isinstance(member, tuple) else member

@@ -37,20 +37,27 @@ def load(path: Path) -> Any:
 
 def quick(work: Callable[[], Any]) -> Any:
     """Do *work*, and hold it to the time a row may take: the best of three, since the machine does other things too."""
-    took = []
-    for attempt in range(3):
+    best = MAX_SECONDS
+    for _ in range(3):
+        result, failure = None, None
         began = time.thread_time()
         try:
             result = work()
-        finally:
-            took.append(time.thread_time() - began)
-            assert took[-1] < MAX_SECONDS or attempt < 2, f"{min(took)} s"
-        if took[-1] < MAX_SECONDS:
-            return result
-    raise AssertionError(f"takes {min(took)} s")
+        except Exception as error:
+            failure = error
+        best = min(best, time.thread_time() - began)
+        if best < MAX_SECONDS:
+            break
+    assert best < MAX_SECONDS
+    if failure is not None:
+        raise failure
+    return result
 
 
 # JSON
+
+REFUSED_FOR_THEIR_DUPLICATE_NAMES = {"y_object_duplicated_key.json", "y_object_duplicated_key_and_value.json"}
+"""RFC 8259 lets a reader choose here, and the suite says accept; our format chooses to refuse (docs/spec/token.md T3, DESIGN D8)."""
 
 
 def json_input(case: dict[str, Any]) -> bytes:
@@ -70,12 +77,19 @@ def parses(data: bytes) -> bool:
 
 
 def test_json_test_suite(shared: Path) -> None:
-    """340 documents: 188 refused with our error, 95 read, 57 either."""
+    """340 documents: 188 refused with our error, 93 read, 57 either; 2 more are refused because a name occurs twice."""
     cases = load(shared / "vectors" / "json" / "JSONTestSuite.json")
     assert Counter(case["expect"].split()[0] for case in cases) == {"reject": 188, "accept": 95, "either": 57}
     answers = {case["file"]: "accept" if parses(json_input(case)) else "reject" for case in cases}
-    wrong = [case["file"] for case in cases if not case["expect"].startswith("either") and answers[case["file"]] != case["expect"]]
-    assert wrong == []
+    wrong = {case["file"] for case in cases if not case["expect"].startswith("either") and answers[case["file"]] != case["expect"]}
+    assert wrong == REFUSED_FOR_THEIR_DUPLICATE_NAMES
+
+
+def test_duplicate_names_are_all_that_is_wrong_with_the_two_refused_documents(shared: Path) -> None:
+    for case in load(shared / "vectors" / "json" / "JSONTestSuite.json"):
+        if case["file"] in REFUSED_FOR_THEIR_DUPLICATE_NAMES:
+            with pytest.raises(MalformedError, match="a name occurs twice"):
+                parse_json(json_input(case), where="vector", max_depth=8, max_bytes=1_000)
 
 
 def test_json_test_suite_as_claims(shared: Path) -> None:
@@ -108,7 +122,7 @@ def plain(value: Any) -> Any:
             return [[name, plain(member)] for name, member in value.items()]
         case list():
             return [plain(member) for member in value]
-        case (inner, parameters):
+        case tuple((inner, parameters)):
             return [plain(inner), [[name, plain(parameter)] for name, parameter in parameters.items()]]
         case bool() | int():
             return value

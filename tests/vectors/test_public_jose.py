@@ -94,7 +94,7 @@ def test_private_jwks_of_wycheproof_are_refused_as_verification_keys(shared: Pat
 
 
 def record(jwk: dict[str, Any]) -> KeyRecord:
-    members = {name: jwk[name] for name in ("crv", "kty", "x", "y") if name in jwk}
+    members: dict[str, Any] = {name: jwk[name] for name in ("crv", "kty", "x", "y") if name in jwk}
     kid = b64url_encode(hashlib.sha256(encode_claims(members)).digest())
     return parse_jwk({**members, "kid": kid, "purpose": "provenance", "use": "sig"}, where="vector")
 

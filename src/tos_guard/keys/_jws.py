@@ -44,14 +44,9 @@ def parse_jws(text: str, *, typ: str, where: str, max_chars: int) -> UnverifiedJ
     Raises:
         MalformedError: T1 to T4 do not hold.
     """
-    if len(text) > max_chars:
-        raise MalformedError(f"{len(text)} characters, more than the {max_chars} accepted", where=where)
-    parts = text.split(".") if text.isascii() else []
-    if len(parts) != 3 or not all(parts):
-        raise MalformedError("not three non-empty parts of ASCII separated by dots", where=where, cure="Give the whole token.")
-    header_part, payload_part, signature_part = parts
+    header_part, payload_part, signature_part = split_compact(text, where=where, max_chars=max_chars)
     algorithm, kid = _parse_header(header_part, typ, f"{where} header")
-    payload = _parse_object(b64url_decode(payload_part, where=f"{where} payload"), f"{where} payload", max_chars)
+    payload = parse_object(b64url_decode(payload_part, where=f"{where} payload"), f"{where} payload", max_chars, MAX_DEPTH)
     signature = b64url_decode(signature_part, where=f"{where} signature")
     signing_input = text[: len(header_part) + 1 + len(payload_part)].encode("ascii")
     return UnverifiedJWS(algorithm, kid, payload, signing_input, signature)
@@ -59,7 +54,7 @@ def parse_jws(text: str, *, typ: str, where: str, max_chars: int) -> UnverifiedJ
 
 @lru_cache(maxsize=256)  # all tokens of one key have one header; only well-formed ones are kept
 def _parse_header(part: str, typ: str, where: str) -> tuple[str, str]:
-    header = _parse_object(b64url_decode(part, where=where), where, MAX_HEADER_BYTES)
+    header = parse_object(b64url_decode(part, where=where), where, MAX_HEADER_BYTES, MAX_DEPTH)
     if header.keys() != _HEADER_MEMBERS or not all(isinstance(value, str) for value in header.values()):
         raise MalformedError("members are not exactly the strings alg, kid and typ", where=where)
     if header["typ"] != typ:
@@ -67,8 +62,27 @@ def _parse_header(part: str, typ: str, where: str) -> tuple[str, str]:
     return header["alg"], header["kid"]
 
 
-def _parse_object(data: bytes, where: str, max_bytes: int) -> dict[str, Any]:
-    value = parse_json(data, where=where, max_depth=MAX_DEPTH, max_bytes=max_bytes, integers_only=True)
+def split_compact(text: str, *, where: str, max_chars: int) -> tuple[str, str, str]:
+    """Header, payload and signature of a compact JWS, still encoded. Only the payload may be empty.
+
+    Raises:
+        MalformedError: Too long, not ASCII, or not of three parts.
+    """
+    if len(text) > max_chars:
+        raise MalformedError(f"{len(text)} characters, more than the {max_chars} accepted", where=where)
+    parts = text.split(".") if text.isascii() else []
+    if len(parts) != 3 or not parts[0] or not parts[2]:
+        raise MalformedError("not three non-empty parts of ASCII separated by dots", where=where, cure="Give the whole token.")
+    return parts[0], parts[1], parts[2]
+
+
+def parse_object(data: bytes, where: str, max_bytes: int, max_depth: int) -> dict[str, Any]:
+    """Read one JSON object without fractions (T3).
+
+    Raises:
+        MalformedError: It is not one.
+    """
+    value = parse_json(data, where=where, max_depth=max_depth, max_bytes=max_bytes, integers_only=True)
     if not isinstance(value, dict):
         raise MalformedError("not a JSON object", where=where)
     return value

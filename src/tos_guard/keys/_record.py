@@ -33,7 +33,7 @@ ALGORITHM_NAME: Final = {"OKP": "Ed25519", "EC": "ES256"}
 """The algorithm name we write for each key type."""
 
 _ACCEPTED: Final = {"OKP": frozenset({"Ed25519", "EdDSA"}), "EC": frozenset({"ES256"})}
-_PRIVATE_MEMBERS: Final = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
+PRIVATE_MEMBERS: Final = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
 _SIGNATURE_BYTES: Final = 64
 _ECDSA: Final = ECDSA(SHA256())
 _CURVE: Final = SECP256R1()
@@ -162,7 +162,8 @@ def thumbprint(kty: str, coordinates: tuple[bytes, ...]) -> str:
 def record_of(public: PublicKey, purpose: KeyPurpose, *, not_before: int | None = None) -> KeyRecord:
     """The record of a key we hold ourselves."""
     if isinstance(public, Ed25519PublicKey):
-        kty, coordinates = "OKP", (public.public_bytes(Encoding.Raw, PublicFormat.Raw),)
+        kty = "OKP"
+        coordinates: tuple[bytes, ...] = (public.public_bytes(Encoding.Raw, PublicFormat.Raw),)
     else:
         numbers = public.public_numbers()
         kty, coordinates = "EC", (numbers.x.to_bytes(32, "big"), numbers.y.to_bytes(32, "big"))
@@ -175,14 +176,14 @@ def parse_jwk(jwk: dict[str, Any], *, where: str) -> KeyRecord:
     Raises:
         MalformedError: The key breaks one of the rules; the message says which.
     """
-    if leaked := _PRIVATE_MEMBERS & jwk.keys():
+    if leaked := PRIVATE_MEMBERS & jwk.keys():
         raise MalformedError(
             f"holds the private member {min(leaked)!r}", where=where, cure="Publish the public part, and revoke this key: it is known."
         )
     kty, crv = jwk.get("kty"), jwk.get("crv")
     if kty == "OKP" and crv == "Ed25519":
         coordinates: tuple[bytes, ...] = (_coordinate(jwk, "x", where),)
-        public: PublicKey = _ed25519(coordinates[0], where)
+        public: PublicKey = ed25519_key(coordinates[0], where)
     elif kty == "EC" and crv == "P-256":
         coordinates = (_coordinate(jwk, "x", where), _coordinate(jwk, "y", where))
         public = _p256(*coordinates, where=where)
@@ -219,7 +220,12 @@ def _time(jwk: dict[str, Any], name: str, where: str) -> int | None:
     return value
 
 
-def _ed25519(x: bytes, where: str) -> Ed25519PublicKey:
+def ed25519_key(x: bytes, where: str) -> Ed25519PublicKey:
+    """The key of 32 bytes that RFC 8032 section 5.1.2 encodes (K3).
+
+    Raises:
+        MalformedError: Not canonically encoded, of low order, or not on the curve.
+    """
     encoded = int.from_bytes(x, "little")
     y = encoded & (2**255 - 1)
     if y >= _P:
@@ -243,14 +249,26 @@ def _p256(x: bytes, y: bytes, *, where: str) -> EllipticCurvePublicKey:
 def _check_use(jwk: dict[str, Any], kty: str, where: str) -> None:
     if "use" in jwk and jwk["use"] != "sig":
         raise MalformedError("use is not sig", where=where)
-    if "key_ops" in jwk:
-        operations = jwk["key_ops"]
-        if (
-            not isinstance(operations, list)
-            or not all(isinstance(operation, str) for operation in operations)
-            or len(set(operations)) != len(operations)
-            or "verify" not in operations
-        ):
-            raise MalformedError("key_ops is not an array of unique strings with verify", where=where)
+    operations = check_key_ops(jwk, where)
+    if operations is not None and "verify" not in operations:
+        raise MalformedError("key_ops does not hold verify", where=where)
     if "alg" in jwk and (not isinstance(jwk["alg"], str) or jwk["alg"] not in _ACCEPTED[kty]):
         raise MalformedError("alg is not one this key is for", where=where)
+
+
+def check_key_ops(jwk: dict[str, Any], where: str) -> list[str] | None:
+    """The member ``key_ops``, or None where there is none (RFC 7517 section 4.3).
+
+    Raises:
+        MalformedError: It is not an array of unique strings.
+    """
+    if "key_ops" not in jwk:
+        return None
+    operations = jwk["key_ops"]
+    if (
+        not isinstance(operations, list)
+        or not all(isinstance(operation, str) for operation in operations)
+        or len(set(operations)) != len(operations)
+    ):
+        raise MalformedError("key_ops is not an array of unique strings", where=where)
+    return operations
