@@ -38,8 +38,10 @@ def load(path: Path) -> Any:
 def quick(work: Callable[[], Any]) -> Any:
     """Do *work*, and hold it to the time a row may take: the best of three, since the machine does other things too."""
     best = MAX_SECONDS
+    result: Any = None
+    failure: Exception | None = None
     for _ in range(3):
-        result, failure = None, None
+        failure = None
         began = time.thread_time()
         try:
             result = work()
