@@ -203,11 +203,12 @@ class Exchange:
         """The fields we add: the token, what it says in standard words, and the ids it is bound to."""
         rid = self.ids.rid.encode("ascii")
         fields: Headers = [
-            (b"content-usage", self.in_force.usage.content_usage.encode("ascii")),
             (b"link", f'<{self.in_force.terms.uri}>; rel="terms-of-service"'.encode("ascii")),
             (b"x-request-id", rid),
             (b"request-id", rid),
         ]
+        if self.in_force.usage.content_usage:
+            fields.append((b"content-usage", self.in_force.usage.content_usage.encode("ascii")))
         if token is not None:
             fields.append((b"ai-provenance", token.encode("ascii")))
             fields.append((b"ai-provenance-salt", b64url_encode(self.ids.salt).encode("ascii")))

@@ -294,7 +294,7 @@ class _Core:
         request = route.dialect.read_request(body)
         facts = self._facts(account, view, request.action, request.model)
         plan = self._plans.plan(account, self.terms, issuer=self.settings.issuer, now=now)
-        policy = plan.usage
+        rights = plan.rights(request.model)
         return Exchange(
             issuer=self.settings.issuer,
             ids=ExchangeIds.fresh(self._entropy, sub=self._stable_sub(account)),
@@ -305,7 +305,7 @@ class _Core:
             facts=facts,
             decision=plan.decide(facts),
             in_force=TermsInForce.of(
-                uri=self.terms.uri, version=self.terms.version, sha256=self.terms.sha256, policy=policy, grant=plan.grant
+                uri=self.terms.uri, version=self.terms.version, sha256=self.terms.sha256, policy=rights.usage, grant=rights.grant
             ),
             request_body=body,
             nonce=_nonce(view),
