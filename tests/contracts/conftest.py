@@ -1,0 +1,132 @@
+"""The implementations that every contract suite runs over."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tos_guard.ledger import ExchangeRecord, RecordType
+from tos_guard.rights import Account, Grant
+from tos_guard.stores import MemoryStore, SQLiteStore, Store
+
+ISSUER = "https://api.example"
+
+
+class FixedClock:
+    """Stands still until it is moved."""
+
+    def __init__(self) -> None:
+        self.now = datetime(2026, 11, 22, 12, 0, 0, 123000, tzinfo=UTC)
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    def move(self, span: timedelta) -> None:
+        self.now += span
+
+
+class Seconds:
+    """A monotonic clock that stands still until it is moved."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@dataclasses.dataclass
+class Case:
+    """One implementation, and a second view of the same state as another process of the host has it."""
+
+    store: Store
+    peer: Store
+    clock: FixedClock
+    seconds: Seconds
+    folder: Path
+
+    def a_second_passes(self) -> None:
+        self.seconds.now += 1.0
+        self.clock.move(timedelta(seconds=1))
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def case(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Case]:
+    clock, seconds = FixedClock(), Seconds()
+    if request.param == "memory":
+        store: Store = MemoryStore(issuer=ISSUER, clock=clock)
+        peer = store
+    else:
+        store, peer = (SQLiteStore(tmp_path / "guard.db", issuer=ISSUER, clock=clock, monotonic=seconds) for _ in range(2))
+    yield Case(store, peer, clock, seconds, tmp_path)
+    store.close()
+    peer.close()
+
+
+@pytest.fixture
+def store(case: Case) -> Store:
+    return case.store
+
+
+@pytest.fixture
+def account() -> Callable[..., Account]:
+    def make(account_id: str = "acme", **fields: Any) -> Account:
+        return Account(**({"id": account_id, "kind": "organization", "models": {"small"}, "actions": {"generate"}} | fields))
+
+    return make
+
+
+@pytest.fixture
+def grant() -> Callable[..., Grant]:
+    def make(grant_id: str = "g1", **fields: Any) -> Grant:
+        return Grant(**({"id": grant_id, "type": "licensed-distillation"} | fields))
+
+    return make
+
+
+@pytest.fixture
+def record() -> Callable[..., ExchangeRecord]:
+    def make(rid: str, **fields: Any) -> ExchangeRecord:
+        values: dict[str, Any] = {
+            "type": RecordType.EXCHANGE,
+            "issuer": ISSUER,
+            "rid": rid,
+            "sub": f"sub-{rid}",
+            "started": 1_795_000_000_000,
+            "finished": 1_795_000_000_250,
+            "status": 200,
+            "action": "generate",
+            "model": "small",
+            "purpose": "undeclared",
+            "decision": "allow",
+            "reasons": ("tos_clause:use",),
+            "terms_version": "2026-11",
+            "terms_sha256": "t" * 43,
+            "usage_sha256": "u" * 43,
+        }
+        return ExchangeRecord(**(values | fields))
+
+    return make
+
+
+@pytest.fixture
+def terms() -> Callable[..., Any]:
+    """Published terms as far as a store looks at them."""
+
+    def make(version: str = "2026-11", effective: date = date(2026, 11, 1), text: str = "Be kind.\n") -> Any:
+        return SimpleNamespace(
+            version=version,
+            uri=f"https://api.example/terms/{version}",
+            effective=effective,
+            sha256=f"{version}:{text}",
+            document_bytes=b'{"version":"%b"}' % version.encode(),
+            text=text,
+        )
+
+    return make
