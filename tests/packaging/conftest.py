@@ -18,12 +18,19 @@ import uv
 UV = uv.find_uv_bin()
 
 
+LIMIT_SECONDS = 900
+"""A command that takes longer hangs."""
+
+
 def run(*command: str | Path, check: bool = True, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     """Run *command*, with what it printed in the failure's message."""
-    environment = {name: value for name, value in os.environ.items() if name not in {"PYTHONPATH", "VIRTUAL_ENV"}}
-    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False, cwd=cwd, env=environment)
+    environment = {
+        name: value for name, value in os.environ.items() if name not in {"PYTHONPATH", "VIRTUAL_ENV"} and not name.startswith("PYTEST_")
+    }
+    words = [str(part) for part in command]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, cwd=cwd, env=environment, timeout=LIMIT_SECONDS)
     if check and done.returncode:
-        pytest.fail(f"{' '.join(map(str, command))}\nexit {done.returncode}\n{done.stdout}\n{done.stderr}", pytrace=False)
+        pytest.fail(f"{' '.join(words)}\nexit {done.returncode}\n{done.stdout}\n{done.stderr}", pytrace=False)
     return done
 
 
