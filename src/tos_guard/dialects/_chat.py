@@ -107,6 +107,8 @@ class ChatProjection(Projection):
             raise MalformedError(f"tool_calls is not an array of at most {MAX_TOOL_CALLS}", where="chat completion")
         bears = False
         for position, call in enumerate(calls):
+            if call is None:
+                continue
             if not isinstance(call, dict):
                 raise MalformedError("a tool call is not an object", where="chat completion")
             number = call.get("index") if streamed else position
@@ -143,7 +145,7 @@ class ChatProjection(Projection):
             self.note(f"choices[].{name}" for name in choice.keys() - {"index", member})
             message = choice.get(member) or {}
             self.note(f"choices[].{member}.{name}" for name in message.keys() - _MESSAGE_MEMBERS)
-            for call in message.get("tool_calls") or ():
+            for call in filter(None, message.get("tool_calls") or ()):
                 path = f"choices[].{member}.tool_calls[]"
                 self.note(f"{path}.{name}" for name in call.keys() - {"function", "custom", "index"})
                 for kind, members in (("function", {"name", "arguments"}), ("custom", {"name", "input"})):
@@ -189,7 +191,7 @@ class ChatDialect:
 
 def is_finish(event: dict[str, Any]) -> bool:
     """Whether a chunk ends one of its choices, and so may carry the tag."""
-    for choice in event.get("choices") or ():  # a loop, since this runs for each chunk
+    for choice in event.get("choices") or ():  # noqa: SIM110 - this runs for each chunk, and a generator costs three times as much
         if isinstance(choice, dict) and choice.get("finish_reason") is not None:
             return True
     return False

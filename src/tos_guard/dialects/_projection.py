@@ -33,7 +33,7 @@ class Projection:
         Raises:
             MalformedError: The body is not one this projection covers.
         """
-        raise MalformedError(f"a body has no {self.name}", where="response body")
+        raise MalformedError(f"a {type(body).__name__} has no {self.name}", where="response body")
 
     def add_event(self, event: dict[str, Any]) -> bool:
         """Take one event of a stream. Returns whether it bears content.

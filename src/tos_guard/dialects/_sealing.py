@@ -40,7 +40,7 @@ class ChatSealing:
     Attributes:
         completion: How the stream ended, as far as its own events say.
         removed_tags: Tag members of an upstream that were taken out.
-        dropped_events: Events that bore content after the seal and were not passed on.
+        dropped_events: Events after the seal that were not passed on: they bore content or an error, or could not be read.
         unsealed: Why no tag can be placed, or None: ``unprojectable`` or ``no_carrier``.
     """
 
@@ -55,6 +55,7 @@ class ChatSealing:
         self._queued: list[bytes] = []
         self._waiting: list[ServerSentEvent] = []
         self._sealed = False
+        self._finished = False
 
     @property
     def content(self) -> Content:
@@ -73,23 +74,30 @@ class ChatSealing:
         try:
             events = self._events.feed(chunk)
         except MalformedError:
-            return Step(self._give_up("unprojectable") + self._events.tail)
-        return self._take(events)
+            if self._sealed:
+                return self._drop(self._events.take_tail())
+            return Step(self._give_up("unprojectable") + self._events.take_tail())
+        step = self._take(events)
+        return step if self.is_open or self._sealed else Step(step.out + self._events.take_tail())
 
     def finish(self) -> Step:
         """The handler's response ended."""
-        if self.unsealed is not None or self._sealed:
-            return Step(self._events.tail if self._sealed else b"")
+        self._finished = True
+        if not self.is_open:
+            return Step(self._events.take_tail())
         if self._held is not None:
             return Step(b"", seal=True)
-        return Step(self._give_up("no_carrier") + self._events.tail)
+        return Step(self._give_up("no_carrier") + self._events.take_tail())
 
     def fail(self, event: bytes, completion: Completion) -> Step:
         """The response cannot go on: *event* is the dialect's in-band error, and carries the tag.
 
-        What the handler began and did not end (an event without its blank line) is not sent.
+        What the handler began and did not end (an event without its blank line) is not sent. After the seal nothing is: the
+        content is whole, and an error behind its token would contradict it (C5).
         """
-        if not self.is_open:
+        if self._sealed:
+            return self._drop(event)
+        if self.unsealed is not None:
             return Step(event)
         out = self._release()
         self._held = ServerSentEvent(event, event.removeprefix(b"data: ").removesuffix(b"\n\n"))
@@ -109,12 +117,17 @@ class ChatSealing:
         """No token could be made: send the held chunk as it was."""
         out = self._give_up(reason)
         waiting, self._waiting = self._waiting, []
-        return Step(out + b"".join(event.raw for event in waiting))
+        return Step(out + b"".join(event.raw for event in waiting) + self._events.take_tail())
 
     def _after(self, out: bytes) -> Step:
         queued, self._queued = self._queued, []
         waiting, self._waiting = self._waiting, []
-        return Step(out + b"".join(queued) + self._take(waiting).out)
+        rest = self._events.take_tail() if self._finished else b""
+        return Step(out + b"".join(queued) + self._take(waiting).out + rest)
+
+    def _drop(self, what: bytes) -> Step:
+        self.dropped_events += bool(what)
+        return Step(b"")
 
     def _take(self, events: list[ServerSentEvent]) -> Step:
         out: list[bytes] = []
@@ -128,7 +141,7 @@ class ChatSealing:
 
     def _event(self, event: ServerSentEvent, out: list[bytes]) -> bool:
         """Handle one event. Returns whether it is time to seal."""
-        if event.data is None:
+        if not event.data:
             out.append(event.raw)  # comments and keep-alives carry nothing and overtake the held chunk
             return False
         if event.data == DONE:
@@ -136,11 +149,14 @@ class ChatSealing:
         try:
             chunk = _parse_chunk(event.data)
             bears = self._projection.add_event(chunk)
+            if TAG_MEMBER in chunk:
+                event = self._without_tag(event, chunk)
         except MalformedError:
-            out.append(self._give_up("unprojectable") + event.raw)
+            if self._sealed:
+                self.dropped_events += 1  # no reader could check the stream behind it
+            else:
+                out.append(self._give_up("unprojectable") + event.raw)
             return False
-        if TAG_MEMBER in chunk:
-            event = self._without_tag(event, chunk)
         failed = chunk.get("error") is not None
         if self._sealed:
             if bears or failed:
@@ -184,8 +200,11 @@ class ChatSealing:
         return self._release()
 
     def _without_tag(self, event: ServerSentEvent, chunk: dict[str, Any]) -> ServerSentEvent:
+        try:
+            data = json.dumps(without_tag(chunk), separators=(",", ":"), allow_nan=False).encode("ascii")
+        except ValueError:  # 1e400 is JSON, and infinite once read
+            raise MalformedError("a number is too large to be written again", where="event") from None
         self.removed_tags += 1
-        data = json.dumps(without_tag(chunk), separators=(",", ":")).encode("ascii")
         return ServerSentEvent(event.with_data(data), data)
 
 

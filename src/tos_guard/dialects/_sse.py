@@ -91,6 +91,7 @@ class EventStream:
             start = match.end()
         self._buffer = buffer[start:]
         if len(self._buffer) > self._max_event_bytes:
+            self._buffer = buffer  # with the events just found, since nobody gets them
             raise MalformedError(f"one event is larger than {self._max_event_bytes} bytes", where="event stream")
         return events
 
@@ -98,6 +99,11 @@ class EventStream:
     def tail(self) -> bytes:
         """What follows the last blank line: by the standard, no event."""
         return self._buffer
+
+    def take_tail(self) -> bytes:
+        """The tail, which is then no longer kept."""
+        tail, self._buffer = self._buffer, b""
+        return tail
 
     def _data(self, raw: bytes) -> bytes | None:
         if self._first:
