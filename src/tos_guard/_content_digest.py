@@ -38,6 +38,8 @@ def check_content_digest(value: str, body: bytes) -> int:
         raise MalformedError(f"not a dictionary of digests ({error})", where="Content-Digest") from None
     if not members:
         raise MalformedError("holds no digest", where="Content-Digest")
+    if not isinstance(members, dict):
+        raise MalformedError("not a dictionary", where="Content-Digest")
     compared = 0
     for name, member in members.items():
         digest = member[0] if isinstance(member, tuple) else member

@@ -52,8 +52,11 @@ class RouteSettings(_Settings):
 
 
 class FactSources(_Settings):
-    """Where facts come from that the provider asserts (DESIGN D2): ``account`` (a field of the account), ``host`` (the ``assertions=``
-    callable), or None: no source, and terms that ask for the fact are refused at start."""
+    """Where facts come from that the provider asserts (DESIGN D2).
+
+    ``account`` means a field of the account, ``host`` the ``assertions=`` callable. None means that there is no source, and terms
+    that ask for the fact are refused at start.
+    """
 
     region: Literal["account", "host"] | None = None
     verification: Literal["account", "host"] | None = None
@@ -79,7 +82,8 @@ class GuardSettings(_Settings):
         exempt: Paths that are not guarded, by name; ``*`` at the end stands for the rest.
         sources: Where asserted facts come from.
         records: ``durable``: a record is committed before its final token leaves. ``async``: it follows; a crash may lose the newest.
-        on_seal_failure: What happens when no final token can be made because signer or store fail: ``deny`` or ``allow`` (untagged, counted).
+        on_seal_failure: What happens when signer or store fail, so that no final token can be made: ``deny``, or ``allow`` (untagged,
+            counted).
         appeal_url: Where a refused account can appeal.
         max_request_bytes: Largest request body.
         retention: Days per type of record.

@@ -253,44 +253,66 @@ class Response(Protocol):
 
     The driver asks for `head` as soon as `has_head`; feeds; and when a step says `seal`, makes the token for `content` and calls
     `sealed`, or `unsealed_because` if none can be made.
-
-    Attributes:
-        carrier: Where the final token goes: ``json``, ``sse``, ``header`` or ``none``.
-        early: Whether the head goes out before the content is known, with a pending token.
-        completion: How the response ended.
-        unsealed: Why there is no final token, or None.
-        removed_tags: Tag members of an upstream that were taken out.
-        dropped_events: Events that bore content after the seal.
     """
 
-    carrier: str
-    early: bool
-    completion: Completion
-    unsealed: str | None
-    removed_tags: int
-    dropped_events: int
+    @property
+    def carrier(self) -> str:
+        """Where the final token goes: ``json``, ``sse``, ``header`` or ``none``."""
+        ...
+
+    @property
+    def early(self) -> bool:
+        """Whether the head goes out before the content is known, with a pending token."""
+        ...
+
+    @property
+    def completion(self) -> Completion:
+        """How the response ended."""
+        ...
+
+    @property
+    def unsealed(self) -> str | None:
+        """Why there is no final token, or None."""
+        ...
+
+    @property
+    def removed_tags(self) -> int:
+        """Tag members of an upstream that were taken out."""
+        ...
+
+    @property
+    def dropped_events(self) -> int:
+        """Events that bore content after the seal."""
+        ...
 
     def head(self, token: str | None) -> Head:
         """Status and fields to send, with the token that is known by then."""
+        ...
 
     def feed(self, chunk: bytes) -> Step:
         """Take bytes of the handler."""
+        ...
 
     def finish(self) -> Step:
         """The handler's body ended."""
+        ...
 
     def fail(self, *, message: str, code: str, extra: dict[str, Any], completion: Completion) -> Step:
         """The response cannot go on."""
+        ...
 
     @property
     def content(self) -> Content | None:
         """What the final token covers, so far as it is known."""
+        ...
 
     def sealed(self, token: str) -> Step:
         """Place the final token."""
+        ...
 
     def unsealed_because(self, reason: str) -> Step:
         """Go on without a final token."""
+        ...
 
 
 class OpaqueResponse:

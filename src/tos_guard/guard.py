@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
+import inspect
 import logging
 import secrets
 import threading
@@ -25,7 +26,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 from cachetools import LRUCache
 
@@ -312,12 +313,20 @@ class _Core:
         )
 
     def _facts(self, account: Account, view: RequestView, action: str, model: str) -> Facts:
-        asserted: dict[str, str | None] = {}
         host = self._assertions(view, account) if self._assertions is not None else {}
-        for fact in ("region", "verification"):
-            source = getattr(self.settings.sources, fact)
-            asserted[fact] = getattr(account, fact) if source == "account" else host.get(fact) if source == "host" else None
-        return Facts(action=action, model=model, purpose=_purpose(view), **asserted)
+
+        def asserted(fact: str, source: str | None) -> str | None:
+            value: str | None = getattr(account, fact) if source == "account" else None
+            return host.get(fact) if source == "host" else value
+
+        sources = self.settings.sources
+        return Facts(
+            action=action,
+            model=model,
+            purpose=_purpose(view),
+            region=asserted("region", sources.region),
+            verification=asserted("verification", sources.verification),
+        )
 
     def _stable_sub(self, account: Account) -> str | None:
         if not account.stable_sub:
@@ -461,7 +470,7 @@ _DENIALS: Final = {
     "tos_clause": "Clause {clause} of the terms forbids this request",
 }
 _CURES: Final = {
-    "tos_account_suspended": "The provider can lift this; see appeal_url, or the terms.",
+    "tos_account_suspended": "The provider can lift this; the terms say how to appeal.",
     "tos_model_not_allowed": "Ask the provider for access, or use another model.",
     "tos_action_not_allowed": "Ask the provider for access.",
 }
@@ -534,20 +543,19 @@ class Guard(_Core):
             case Identify():
                 return self._identify(need.view) if self._identify is not None else None
             case CurrentKey():
-                return self._signer.current(need.now)
+                return cast(Signer, self._signer).current(need.now)
             case Sign():
-                return self._signer.sign(need.key, need.message)
+                return cast(Signer, self._signer).sign(need.key, need.message)
             case Keep():
                 future = self._records.append(need.record)
                 return _result(future) if need.wait else _watch(self, future)
 
     def _find(self, need: FindAccount) -> Account | None:
-        assert isinstance(self._accounts, AccountSource)  # noqa: S101
         cache_key = (self._accounts.version(), need)
         with self._found_lock:
             account = self._found.get(cache_key)
         if account is None:
-            account = _look_up(self._accounts, need)
+            account = _look_up(cast(AccountSource, self._accounts), need)
             if account is not None:
                 with self._found_lock:
                     self._found[cache_key] = account
@@ -604,10 +612,11 @@ class AsyncGuard(_Core):
         cache_key = (self._accounts.version(), need)
         account = self._found.get(cache_key)
         if account is None:
-            if isinstance(self._accounts, AccountSource) and not asyncio.iscoroutinefunction(self._accounts.by_id):
-                account = await asyncio.to_thread(_look_up, self._accounts, need)
+            # Both colours have the same names, so only the look-ups themselves tell them apart.
+            if inspect.iscoroutinefunction(self._accounts.by_id):
+                account = await _look_up_async(cast(AsyncAccountSource, self._accounts), need)
             else:
-                account = await _look_up_async(self._accounts, need)  # type: ignore[arg-type]
+                account = await asyncio.to_thread(_look_up, cast(AccountSource, self._accounts), need)
             if account is not None:
                 with self._found_lock:
                     self._found[cache_key] = account

@@ -63,9 +63,12 @@ class Dialect(Protocol):
 
     def read_request(self, body: bytes) -> RequestFacts:
         """What the request asks for. Raises `MalformedRequestError`."""
+        ...
 
     def refusal_body(self, *, message: str, code: str, kind: str, extra: dict[str, Any]) -> bytes:
         """A refusal as JSON bytes in the dialect's own error shape."""
+        ...
 
     def error_event(self, *, message: str, code: str, extra: dict[str, Any]) -> bytes:
         """The in-band error that ends a stream, as one event."""
+        ...

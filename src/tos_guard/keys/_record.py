@@ -43,6 +43,7 @@ _CURVE: Final = SECP256R1()
 _P: Final = 2**255 - 19
 _D: Final = -121665 * pow(121666, -1, _P) % _P
 _Y8: Final = 0x7A03AC9277FDC74EC6CC392CFA53202A0F67100D760B3CBA4FD84D3D706A17C7
+_P256_P: Final = 2**256 - 2**224 + 2**192 + 2**96 - 1  # FIPS 186-4 D.1.2.3
 _LOW_ORDER_Y: Final = frozenset({0, 1, _P - 1, _Y8, _P - _Y8})
 
 Reason = Literal["compromised", "superseded"]
@@ -240,8 +241,11 @@ def ed25519_key(x: bytes, where: str) -> Ed25519PublicKey:
 
 
 def _p256(x: bytes, y: bytes, *, where: str) -> EllipticCurvePublicKey:
+    numbers = int.from_bytes(x, "big"), int.from_bytes(y, "big")
+    if max(numbers) >= _P256_P:
+        raise MalformedError("a P-256 coordinate is not reduced", where=where)  # `cryptography` would reduce it: two spellings of one key
     try:
-        return EllipticCurvePublicNumbers(int.from_bytes(x, "big"), int.from_bytes(y, "big"), _CURVE).public_key()
+        return EllipticCurvePublicNumbers(*numbers, _CURVE).public_key()
     except ValueError:
         raise MalformedError("the P-256 point is not on the curve", where=where) from None
 

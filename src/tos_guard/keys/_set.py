@@ -61,7 +61,7 @@ def parse_key_set(data: bytes, *, where: str = "key set") -> KeySet:
     if not isinstance(document, dict):
         raise MalformedError("not a JSON object", where=where, cure='A key set is {"issuer": …, "keys": […]}.')
     issuer = document.get("issuer")
-    if issuer is not None and not isinstance(issuer, str):
+    if "issuer" in document and not isinstance(issuer, str):
         raise MalformedError("issuer is not a string", where=where)
     return KeySet(issuer, parse_key_list(document.get("keys"), where=where, max_keys=MAX_KEYS))
 

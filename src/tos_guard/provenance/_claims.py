@@ -185,7 +185,7 @@ class _Reader:
     def word(self, name: str, words: type[_Word]) -> _Word:
         value = self._members.get(name)
         try:
-            return words(value)
+            return words(str(value))
         except ValueError:
             raise self._wrong(name, f"one of {', '.join(words)}") from None
 

@@ -9,6 +9,7 @@ import hashlib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Final
 
 from tos_guard._canonical import b64url_encode, canonical_json, leaf_hash, merkle_root
@@ -130,7 +131,7 @@ def parse_leaves(value: object, *, where: str) -> tuple[Leaf, ...]:
         if digest is not None and not is_digest(digest):
             raise MalformedError("a leaf has no proper digest", where=where)
         leaves.append((choice, name, digest))
-    if any(_order(a) >= _order(b) for a, b in zip(leaves, leaves[1:], strict=False)):
+    if any(_order(a) >= _order(b) for a, b in pairwise(leaves)):
         raise MalformedError("leaves are not in order, or two are of the same part", where=where)
     return tuple(leaves)
 

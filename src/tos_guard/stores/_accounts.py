@@ -246,14 +246,16 @@ class SQLiteAccounts(Store):
     def delete_account(self, account_id: str) -> None:
         """As `Store.delete_account`."""
         with self._changing() as connection:
-            self._stored(connection, account_id)
-            connection.execute("DELETE FROM api_key WHERE issuer = ? AND account_id = ?", (self.issuer, account_id))
-            connection.execute("DELETE FROM account_change WHERE issuer = ? AND account_id = ?", (self.issuer, account_id))
-            connection.execute("DELETE FROM account WHERE issuer = ? AND id = ?", (self.issuer, account_id))
+            connection.execute("DELETE FROM api_key WHERE issuer = ? AND account_id = ?", (self.issuer, _storable(account_id)))
+            connection.execute("DELETE FROM account_change WHERE issuer = ? AND account_id = ?", (self.issuer, _storable(account_id)))
+            known = connection.execute("DELETE FROM account WHERE issuer = ? AND id = ?", (self.issuer, _storable(account_id))).rowcount
         # Deleted rows may live on in the unused part of pages that others share; only a file written anew is free of them.
+        # Unknown accounts come here too: whoever calls again after an error below gets the rest done.
         with self._accounts.write(transaction=False) as connection:
             connection.execute("VACUUM")
         self._accounts.empty_log()
+        if not known:
+            raise unknown_account(account_id)
 
     def history(self, account_id: str) -> Sequence[AccountChange]:
         """As `Store.history`."""
@@ -346,8 +348,8 @@ class SQLiteAccounts(Store):
             rows = connection.execute(f"{_SELECT_TERMS} WHERE issuer = ? ORDER BY effective, number", (self.issuer,)).fetchall()
         return tuple(map(_stored_terms, rows))
 
-    def put_key(self, document: Mapping[str, Any]) -> None:
-        """As `Store.put_key`."""
+    def put_public_key(self, document: Mapping[str, Any]) -> None:
+        """As `Store.put_public_key`."""
         with self._changing() as connection:
             row = connection.execute(
                 "SELECT document FROM public_key WHERE issuer = ? AND kid = ?", (self.issuer, _storable(str(document.get("kid"))))
@@ -359,8 +361,8 @@ class SQLiteAccounts(Store):
                 (self.issuer, checked["kid"], json.dumps(checked)),
             )
 
-    def keys(self) -> Sequence[dict[str, Any]]:
-        """As `Store.keys`."""
+    def public_keys(self) -> Sequence[dict[str, Any]]:
+        """As `Store.public_keys`."""
         with self._accounts.read() as connection:
             rows = connection.execute("SELECT document FROM public_key WHERE issuer = ? ORDER BY number", (self.issuer,)).fetchall()
         return tuple(json.loads(document) for (document,) in rows)

@@ -155,15 +155,15 @@ class MemoryStore(Store):
         with self._lock:
             return tuple(sorted(self._terms.values(), key=lambda terms: terms.effective))
 
-    def put_key(self, document: Mapping[str, Any]) -> None:
-        """As `Store.put_key`."""
+    def put_public_key(self, document: Mapping[str, Any]) -> None:
+        """As `Store.put_public_key`."""
         with self._lock:
             checked = checked_public_key(document, self._public_keys.get(str(document.get("kid"))))
             self._version += 1
             self._public_keys[checked["kid"]] = json.loads(json.dumps(checked))
 
-    def keys(self) -> Sequence[dict[str, Any]]:
-        """As `Store.keys`."""
+    def public_keys(self) -> Sequence[dict[str, Any]]:
+        """As `Store.public_keys`."""
         with self._lock:
             return tuple(json.loads(json.dumps(document)) for document in self._public_keys.values())
 

@@ -166,7 +166,7 @@ class Store(ABC):
 
         Raises:
             AccountError: The id is unknown.
-            StoreError: The engine failed.
+            StoreError: The engine failed. The account may be gone already and still be legible in a file: call again.
         """
 
     @abstractmethod
@@ -242,7 +242,7 @@ class Store(ABC):
         return next((terms for terms in reversed(self.terms_versions()) if terms.effective <= today), None)
 
     @abstractmethod
-    def put_key(self, document: Mapping[str, Any]) -> None:
+    def put_public_key(self, document: Mapping[str, Any]) -> None:
         """Keep a public key, a JSON object with a `kid`; its other members may change later, its material never.
 
         Raises:
@@ -251,7 +251,7 @@ class Store(ABC):
         """
 
     @abstractmethod
-    def keys(self) -> Sequence[dict[str, Any]]:
+    def public_keys(self) -> Sequence[dict[str, Any]]:
         """All public keys ever put, oldest first.
 
         Raises:

@@ -49,7 +49,9 @@ def verify_body(
         raise MalformedError("header and body carry different tokens", where="ai_provenance")
     compact = tag.token if tag is not None else token
     if compact is None:
-        raise problem or AbsentError("carries no token", where="body", cure="That proves nothing: tags are easily lost.")
+        if problem is not None and body.removeprefix(b"\xef\xbb\xbf").lstrip(b" \t\r\n").startswith(b"{"):
+            raise problem
+        raise AbsentError("carries no token", where="body", cure="That proves nothing: tags are easily lost.")
     claims, kid = open_token(compact, trust=trust, now=now)
     content = final_content(claims, tag)
     projection = projection_named(content.projection, PROJECTIONS)

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final, Protocol
 
+from tos_guard.dialects import Step
 from tos_guard.errors import (
     MalformedRequestError,
     PolicyStop,
@@ -23,7 +24,6 @@ from tos_guard.errors import (
 )
 from tos_guard.exchange import Exchange, Head, Response
 from tos_guard.guard import AsyncGuard, RequestView, Route, unavailable
-from tos_guard.dialects import Step
 from tos_guard.rights import Account
 from tos_guard.types import Completion
 

@@ -1,0 +1,112 @@
+"""The library gives every vector its expected verdict, as the independent verifier does."""
+
+from __future__ import annotations
+
+import base64
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tos_guard.errors import AbsentError, MalformedError, VerificationError
+from tos_guard.keys import KeyHistory, KeySet, open_key_history, parse_key_set
+from tos_guard.verify import Expected, Trust, Verified, verify_body, verify_stream, verify_text
+
+FOLDER = Path(__file__).parent / "v1"
+FILES = sorted([FOLDER / "good.json", *(FOLDER / "bad").glob("*.json")])
+
+
+def vectors(path: Path) -> list[dict[str, Any]]:
+    """The vectors of a file."""
+    return json.loads(path.read_bytes())["vectors"]
+
+
+def trust_of(document: dict[str, Any]) -> Trust:
+    """The trust a vector describes; an issuer whose set or history is refused has no trusted key."""
+    issuers = {}
+    for issuer, given in document.items():
+        try:
+            issuers[issuer] = keys_of(issuer, given)
+        except (MalformedError, VerificationError):
+            continue
+    return Trust(issuers)
+
+
+def keys_of(issuer: str, given: dict[str, Any]) -> KeySet:
+    """The key set of one issuer, out of a set or a history."""
+    if "keys" in given:
+        return parse_key_set(given["keys"].encode("utf-8", "surrogatepass"))
+    trusted = parse_key_set(given["history_keys"].encode())
+    history = open_history(given["history"], trusted, issuer)
+    if "earlier" in given:
+        history.check_follows(open_history(given["earlier"], trusted, issuer))
+    return history.to_key_set()
+
+
+def open_history(text: str, trusted: KeySet, issuer: str) -> KeyHistory:
+    """A verified history."""
+    return open_key_history(text, trusted=trusted, expected_issuer=issuer)
+
+
+def run(vector: dict[str, Any]) -> Verified:
+    """What the library says of a vector."""
+    content = base64.b64decode(vector["content_b64"]) if "content_b64" in vector else vector["content"].encode("utf-8", "surrogatepass")
+    content += b" " * vector.get("pad", 0)
+    request = vector.get("request")
+    expected = Expected(
+        audience=vector.get("audience"),
+        nonce=vector.get("nonce"),
+        request=None if request is None else request.encode(),
+        salt=vector.get("salt"),
+    )
+    given = {"trust": trust_of(vector["trust"]), "now": datetime.fromtimestamp(vector["now"], UTC), "expected": expected}
+    token = vector.get("token")
+    match vector["kind"]:
+        case "body":
+            return verify_body(content, token=token, content_digest=vector.get("content_digest"), **given)
+        case "stream":
+            return verify_stream(content, token=token, **given)
+        case "text":
+            if token is None:
+                raise AbsentError("no token")
+            text = content.decode("utf-8", "surrogatepass")
+            return verify_text(text, token=token, leaves=vector.get("leaves"), choice=vector.get("choice"), **given)
+    raise AssertionError(vector["kind"])
+
+
+def verdict(vector: dict[str, Any]) -> dict[str, str]:
+    """Verdict and terminator."""
+    try:
+        verified = run(vector)
+    except VerificationError as error:
+        return {"verdict": error.verdict}
+    if vector["kind"] != "stream":
+        return {"verdict": "valid"}
+    notes = dict(note.split(": ", 1) for note in verified.notes)
+    return {"verdict": "valid", "terminator": notes.get("terminator", "present")}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_every_vector_has_its_verdict(path: Path) -> None:
+    """Library and independent verifier say the same of every vector, good and bad."""
+    found = {vector["id"]: verdict(vector) for vector in vectors(path)}
+    expected = {vector["id"]: {name: vector["expected"][name] for name in found[vector["id"]]} for vector in vectors(path)}
+    assert {name: value for name, value in found.items() if value != expected[name]} == {}
+
+
+def test_the_frozen_streams_are_valid_from_the_end_of_the_event_with_their_token_on() -> None:
+    """Cut anywhere before, a stream is never valid; cut anywhere after, it is, and the missing terminator is named."""
+    document = json.loads((FOLDER / "cut_stream.json").read_bytes())
+    trust, now = trust_of(document["trust"]), datetime.fromtimestamp(document["now"], UTC)
+    assert document["streams"]
+    for stream in document["streams"]:
+        content = stream["content"].encode()
+        for size in range(len(content) + 1):
+            try:
+                verify_stream(content[:size], trust=trust, now=now)
+                valid = True
+            except VerificationError:
+                valid = False
+            assert valid == (size >= stream["token_event_ends_at"]), f"cut at {size}"
