@@ -8,6 +8,11 @@
 guarded nor exempt by name stops the start, because a route nobody thought of is a way around the guard.
 """
 
-from tos_guard_fastapi._install import DOCS_PATHS, TosGuard, admission
+try:
+    from tos_guard_fastapi._install import DOCS_PATHS, TosGuard, admission
+except ModuleNotFoundError as error:
+    if error.name not in {"fastapi", "starlette"}:
+        raise
+    raise ModuleNotFoundError('FastAPI is not installed: pip install "tos-guard[fastapi]"', name=error.name) from error
 
 __all__ = ["DOCS_PATHS", "TosGuard", "admission"]
