@@ -164,12 +164,12 @@ def test_terms_take_effect_on_their_day(store, terms):
 def test_public_keys_are_kept_for_ever(case):
     """A key's times may change, its material never, and private members are refused."""
     key = {"kid": "k1", "kty": "OKP", "crv": "Ed25519", "x": "AAAA"}
-    case.store.put_key(key)
-    case.store.put_key({"kid": "k2", "kty": "OKP", "crv": "Ed25519", "x": "BBBB"})
-    case.store.put_key(key | {"revoked": 1})
-    assert [each["kid"] for each in case.peer.keys()] == ["k1", "k2"]
-    assert case.peer.keys()[0] == key | {"revoked": 1}
+    case.store.put_public_key(key)
+    case.store.put_public_key({"kid": "k2", "kty": "OKP", "crv": "Ed25519", "x": "BBBB"})
+    case.store.put_public_key(key | {"revoked": 1})
+    assert [each["kid"] for each in case.peer.public_keys()] == ["k1", "k2"]
+    assert case.peer.public_keys()[0] == key | {"revoked": 1}
     for bad in (key | {"x": "CCCC"}, key | {"d": "secret"}, {"kty": "OKP"}, {"kid": 3}):
         with pytest.raises(ConfigurationError):
-            case.store.put_key(bad)
-    assert case.peer.keys()[0] == key | {"revoked": 1}
+            case.store.put_public_key(bad)
+    assert case.peer.public_keys()[0] == key | {"revoked": 1}

@@ -98,14 +98,19 @@ def read_secret_file(path: Path) -> bytes:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except (OSError, ValueError) as error:
         raise KeyFileError(f"cannot be read ({_problem(error)})", where=str(path), cure="Check the path and the owner") from None
-    with os.fdopen(fd, "rb") as file:
+    try:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
             raise KeyFileError("not a regular file", where=str(path), cure="Name a key file")
         if status.st_mode & _SHARED_BITS:
             mode = stat.S_IMODE(status.st_mode)
             raise KeyFileError(f"others than its owner may use it (mode {mode:04o})", where=str(path), cure=f"chmod 600 {path}")
-        data = file.read(_MAX_SECRET_BYTES + 1)
+        with os.fdopen(fd, "rb", closefd=False) as file:
+            data = file.read(_MAX_SECRET_BYTES + 1)
+    except OSError as error:
+        raise KeyFileError(f"cannot be read ({_problem(error)})", where=str(path), cure="Check the disk") from None
+    finally:
+        os.close(fd)
     if len(data) > _MAX_SECRET_BYTES:
         raise KeyFileError(f"more than {_MAX_SECRET_BYTES} bytes", where=str(path), cure="Name a key file")
     return data
