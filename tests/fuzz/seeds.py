@@ -1,0 +1,185 @@
+"""Valid inputs of every parser, made by the library itself with fixed keys and times."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, SECP256R1, derive_private_key
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+from cryptography.hazmat.primitives.hashes import SHA256
+
+from tos_guard._canonical import b64url_encode
+from tos_guard.dialects import BytesProjection, ChatProjection, ChatSealing, JSONProjection, splice_tag
+from tos_guard.keys import KEY_HISTORY_TYP, KeyHistory, KeyRecord, KeySet, join_jws, key_history_payload, record_of
+from tos_guard.provenance import TOKEN_TYP, Claims, Content, Terms, Usage, request_mac
+from tos_guard.types import Completion, KeyPurpose, Stage
+
+ISSUER = "https://api.example.com"
+IAT = 1_795_000_000
+NOW = datetime.fromtimestamp(IAT + 10, UTC)
+SALT = b"\x07" * 32
+REQUEST = b'{"model":"small-1","messages":[{"role":"user","content":"Hello"}]}'
+
+ED25519 = Ed25519PrivateKey.from_private_bytes(b"\x01" * 32)
+HISTORY = Ed25519PrivateKey.from_private_bytes(b"\x02" * 32)
+P256 = derive_private_key(0xC0FFEE, SECP256R1())
+KEY = record_of(ED25519.public_key(), KeyPurpose.PROVENANCE, not_before=IAT - 1_000)
+EC_KEY = record_of(P256.public_key(), KeyPurpose.PROVENANCE, not_before=IAT - 1_000)
+HISTORY_KEY = record_of(HISTORY.public_key(), KeyPurpose.KEY_HISTORY, not_before=IAT - 1_000)
+KEYS = KeySet(ISSUER, (KEY, EC_KEY, HISTORY_KEY))
+
+
+def sign(key: KeyRecord, message: bytes) -> bytes:
+    """The raw signature of a JWS."""
+    if key == KEY:
+        return ED25519.sign(message)
+    if key == HISTORY_KEY:
+        return HISTORY.sign(message)
+    r, s = decode_dss_signature(P256.sign(message, ECDSA(SHA256(), deterministic_signing=True)))
+    return r.to_bytes(32, "big") + s.to_bytes(32, "big")
+
+
+def header_of(key: KeyRecord, typ: str = TOKEN_TYP) -> dict[str, Any]:
+    return {"alg": key.algorithm, "kid": key.kid, "typ": typ}
+
+
+def compact(header: bytes, payload: bytes, key: KeyRecord) -> str:
+    """A JWS over any bytes."""
+    signing_input = f"{b64url_encode(header)}.{b64url_encode(payload)}".encode()
+    return join_jws(signing_input, sign(key, signing_input))
+
+
+def claims(content: Content | None, **members: Any) -> Claims:
+    """Claims of a final token over *content*, or of a pending one."""
+    final = content is not None
+    defaults: dict[str, Any] = {
+        "iss": ISSUER,
+        "iat": IAT,
+        "jti": "j-1",
+        "rid": "r-1",
+        "sub": "s-1",
+        "stage": Stage.FINAL if final else Stage.PENDING,
+        "model": "small-1",
+        "terms": Terms(f"{ISSUER}/terms/2026-11-01", "2026-11-01", "A" * 43),
+        "usage": Usage("A" * 43, ("no-training",), "train-ai=n"),
+        "req": request_mac(SALT, REQUEST),
+        "content": content,
+        "completion": Completion.COMPLETE if final else None,
+    }
+    return Claims(**(defaults | members))
+
+
+def token(content: Content | None, key: KeyRecord = KEY, **members: Any) -> str:
+    payload = json.dumps(claims(content, **members).to_payload(), sort_keys=True).encode()
+    return compact(json.dumps(header_of(key)).encode(), payload, key)
+
+
+def tag_of(content: Content, key: KeyRecord = KEY, **members: Any) -> bytes:
+    tag: dict[str, Any] = {"token": token(content, key, **members)}
+    if not content.is_inline:
+        tag["leaves"] = [list(leaf) for leaf in content.leaves or ()]
+    return json.dumps(tag).encode()
+
+
+TOOL_CALLS = [{"id": "t", "index": 0, "type": "function", "function": {"name": "find", "arguments": '{"q":1}'}}]
+MESSAGES: list[list[dict[str, Any]]] = [
+    [{"role": "assistant", "content": "Hello,\r\nworld. \U0001f600"}],
+    [{"content": "one"}, {"content": "two", "refusal": "no"}, {"content": "three", "reasoning": "because"}],
+    [{"content": None, "tool_calls": TOOL_CALLS, "function_call": {"name": "f", "arguments": {"a": [1, 2.5]}}}],
+]
+
+
+def body_of(messages: list[dict[str, Any]]) -> dict[str, Any]:
+    choices = [{"index": i, "message": message, "finish_reason": "stop", "logprobs": None} for i, message in enumerate(messages)]
+    return {"id": "chatcmpl-1", "object": "chat.completion", "model": "small-1", "choices": choices, "usage": {"total_tokens": 3}}
+
+
+def sealed_body(messages: list[dict[str, Any]], key: KeyRecord = KEY, **members: Any) -> bytes:
+    projection = ChatProjection()
+    projection.add_body(body_of(messages))
+    return splice_tag(json.dumps(body_of(messages)).encode(), tag_of(projection.content(), key, **members))
+
+
+def sealed_json(document: dict[str, Any]) -> bytes:
+    projection = JSONProjection()
+    projection.add_body(document)
+    return splice_tag(json.dumps(document).encode(), tag_of(projection.content()))
+
+
+def bytes_and_token(body: bytes) -> tuple[bytes, str]:
+    projection = BytesProjection()
+    projection.add_body(body)
+    return body, token(projection.content())
+
+
+def _event(value: Any) -> bytes:
+    return b"data: " + json.dumps(value).encode() + b"\n\n"
+
+
+def plain_stream(messages: list[dict[str, Any]]) -> list[bytes]:
+    """The events of a stream as a handler sends it, text in two pieces."""
+    events = [b": hello\n\n"]
+    for index, message in enumerate(messages):
+        text = message.get("content") or ""
+        deltas: tuple[dict[str, Any], ...] = ({**message, "content": text[:3]}, {"content": text[3:]}, {})
+        reasons = (None, None, "stop")
+        for delta, reason in zip(deltas, reasons, strict=True):
+            choice = {"index": index, "delta": delta, "finish_reason": reason}
+            events += [_event({"id": "c", "model": "small-1", "choices": [choice]})]
+    return [*events, _event({"id": "c", "choices": [], "usage": {"total_tokens": 3}}), b"data: [DONE]\n\n"]
+
+
+def sealed_stream(messages: list[dict[str, Any]], key: KeyRecord = KEY, **members: Any) -> list[bytes]:
+    """The same events with the tag in the one that carries it."""
+    sealing = ChatSealing()
+    out = b""
+    for event in plain_stream(messages):
+        step = sealing.feed(event)
+        out += step.out
+        if step.seal:
+            out += sealing.sealed(tag_of(sealing.content, key, **members)).out
+    out += sealing.finish().out
+    return [event + b"\n\n" for event in out.split(b"\n\n") if event]
+
+
+def history_text() -> str:
+    payload = key_history_payload(KeyHistory(ISSUER, 3, IAT, (KEY, EC_KEY, HISTORY_KEY)))
+    return compact(json.dumps(header_of(HISTORY_KEY, KEY_HISTORY_TYP)).encode(), json.dumps(payload).encode(), HISTORY_KEY)
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """A key set of an identity provider, and the bearer token it signed."""
+
+    keys: dict[str, Any]
+    header: dict[str, Any]
+    payload: dict[str, Any]
+
+    def compact(self, header: bytes, payload: bytes) -> str:
+        return compact(header, payload, KEY)
+
+
+def foreign() -> Foreign:
+    ec = {**EC_KEY.to_jwk(), "kid": "ec", "alg": "ES256", "x5t": "AAAA"}
+    okp = {**KEY.to_jwk(), "kid": "ed", "alg": "EdDSA", "key_ops": ["verify"]}
+    n = b64url_encode(((1 << 2047) + (1 << 1000) + 12_345_677).to_bytes(256, "big"))
+    rsa = {"kty": "RSA", "n": n, "e": "AQAB", "kid": "rsa", "alg": "RS256", "use": "sig"}
+    encryption = {"kty": "RSA", "n": n, "e": "AQAB", "kid": "enc", "alg": "RSA-OAEP", "use": "enc"}
+    payload = {"iss": "https://idp.example.com", "sub": "u-1", "aud": "api", "exp": IAT + 60, "iat": IAT, "scope": "generate"}
+    return Foreign({"keys": [okp, ec, rsa, encryption]}, {"alg": "EdDSA", "kid": "ed", "typ": "at+jwt"}, payload)
+
+
+CHAT_REQUEST: dict[str, Any] = {
+    "model": "small-1",
+    "messages": [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": [{"type": "text", "text": "x"}]}],
+    "n": 3,
+    "stream": True,
+    "max_tokens": 100,
+    "max_completion_tokens": 50,
+    "tools": [{"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {"a": {"enum": [1, 2]}}}}}],
+    "stream_options": {"include_usage": True},
+}
