@@ -27,7 +27,7 @@ class FixedClock:
     """
 
     def __init__(self, now: datetime = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)) -> None:
-        self.now = now
+        self.now: datetime = now
 
     def __call__(self) -> datetime:
         """The time it shows."""
@@ -65,9 +65,9 @@ class SeededSigner:
     def __init__(self, seed: str = "tos_guard", *, issuer: str = "https://api.example.com") -> None:
         self._private = Ed25519PrivateKey.from_private_bytes(hashlib.sha256(seed.encode("utf-8")).digest())
         self._issuer = issuer
-        self.key = record_of(self._private.public_key(), KeyPurpose.PROVENANCE)
+        self.key: KeyRecord = record_of(self._private.public_key(), KeyPurpose.PROVENANCE)
         self.failing = False
-        self.signatures = 0
+        self.signatures: int = 0
 
     @property
     def key_set(self) -> KeySet:

@@ -24,7 +24,7 @@ class Projection:
     name: ClassVar[str]
 
     def __init__(self) -> None:
-        self.parts = Parts()
+        self.parts: Parts = Parts()
         self._uncovered: set[str] = set()
 
     def add_body(self, body: Any) -> None:

@@ -45,9 +45,9 @@ class ChatSealing:
     """
 
     def __init__(self) -> None:
-        self.completion = Completion.COMPLETE
-        self.removed_tags = 0
-        self.dropped_events = 0
+        self.completion: Completion = Completion.COMPLETE
+        self.removed_tags: int = 0
+        self.dropped_events: int = 0
         self.unsealed: str | None = None
         self._projection = ChatProjection()
         self._events = EventStream()

@@ -205,7 +205,7 @@ class FileSigner:
     _LOOK_SECONDS: Final = 1.0
 
     def __init__(self, path: Path, *, monotonic: Callable[[], float] = time.monotonic) -> None:
-        self.folder = KeyFolder(path)
+        self.folder: KeyFolder = KeyFolder(path)
         self._monotonic = monotonic
         self._lock = threading.Lock()
         self._looked = float("-inf")

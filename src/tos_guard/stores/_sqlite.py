@@ -52,7 +52,7 @@ class SQLiteStore(SQLiteRecords, SQLiteAccounts):
         if not issuer:
             raise ConfigurationError("the issuer is empty", where=str(path), cure="Name the issuer, an https URL")
         SQLiteAccounts.__init__(self, path, issuer=issuer, clock=clock, entropy=entropy, monotonic=monotonic)
-        self.records_path = path.with_name(f"{path.stem}.records{path.suffix}")
+        self.records_path: Path = path.with_name(f"{path.stem}.records{path.suffix}")
         SQLiteRecords.__init__(self, self.records_path, issuer=issuer, max_pending=max_pending)
         # At exit, whoever forgot to close still gets everything written.
         self._finalizer = weakref.finalize(self, _close, self._writer.close, self._records.close, self._accounts.close)
