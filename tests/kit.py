@@ -148,7 +148,7 @@ async def ask(
     }
     try:
         await app(scope, receive, send)
-    except Exception as error:  # noqa: BLE001 - a server logs whatever the app raises
+    except Exception as error:
         answer.error = error
     return answer
 

@@ -37,7 +37,7 @@ from tos_guard.policy import UsagePolicy
 from tos_guard.provenance import Claims, Content, Terms, Usage, request_mac
 from tos_guard.types import Completion, Decision, Facts, Stage
 
-__all__ = ["Exchange", "ExchangeIds", "Head", "Response", "TermsInForce"]
+__all__ = ["Exchange", "ExchangeIds", "Head", "Response", "Sealed", "TermsInForce"]
 
 Headers = list[tuple[bytes, bytes]]
 """Header fields in order; names in lower case."""
@@ -87,6 +87,14 @@ class TermsInForce:
     def of(cls, *, uri: str, version: str, sha256: str, policy: UsagePolicy, grant: str | None) -> TermsInForce:
         """From the parts of a plan."""
         return cls(Terms(uri, version, sha256), Usage(policy.sha256, tuple(policy.clauses), policy.content_usage), grant)
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """A final token and the content it covers, which knows whether its leaves stand beside it."""
+
+    token: str
+    content: Content
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,7 +314,7 @@ class Response(Protocol):
         """What the final token covers, so far as it is known."""
         ...
 
-    def sealed(self, token: str) -> Step:
+    def sealed(self, seal: Sealed) -> Step:
         """Place the final token."""
         ...
 
@@ -318,11 +326,11 @@ class Response(Protocol):
 class OpaqueResponse:
     """Bytes that pass untouched, with a pending token: nothing we could put a final one in, or nothing to cover."""
 
-    carrier = "none"
-    early = True
-    completion = Completion.COMPLETE
-    removed_tags = 0
-    dropped_events = 0
+    carrier: str = "none"
+    early: bool = True
+    completion: Completion = Completion.COMPLETE
+    removed_tags: int = 0
+    dropped_events: int = 0
 
     def __init__(self, exchange: Exchange, head: Head, reason: str) -> None:
         self._exchange = exchange
@@ -353,9 +361,9 @@ class OpaqueResponse:
         """Nothing is covered."""
         return None
 
-    def sealed(self, token: str) -> Step:
+    def sealed(self, seal: Sealed) -> Step:
         """Never asked for."""
-        del token
+        del seal
         return Step(b"")
 
     def unsealed_because(self, reason: str) -> Step:
@@ -417,9 +425,9 @@ class StreamResponse:
         event = self._exchange.dialect.error_event(message=message, code=code, extra=extra)
         return self._sealing.fail(event, completion)
 
-    def sealed(self, token: str) -> Step:
+    def sealed(self, seal: Sealed) -> Step:
         """Place the tag."""
-        return self._sealing.sealed(tag_bytes(token, self._sealing.content))
+        return self._sealing.sealed(tag_bytes(seal))
 
     def unsealed_because(self, reason: str) -> Step:
         """Go on without."""
@@ -441,10 +449,10 @@ class WholeResponse:
         self._body = b""
         self._spliced = False
         self._content: Content | None = None
-        self.carrier = "header"
-        self.completion = Completion.ERROR if head.status >= 400 else Completion.COMPLETE
+        self.carrier: str = "header"
+        self.completion: Completion = Completion.ERROR if head.status >= 400 else Completion.COMPLETE
         self.unsealed: str | None = None
-        self.removed_tags = 0
+        self.removed_tags: int = 0
 
     @property
     def content(self) -> Content | None:
@@ -510,10 +518,10 @@ class WholeResponse:
         self._chunks = [body]
         return self.finish()
 
-    def sealed(self, token: str) -> Step:
+    def sealed(self, seal: Sealed) -> Step:
         """Put the token in."""
-        if self.carrier == "json" and self._content is not None:
-            self._body = splice_tag(self._body, tag_bytes(token, self._content))
+        if self.carrier == "json":
+            self._body = splice_tag(self._body, tag_bytes(seal))
         self._spliced = True
         return Step(self._body)
 
@@ -538,11 +546,11 @@ def _json_bytes(document: Any) -> bytes:
     return json.dumps(document, separators=(",", ":")).encode("ascii")
 
 
-def tag_bytes(token: str, content: Content) -> bytes:
+def tag_bytes(seal: Sealed) -> bytes:
     """The tag member's value as JSON bytes, with the leaves where they do not fit in the token."""
-    tag: dict[str, Any] = {"token": token}
-    if not content.is_inline and content.leaves is not None:
-        tag["leaves"] = [list(leaf) for leaf in content.leaves]
+    tag: dict[str, Any] = {"token": seal.token}
+    if not seal.content.is_inline and seal.content.leaves is not None:
+        tag["leaves"] = [list(leaf) for leaf in seal.content.leaves]
     return encode_claims(tag)
 
 

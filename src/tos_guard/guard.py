@@ -42,11 +42,11 @@ from tos_guard.errors import (
     SignerError,
     StoreError,
 )
-from tos_guard.exchange import Exchange, ExchangeIds, Head, Headers, Response, TermsInForce
+from tos_guard.exchange import Exchange, ExchangeIds, Head, Headers, Response, Sealed, TermsInForce
 from tos_guard.keys import KeyRecord, join_jws
 from tos_guard.ledger import ExchangeRecord
 from tos_guard.protocols import AccountSource, AsyncAccountSource, AsyncSigner, Clock, RecordStore, Signer
-from tos_guard.provenance import Claims, token_signing_input
+from tos_guard.provenance import MAX_WRITTEN_CHARS, Claims, token_signing_input
 from tos_guard.rights import Account, PlanCache, hash_secret, parse_api_key
 from tos_guard.terms import TermsVersion
 from tos_guard.types import UNDECLARED, Completion, Facts
@@ -57,6 +57,7 @@ _log = logging.getLogger("tos_guard")
 _T = TypeVar("_T")
 
 MAX_CACHED_ACCOUNTS: Final = 10_000
+MAX_NONCE_CHARS: Final = 64  # 256 bits in any spelling; a token has no room for more
 _SEAL_SECONDS: Final = 30.0  # how long a record may take to become durable before sealing counts as failed
 _PURPOSE_CHARS: Final = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-")
 _KINDS: Final = {400: "invalid_request_error", 401: "authentication_error", 403: "permission_error", 404: "invalid_request_error"}
@@ -375,7 +376,7 @@ class _Core:
                 raise
             return None
 
-    def seal(self, exchange: Exchange, response: Response, status: int) -> Steps[str]:
+    def seal(self, exchange: Exchange, response: Response, status: int) -> Steps[Sealed]:
         """Record the exchange, then make its final token: whoever holds one can demand its record.
 
         Raises:
@@ -389,7 +390,11 @@ class _Core:
             now=now, status=status, content=content, completion=response.completion, kid=key.kid, carrier=response.carrier
         )
         yield Keep(record, wait=self.settings.records == "durable")
-        return (yield from _signed(exchange.final_claims(now, content, response.completion), key))
+        token = yield from _signed(exchange.final_claims(now, content, response.completion), key)
+        if len(token) > MAX_WRITTEN_CHARS and content.is_inline:
+            content = content.with_leaves_beside()
+            token = yield from _signed(exchange.final_claims(now, content, response.completion), key)
+        return Sealed(token, content)
 
     def close(self, exchange: Exchange, response: Response | None, *, status: int, sealed: bool, reason: str = "") -> Steps[None]:
         """Count how the exchange ended, and record it if no final token did.
@@ -509,8 +514,8 @@ def _purpose(view: RequestView) -> str:
 
 def _nonce(view: RequestView) -> str | None:
     nonce = view.header("ai-provenance-nonce")
-    if nonce is not None and not 1 <= len(nonce) <= 128:
-        raise MalformedRequestError("has not 1 to 128 characters", where="header ai-provenance-nonce")
+    if nonce is not None and not 1 <= len(nonce) <= MAX_NONCE_CHARS:
+        raise MalformedRequestError(f"has not 1 to {MAX_NONCE_CHARS} characters", where="header ai-provenance-nonce")
     return nonce
 
 

@@ -7,8 +7,8 @@ import json
 from typing import Any
 
 import pytest
-from kit import CHAT, ISSUER, REQUEST, Answer, Kit, ask, streamed, whole
 
+from kit import CHAT, ISSUER, REQUEST, Answer, Kit, ask, streamed, whole
 from tos_guard._content_digest import check_content_digest
 from tos_guard.errors import AbsentError, IncompleteError, PolicyStop
 from tos_guard.ledger import ExchangeRecord, RecordType

@@ -13,6 +13,7 @@ from tos_guard.terms import Clause, Effect, Scope, TermsVersion
 __all__ = ["UsagePolicy", "usage_policy"]
 
 MAX_CLAUSES_IN_TOKEN: Final = 8
+MAX_CLAUSE_CHARS_IN_TOKEN: Final = 160  # quotes and commas included: what the 1.8 KB of a token leave for them (docs/adr/0004)
 
 _TRAINING: Final = frozenset({"train-model", "train-competing-model", "distil"})
 _INPUT: Final = frozenset({"use-as-input"})
@@ -24,7 +25,7 @@ class UsagePolicy:
 
     Attributes:
         sha256: Digest of the document, base64url: the claim ``usage.sha256``.
-        clauses: The first eight clause ids, for the token.
+        clauses: The first clause ids, for the token: at most eight, and as many as its size leaves room for.
         content_usage: The AIPREF projection, a `Content-Usage` field value. Lossy: "competing models" has no word there, so a ban
             on training them reads ``train-ai=n``.
         document: RFC 8785 bytes.
@@ -53,8 +54,18 @@ def usage_policy(terms: TermsVersion, grants: Collection[str]) -> UsagePolicy:
             "ver": 1,
         }
     )
-    ids = tuple(clause.id for clause in in_force[:MAX_CLAUSES_IN_TOKEN])
-    return UsagePolicy(b64url_encode(hashlib.sha256(document).digest()), ids, content_usage, document)
+    return UsagePolicy(b64url_encode(hashlib.sha256(document).digest()), _first_ids(in_force), content_usage, document)
+
+
+def _first_ids(clauses: Collection[Clause]) -> tuple[str, ...]:
+    ids: list[str] = []
+    room = MAX_CLAUSE_CHARS_IN_TOKEN
+    for clause in clauses:
+        room -= len(clause.id) + 3
+        if room < 0 or len(ids) == MAX_CLAUSES_IN_TOKEN:
+            break
+        ids.append(clause.id)
+    return tuple(ids)
 
 
 def _content_usage(clauses: Collection[Clause]) -> str:

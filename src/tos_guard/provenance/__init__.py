@@ -2,11 +2,20 @@
 
 from tos_guard.provenance._claims import Claims, Terms, Usage
 from tos_guard.provenance._content import MAX_INLINE_LEAVES, Content, Leaf, Parts, canonical_part, normalise_text, parse_leaves, text_digest
-from tos_guard.provenance._token import MAX_TOKEN_CHARS, TOKEN_TYP, UnverifiedToken, parse_token, request_mac, token_signing_input
+from tos_guard.provenance._token import (
+    MAX_TOKEN_CHARS,
+    MAX_WRITTEN_CHARS,
+    TOKEN_TYP,
+    UnverifiedToken,
+    parse_token,
+    request_mac,
+    token_signing_input,
+)
 
 __all__ = [
     "MAX_INLINE_LEAVES",
     "MAX_TOKEN_CHARS",
+    "MAX_WRITTEN_CHARS",
     "TOKEN_TYP",
     "Claims",
     "Content",

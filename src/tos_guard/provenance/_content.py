@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, Final
 
@@ -18,7 +18,7 @@ from tos_guard.errors import MalformedError
 __all__ = ["MAX_INLINE_LEAVES", "Content", "Leaf", "Parts", "canonical_part", "normalise_text", "parse_leaves", "text_digest"]
 
 MAX_INLINE_LEAVES: Final = 4
-"""Up to so many leaves travel in the token itself; more stand beside it, so that a token stays under 1.8 KB."""
+"""Up to so many leaves may travel in the token itself; others stand beside it, so that a token stays under 1.8 KB."""
 
 MAX_LEAVES: Final = 65_536
 MAX_CHOICE: Final = 65_535
@@ -44,12 +44,14 @@ class Content:
         leaves: All leaves in order; None where the token does not hold them and nobody gave them.
         count: Number of leaves.
         root: RFC 6962 root over them, base64url.
+        beside: The leaves stand beside the token although they are few, since it would become too long with them.
     """
 
     projection: str
     count: int
     root: str
     leaves: tuple[Leaf, ...] | None
+    beside: bool = False
 
     @classmethod
     def of(cls, projection: str, leaves: Iterable[Leaf]) -> Content:
@@ -60,7 +62,11 @@ class Content:
     @property
     def is_inline(self) -> bool:
         """Whether the leaves travel in the token."""
-        return self.count <= MAX_INLINE_LEAVES
+        return self.count <= MAX_INLINE_LEAVES and not self.beside
+
+    def with_leaves_beside(self) -> Content:
+        """The same content, its leaves beside the token."""
+        return replace(self, beside=True)
 
     def to_claim(self) -> dict[str, Any]:
         """The claim ``content``."""
@@ -81,8 +87,8 @@ class Content:
         projection, count, root = claim.get("proj"), claim.get("n"), claim.get("root")
         if not isinstance(projection, str) or type(count) is not int or not 0 <= count <= MAX_LEAVES or not is_digest(root):
             raise MalformedError("proj, n or root has the wrong form", where=where)
-        if (count <= MAX_INLINE_LEAVES) != ("leaves" in claim):
-            raise MalformedError(f"leaves must be there exactly for up to {MAX_INLINE_LEAVES} parts", where=where)
+        if count > MAX_INLINE_LEAVES and "leaves" in claim:
+            raise MalformedError(f"leaves stand beside the token where there are more than {MAX_INLINE_LEAVES} parts", where=where)
         content = cls(projection, count, str(root), None)
         return content.with_leaves(claim["leaves"], where=where) if "leaves" in claim else content
 

@@ -11,10 +11,11 @@ from tos_guard._canonical import b64url_encode
 from tos_guard.keys import KeyRecord, UnverifiedJWS, encode_jws_signing_input, parse_jws
 from tos_guard.provenance._claims import Claims
 
-__all__ = ["MAX_TOKEN_CHARS", "TOKEN_TYP", "UnverifiedToken", "parse_token", "request_mac", "token_signing_input"]
+__all__ = ["MAX_TOKEN_CHARS", "MAX_WRITTEN_CHARS", "TOKEN_TYP", "UnverifiedToken", "parse_token", "request_mac", "token_signing_input"]
 
 TOKEN_TYP: Final = "ai-provenance+jwt"
-MAX_TOKEN_CHARS: Final = 8_192  # what readers accept; writers stay under 1,800 (T1)
+MAX_TOKEN_CHARS: Final = 8_192  # what readers accept (T1)
+MAX_WRITTEN_CHARS: Final = 1_800  # what writers stay within, so that headers and gateways carry it
 
 
 @dataclass(frozen=True, slots=True)

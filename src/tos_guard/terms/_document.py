@@ -24,7 +24,7 @@ from tos_guard.terms._clause import ASSERTED_FACTS, CLAUSE_FACTS, Clause, Condit
 __all__ = ["GrantType", "Problem", "TermsVersion", "parse_terms", "read_document"]
 
 MAX_CLAUSES: Final = 200  # a decision over 100 has a budget; more would be a sign of another need
-_URI: Final = re.compile(r"(https://|http://(localhost|127\.0\.0\.1|\[::1\]))[!-~]{1,150}")
+_URI: Final = re.compile(r"(https://|http://(localhost|127\.0\.0\.1|\[::1\]))[!-~]{1,112}")
 _Id = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{0,31}$")]
 _Values = str | list[str]
 
@@ -51,7 +51,7 @@ class _Header(_Model):
     @classmethod
     def _is_uri(cls, uri: str) -> str:
         if _URI.fullmatch(uri) is None or '"' in uri or ">" in uri:
-            raise ValueError("is not an https address of at most 158 characters")
+            raise ValueError("is not an https address of at most 120 characters")
         return uri
 
 

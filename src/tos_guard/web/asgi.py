@@ -261,7 +261,7 @@ class _Delivery:
         assert self.response is not None  # noqa: S101
         response = self.response
         try:
-            token = await self._guard.run(self._guard.seal(self._exchange, response, self.status))
+            seal = await self._guard.run(self._guard.seal(self._exchange, response, self.status))
         except (SignerError, StoreError) as error:
             what = "signer" if isinstance(error, SignerError) else "store"
             self._guard.report_failure(what, error)
@@ -270,10 +270,10 @@ class _Delivery:
             else:
                 await self._forward(response.unsealed_because(what))
             return
-        step = response.sealed(token)
+        step = response.sealed(seal)
         self.sealed = True
         if not self.started:
-            await self._start(token)
+            await self._start(seal.token)
         await self._forward(step)
 
     async def _withhold(self, what: str) -> None:
