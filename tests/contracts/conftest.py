@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +13,7 @@ import pytest
 from tos_guard.ledger import ExchangeRecord, RecordType
 from tos_guard.rights import Account, Grant
 from tos_guard.stores import MemoryStore, SQLiteStore, Store
+from tos_guard.terms import TermsVersion, parse_terms
 
 ISSUER = "https://api.example"
 
@@ -116,17 +116,11 @@ def record() -> Callable[..., ExchangeRecord]:
 
 
 @pytest.fixture
-def terms() -> Callable[..., Any]:
-    """Published terms as far as a store looks at them."""
-
-    def make(version: str = "2026-11", effective: date = date(2026, 11, 1), text: str = "Be kind.\n") -> Any:
-        return SimpleNamespace(
-            version=version,
-            uri=f"https://api.example/terms/{version}",
-            effective=effective,
-            sha256=f"{version}:{text}",
-            document_bytes=b'{"version":"%b"}' % version.encode(),
-            text=text,
-        )
+def terms() -> Callable[..., TermsVersion]:
+    def make(version: str = "2026-11", effective: date = date(2026, 11, 1), text: str = "Be kind.\n") -> TermsVersion:
+        uri = f"https://api.example/terms/{version}"
+        head = f'[terms]\nversion = "{version}"\ntitle = "Terms"\nuri = "{uri}"\neffective = {effective}\ntext = "terms.md"\n'
+        clause = '[[clause]]\nid = "use"\neffect = "permit"\naction = "generate"\ntext = "You may."\n'
+        return parse_terms((head + clause).encode(), text.encode())
 
     return make

@@ -115,6 +115,20 @@ def test_retention_is_by_type(store, record):
     assert [each.rid for each in store.of_account(ISSUER, "acme")] == ["e10", "e1"]
 
 
+def test_retention_ends_to_the_millisecond(store, record):
+    """A record as old as its type allows is kept, one a millisecond older is not; counts go by whole hours."""
+    now = datetime(2026, 11, 22, 12, 30, tzinfo=UTC)
+    edge = int((now - timedelta(days=3)).timestamp() * 1000)
+    store.append(record("kept", started=edge))
+    store.append(record("gone", started=edge - 1))
+    for hours in (72, 73):
+        store.count_denial("tos_unauthenticated", now - timedelta(hours=hours))
+    store.flush()
+    assert store.purge(now, {"exchange": 3, "denial_count": 3}) == 2
+    assert store.by_request_id(ISSUER, "kept") is not None
+    assert [hour for hour, _, _ in store.denial_counts(ISSUER)] == [datetime(2026, 11, 19, 12, tzinfo=UTC)]
+
+
 def test_a_large_purge_ends(store, record):
     """More records than one commit deletes are deleted all the same."""
     for number in range(4_100):

@@ -89,6 +89,30 @@ def test_a_change_elsewhere_shows_after_50_ms_and_reads_only_what_changed(store,
     assert store.by_id("calm") is calm
 
 
+def test_nobody_waits_for_an_answer_that_is_fresh_enough(store, seconds, tmp_path):
+    """While one thread asks, the others go on with what is known for half a second, and wait for the answer after that."""
+
+    class Taken:
+        """The lock as it is while another thread asks; whoever waits for it gets it."""
+
+        def acquire(self, blocking: bool = True) -> bool:
+            return blocking
+
+        def release(self) -> None:
+            pass
+
+    store.add_account(account())
+    seconds.now += 1
+    before = store.version()
+    with open_store(tmp_path / "guard.db") as elsewhere:
+        elsewhere.set_standing("acme", Standing.SUSPENDED, "test")
+    store._polling = Taken()
+    seconds.now += 0.4
+    assert store.version() == before
+    seconds.now += 0.2
+    assert store.version() != before
+
+
 def test_records_are_no_change_of_rights(store, seconds, record):
     """Records go to a file of their own, so the accounts are not looked at again after each."""
     store.add_account(account())

@@ -1,0 +1,154 @@
+"""Whatever is done in whatever order, every store of ours answers alike."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from tos_guard.errors import TosGuardError
+from tos_guard.ledger import ExchangeRecord, RecordType
+from tos_guard.rights import Account, Grant
+from tos_guard.stores import MemoryStore, SQLiteStore, Store
+from tos_guard.types import Standing
+
+ISSUER = "https://api.example"
+NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
+
+ACCOUNTS = ("acme", "ünïcode' --", "a\x00b")
+KEYS = ("aaaaaaaaaaaa", "bbbbbbbbbbbb")
+HASHES = (bytes(32), b"\x01" * 32, b"short")
+RIDS = ("r0", "r1", "r2", "r3")
+
+ids = st.sampled_from(ACCOUNTS)
+names = st.sampled_from(KEYS)
+hashes = st.sampled_from(HASHES)
+rids = st.sampled_from(RIDS)
+days = st.integers(0, 3)
+
+
+def outcome(ask: Callable[[], Any]) -> Any:
+    """What it answers, or which of our errors it raises."""
+    try:
+        return ask()
+    except TosGuardError as error:
+        return type(error), error.what
+
+
+class Stores(RuleBasedStateMachine):
+    """Memory is the model; SQLite, and a second SQLite store over the same files, are compared with it after each step."""
+
+    @initialize()
+    def open(self) -> None:
+        self.folder = tempfile.TemporaryDirectory()
+        path = Path(self.folder.name) / "guard.db"
+        self.now = NOW
+        self.seconds = 0.0
+        clock, monotonic = (lambda: self.now), (lambda: self.seconds)
+        self.memory = MemoryStore(issuer=ISSUER, clock=clock)
+        self.sqlite = SQLiteStore(path, issuer=ISSUER, clock=clock, monotonic=monotonic)
+        self.peer = SQLiteStore(path, issuer=ISSUER, clock=clock, monotonic=monotonic)
+
+    def teardown(self) -> None:
+        if hasattr(self, "sqlite"):
+            self.sqlite.close()
+            self.peer.close()
+            self.folder.cleanup()
+
+    def change(self, step: Callable[[Store], Any]) -> None:
+        expected = outcome(lambda: step(self.memory))
+        assert outcome(lambda: step(self.sqlite)) == expected
+        self.seconds += 1.0
+
+    def ask(self, question: Callable[[Store], Any]) -> None:
+        expected = outcome(lambda: question(self.memory))
+        assert outcome(lambda: question(self.sqlite)) == expected
+        assert outcome(lambda: question(self.peer)) == expected
+
+    @rule(account_id=ids, models=st.frozensets(st.sampled_from(["small", "large"])))
+    def add_account(self, account_id, models):
+        self.change(lambda store: store.add_account(Account(id=account_id, models=models)))
+
+    @rule(account_id=ids, version=st.integers(1, 3))
+    def put_account(self, account_id, version):
+        self.change(lambda store: store.put_account(Account(id=account_id, version=version, region="FR")))
+
+    @rule(account_id=ids, standing=st.sampled_from(list(Standing)))
+    def set_standing(self, account_id, standing):
+        self.change(lambda store: store.set_standing(account_id, standing, "why"))
+
+    @rule(account_id=ids, grant_id=st.sampled_from(["g1", "g2"]))
+    def add_grant(self, account_id, grant_id):
+        self.change(lambda store: store.add_grant(account_id, Grant(id=grant_id, type="research", not_after=NOW)))
+
+    @rule(account_id=ids, grant_id=st.sampled_from(["g1", "g2"]))
+    def void_grant(self, account_id, grant_id):
+        self.change(lambda store: store.void_grant(account_id, grant_id))
+
+    @rule(account_id=ids)
+    def delete_account(self, account_id):
+        self.change(lambda store: store.delete_account(account_id))
+
+    @rule(account_id=ids, public_id=names, secret_hash=hashes)
+    def add_api_key(self, account_id, public_id, secret_hash):
+        self.change(lambda store: store.add_api_key(account_id, public_id, secret_hash, label="x"))
+
+    @rule(public_id=names)
+    def revoke_api_key(self, public_id):
+        self.change(lambda store: store.revoke_api_key(public_id, "why"))
+
+    @rule(rid=rids, account_id=st.none() | ids, age=days, kind=st.sampled_from(list(RecordType)))
+    def append(self, rid, account_id, age, kind):
+        started = int((self.now - timedelta(days=age)).timestamp() * 1000)
+        record = ExchangeRecord(
+            type=kind, issuer=ISSUER, rid=rid, sub="s", started=started, finished=started, status=200, action="a", model="m", purpose="p",
+            decision="allow", reasons=("x",), terms_version="1", terms_sha256="t", usage_sha256="u", jti=f"j-{rid}", account_id=account_id,
+        )  # fmt: skip
+        self.change(lambda store: store.append(replace(record)).result(60))
+
+    @rule(account_id=ids)
+    def erase_account(self, account_id):
+        self.change(lambda store: store.erase_account(ISSUER, account_id))
+
+    @rule(retention=st.dictionaries(st.sampled_from(["exchange", "denial", "denial_count", "else"]), days))
+    def purge(self, retention):
+        self.change(lambda store: store.purge(self.now, retention))
+
+    @rule(code=st.sampled_from(["x", "y"]), age=days)
+    def count_denial(self, code, age):
+        self.change(lambda store: (store.count_denial(code, self.now - timedelta(days=age)), store.flush()))
+
+    @rule(hours=st.integers(1, 30))
+    def time_passes(self, hours):
+        self.now += timedelta(hours=hours)
+
+    @invariant()
+    def all_answers_are_alike(self):
+        for account_id in ACCOUNTS:
+            self.ask(lambda store, a=account_id: store.by_id(a))
+            self.ask(lambda store, a=account_id: store.api_keys(a))
+            self.ask(lambda store, a=account_id: store.history(a))
+            self.ask(lambda store, a=account_id: sorted(record.rid for record in store.of_account(ISSUER, a)))
+            self.ask(lambda store, a=account_id: [record.started for record in store.of_account(ISSUER, a)])
+        for rid in RIDS:
+            self.ask(lambda store, r=rid: store.by_request_id(ISSUER, r))
+            self.ask(lambda store, r=rid: store.by_token_id(ISSUER, f"j-{r}"))
+        for public_id in KEYS:
+            for secret_hash in HASHES:
+                self.ask(lambda store, k=public_id, h=secret_hash: store.by_api_key(k, h))
+        self.ask(lambda store: sorted(account.id for account in store.accounts()))
+        self.ask(lambda store: store.count_records(ISSUER))
+        self.ask(lambda store: list(store.denial_counts(ISSUER)))
+
+
+Stores.TestCase.settings = settings(
+    max_examples=40, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much]
+)
+TestStoresAgree = Stores.TestCase
