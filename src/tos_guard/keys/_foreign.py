@@ -223,8 +223,8 @@ def _rsa(jwk: dict[str, Any], where: str) -> Any:
 
     data = _bytes(jwk, "n", where)
     n = int.from_bytes(data, "big")
-    if data[0] == 0 or not MIN_RSA_BITS <= n.bit_length() <= MAX_RSA_BITS:
-        raise MalformedError(f"n has not {MIN_RSA_BITS} to {MAX_RSA_BITS} bits", where=where)
+    if data[0] == 0 or n % 2 == 0 or not MIN_RSA_BITS <= n.bit_length() <= MAX_RSA_BITS:
+        raise MalformedError(f"n is not an odd number of {MIN_RSA_BITS} to {MAX_RSA_BITS} bits without leading zeros", where=where)
     if int.from_bytes(_bytes(jwk, "e", where), "big") != RSA_EXPONENT:
         raise MalformedError(f"e is not {RSA_EXPONENT}", where=where)
     if all(n % p in {pow(RSA_EXPONENT, power, p) for power in range(p)} for p in _ROCA_PRIMES):
