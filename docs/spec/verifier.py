@@ -1,7 +1,7 @@
 """An independent verifier of AI provenance tokens, version 1, written from the pages beside it; it shares no code with the package.
 
-It decodes leniently, then checks strictly: each check is a call `rule("T5", condition, verdict)` that names the rule of the pages it enforces,
-so that a mutation run can leave out exactly one (`DISABLED`) and see which vectors notice.
+It decodes leniently, then checks strictly: each check is a call `rule("T5", condition, verdict)` that names the rule it enforces, so
+that a mutation run can leave out exactly one (`DISABLED`) and see which vectors notice.
 """
 
 import argparse
@@ -17,7 +17,6 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, utils
 
-# fmt: off - within 300 lines, a short function is one line
 DISABLED: set[str] = set()  # rules that a mutation run leaves out
 EXIT = {"valid": 0, "invalid": 1, "incomplete": 1, "undecidable": 3, "unacceptable": 4, "absent": 5}
 SAFE, P_ED = 2**53 - 1, 2**255 - 19
@@ -37,7 +36,7 @@ def is_id(value): return is_text(value, r"[A-Za-z0-9._-]{1,64}")
 def is_digest(value): return is_text(value, r"[A-Za-z0-9_-]{43}") and b64(unb64(value)) == value
 def is_list(value, form): return isinstance(value, list) and all(map(form, value))
 def has(value, **forms):  # an object whose members have these forms; a name that ends in `_` is optional
-    return isinstance(value, dict) and all(form(value[n]) if (n := name.rstrip("_")) in value else n != name for name, form in forms.items())
+    return isinstance(value, dict) and all(form(value[n]) if (n := key.rstrip("_")) in value else n != key for key, form in forms.items())
 def sha(data): return b64(hashlib.sha256(data).digest())
 def b64(data): return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 def unb64(text):  # lenient: whoever cares compares the re-encoding
@@ -55,8 +54,9 @@ def read_json(data, depth, plain):  # the value, and what is wrong with it; `pla
         level = [value]
         while level:
             faults += ["nested too deep"] * (depth < 1 and any(isinstance(item, (dict, list)) for item in level))
-            faults += ["a number or surrogate"] * (plain and any(isinstance(x, float) or is_text(x, "(?s).*[\ud800-\udfff].*") for x in level))
-            level, depth = [x for item in level for x in ([*item, *item.values()] if has(item) else item if isinstance(item, list) else ())], depth - 1
+            faults += ["number or text"] * (plain and any(isinstance(x, float) or is_text(x, "(?s).*[\ud800-\udfff].*") for x in level))
+            level = [x for item in level for x in ([*item, *item.values()] if has(item) else item if isinstance(item, list) else ())]
+            depth -= 1
         return value, faults + ["something after the value"] * (end < len(text))
     except (ValueError, RecursionError):
         return None, ["not JSON"]
@@ -95,7 +95,7 @@ def chat_values(body, kind):  # P1: (choice, name, value) for what a body (kind 
         choice = entry["index"] if is_int(entry.get("index"), 0, 65535) else position
         message = member(entry, kind)
         calls, called = member(message, "tool_calls", list), member(message, "function_call")
-        rule("P1", entry.get("index") is choice and (kind == "delta" or choice not in seen) and len(calls) <= 256, detail="index, or too many calls")
+        rule("P1", entry.get("index") is choice and (kind == "delta" or choice not in seen) and len(calls) <= 256, detail="index or calls")
         seen.add(choice)
         found += [(choice, name, message.get(source)) for name, source in TEXTS.items()]
         found += [(choice, f"function_call.{name}", called.get(name)) for name in ("name", "arguments")]
@@ -117,7 +117,7 @@ def is_leaf(leaf):
 def check_leaves(leaves, content):
     rule("P4", is_list(leaves, is_leaf), detail="form of a leaf")
     rule("P5", all(a[:2] < b[:2] for a, b in zip(leaves, leaves[1:], strict=False)), detail="leaves out of order, or two alike")
-    rule("P6", b64(tree(leaves)) == content.get("root") and len(leaves) == content.get("n"), detail="the leaves have another number or root")
+    rule("P6", b64(tree(leaves)) == content.get("root") and len(leaves) == content.get("n"), detail="leaves of another number or root")
 def check_found(leaves, content):
     rule("P7", b64(tree(leaves)) == content.get("root") and len(leaves) == content.get("n"), detail="the content is not what was sealed")
 def is_point(kty, x, y):
@@ -136,7 +136,7 @@ def check_keys(keys):
         rule("K4", not key.keys() & {"d", "p", "q", "dp", "dq", "qi", "oth", "k"}, detail="a private key")
         rule("K5", is_list(ops, is_text) and len(set(ops)) == len(ops) and "verify" in ops, detail="key_ops")
         rule("K5", key.get("use", "sig") == "sig" and key.get("alg", algorithms(key)[0]) in algorithms(key), detail="use or alg")
-        rule("K6", key.get("kid") == sha(canonical({name: key.get(name) for name in ("crv", "kty", *names)})), detail="kid is no thumbprint")
+        rule("K6", key.get("kid") == sha(canonical({name: key.get(name) for name in ("crv", "kty", *names)})), detail="kid: no thumbprint")
         timed = has(key, nbf_=is_int, exp_=is_int, revoked_=is_int, reason_=lambda v: v in ("compromised", "superseded"))
         rule("K7", timed and key.get("purpose") in ("provenance", "key-history"), detail="purpose, times or reason")
     rule("K6", len({str(key.get("kid")) for key in keys}) == len(keys), detail="two keys alike")
@@ -169,12 +169,12 @@ def trusted_keys(entry, iss):
         raise Refused("undecidable", refused.args[1]) from None
 def open_jws(token, limit, typ=None):  # T1 to T4: header, claims, signed bytes and signature, none of it proven yet
     parts = [*token.split("."), "", ""][:3]
-    rule("T1", token.isascii() and len(token) <= limit and token.count(".") == 2 and all(parts), detail="not three ASCII parts, or too long")
+    rule("T1", token.isascii() and len(token) <= limit and token.count(".") == 2 and all(parts), detail="not three ASCII parts, or long")
     rule("T2", all(b64(unb64(part)) == part for part in parts), detail="not canonical base64url")
     (header, faults), (claims, more) = (read_json(unb64(part), 8, True) for part in parts[:2])
     rule("T3", has(header) and has(claims) and not faults + more, detail=", ".join(faults + more))
     header, claims = (value if has(value) else {} for value in (header, claims))
-    rule("T4", header.keys() == {"alg", "kid", "typ"} and all(map(is_text, header.values())) and typ in (None, header["typ"]), detail="header")
+    rule("T4", header.keys() == {"alg", "kid", "typ"} and all(map(is_text, header.values())) and typ in (None, header["typ"]))
     return header, claims, f"{parts[0]}.{parts[1]}".encode(), unb64(parts[2])
 def check_signature(key, alg, signed, signature):
     rule("T6", alg in algorithms(key), detail="the key is not for this alg")
@@ -189,12 +189,12 @@ def check_signature(key, alg, signed, signature):
         return rule("T7", False, detail="the signature does not verify")
 def is_claims(claims):
     return has(
-        claims, iss=lambda v: is_text(v, r"https://[^/?#@\s]+|http://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?"), iat=is_int, jti=is_id, rid=is_id,
-        sub=is_id, stage=lambda v: v in ("pending", "final"), model=lambda v: is_text(v, r"(?s).{1,96}"), dst=is_text, req=is_digest,
-        terms=lambda v: has(v, uri=is_text, version=is_text, sha256=is_digest, receipt_=is_text),
+        claims, iss=lambda v: is_text(v, r"https://[^/?#@\s]+|http://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?"), iat=is_int, jti=is_id,
+        rid=is_id, sub=is_id, stage=lambda v: v in ("pending", "final"), model=lambda v: is_text(v, r"(?s).{1,96}"), dst=is_text,
+        req=is_digest, terms=lambda v: has(v, uri=is_text, version=is_text, sha256=is_digest, receipt_=is_text),
         usage=lambda v: has(v, sha256=is_digest, clauses=lambda ids: is_list(ids, is_text) and len(ids) <= 8, content_usage=is_text),
-        completion_=lambda v: v in ("complete", "policy", "aborted", "error"), aud_=is_text, nonce_=lambda v: is_text(v, r"(?s).{1,128}"), exp_=is_int,
-        grant_=is_text, status_=has, ledger_=lambda v: has(v, origin=is_text, size=is_int, root=is_digest, index_=is_int))
+        completion_=lambda v: v in ("complete", "policy", "aborted", "error"), aud_=is_text, nonce_=lambda v: is_text(v, r"(?s).{1,128}"),
+        exp_=is_int, grant_=is_text, status_=has, ledger_=lambda v: has(v, origin=is_text, size=is_int, root=is_digest, index_=is_int))
 def check_token(token, trust, now, stage="final"):  # `stage`: found as the tag, in an `event`, or as the `pending` one beside a stream
     header, claims, signed, signature = open_jws(token, 8192, "ai-provenance+jwt")
     iss, kid, ver, content = claims.get("iss"), header.get("kid"), claims.get("ver"), claims.get("content", {})
@@ -217,7 +217,7 @@ def check_token(token, trust, now, stage="final"):  # `stage`: found as the tag,
     rule("T12", iat <= now + 60, detail="signed in the future")
     if stage != "pending":
         rule("K8", key.get("nbf", iat) <= iat <= key.get("exp", iat), "unacceptable", "signed outside the key's time")
-        rule("K9", "revoked" not in key or (key.get("reason") == "superseded" and iat < key["revoked"]), "undecidable", "the key was revoked")
+        rule("K9", "revoked" not in key or (key.get("reason") == "superseded" and iat < key["revoked"]), "undecidable", "a revoked key")
         rule("P9", content.get("proj") in ("chat-1", "json-1", "bytes-1"), "undecidable", "unknown projection")
     return claims, content
 def check_tag(tag):
@@ -230,7 +230,7 @@ def check_body(content, trust, now, token, digest, *_):
     body = value if has(value) else {}
     own = check_tag(body["ai_provenance"]) if "ai_provenance" in body else None
     rule("C9", not faults or token or not content.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{"), detail=", ".join(faults))
-    rule("C2", own == token if own and token else own or token, "invalid" if own else "absent", "two tags that differ, or none: which proves nothing")
+    rule("C2", own == token if own and token else own or token, "invalid" if own else "absent", "two tags, or none, which proves nothing")
     claims, sealed = check_token(own or token or "", trust, now)
     proj, rest = sealed.get("proj"), {name: member for name, member in body.items() if name != "ai_provenance"} if body else value
     rule("C9", proj == "bytes-1" or (not faults and len(content) <= 2**24), detail=", ".join(faults) or "over 16 MiB")
@@ -254,7 +254,7 @@ def check_stream(content, trust, now, pending, *_):
     rule("C4", len(tokens) == 1, "invalid" if tokens else "incomplete" if pending else "absent", "not exactly one final token")
     claims, sealed = check_token(next(iter(tokens.values()), ""), trust, now, "event")
     values = [chat_values(event, "delta") for event in bodies]
-    rule("C5", not any(values[at] or "error" in bodies[at] for at in range(min(tokens, default=0) + 1, len(bodies))), detail="content after it")
+    rule("C5", not any(values[at] or "error" in bodies[at] for at in range(min(tokens, default=0) + 1, len(bodies))), detail="too late")
     first = check_token(pending, trust, now, "pending")[0] if pending and "C7" not in DISABLED else claims
     same = all(first.get(name) == claims.get(name) for name in ("iss", "rid", "sub", "req"))
     rule("C7", same and (not pending or first.get("stage") == "pending"), detail="the pending token is none, or of another exchange")
@@ -269,14 +269,14 @@ def check_text(content, trust, now, token, _, leaves, choice):
         rule("P8", leaves is not None, "undecidable", "the leaves are needed")
         check_leaves(leaves or [], sealed)
     own = [leaf[1:] for leaf in leaves_of([(0, "text", content)]) if leaf[2]]
-    rule("P8", any(leaf[1:] in own and choice in (None, leaf[0]) for leaf in sealed.get("leaves", leaves) or []), detail="no text of this response")
+    rule("P8", any(leaf[1:] in own and choice in (None, leaf[0]) for leaf in sealed.get("leaves", leaves) or []), detail="no such text")
     return claims, ""
 
-CHECKS = {"body": check_body, "stream": check_stream, "text": check_text}
-def verify(kind, content, *, trust, now, token=None, request=None, salt=None, audience=None, nonce=None, choice=None, content_digest=None, leaves=None):
-    # `content` is bytes, or the str of a text; `trust` maps an issuer to its key set, or to (history, the key set for it, earlier history or None)
+def verify(kind, content, *, trust, now, token=None, request=None, salt=None, audience=None, nonce=None, choice=None, content_digest=None,
+           leaves=None):  # `trust` maps an issuer to its key set, or to (history, key set that signs it, earlier one or None), all bytes
     try:
-        claims, detail = CHECKS[kind](content, trust, now, token, content_digest, leaves, choice)
+        check = {"body": check_body, "stream": check_stream, "text": check_text}[kind]
+        claims, detail = check(content, trust, now, token, content_digest, leaves, choice)
         rule("T13", now <= claims.get("exp", now), "unacceptable", "expired")
         rule("T14", claims.get("aud") == audience, "unacceptable", "for another audience")
         rule("T15", nonce is None or claims.get("nonce") == nonce, "unacceptable", "another nonce")
@@ -293,7 +293,7 @@ if __name__ == "__main__":
         parser.add_argument(option, required=option == "--issuer", choices=("body", "stream", "text") if option == "--as" else None)
     args = vars(parser.parse_args())
     shown, asked, clock = args["file"].read(), args["request"] and args["request"].read(), args["now"] or int(time.time())
-    sort = args["as"] or ("stream" if re.search(rb"(?m)^data:", shown) else "text" if args["token"] and shown.lstrip()[:1] not in b"{[" else "body")
+    sort = args["as"] or ("stream" if b"\ndata:" in b"\n" + shown else "text" if args["token"] and shown[:1] not in b"{[" else "body")
     found, why = verify(sort, shown.decode() if sort == "text" else shown, trust={args["issuer"]: args["keys"].read()}, now=clock,
                         request=asked, **{option: args[option] for option in ("token", "salt", "audience", "nonce")})
     print(found, why)

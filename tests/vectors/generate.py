@@ -203,6 +203,7 @@ def last(token: Any, index: int = 0, finish: str = "stop", **top: Any) -> Json:
     return chunk(None, index, finish, ai_provenance=tag(token), **top)
 
 
+UNTAGGED = json.dumps({name: value for name, value in json.loads(body(None)).items() if name != "ai_provenance"})
 HELLO_EVENTS = [chunk({"role": "assistant", "content": ""}), chunk({"content": "Hello, "}), chunk({"content": "world."})]
 USAGE_EVENT = chunk(choices=[], usage={"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7})
 
@@ -660,8 +661,7 @@ def carriers() -> None:
     for header, note in ((twin, "another genuine token of the same content"), (seal(pending()), "a pending token"), (fine[:-1], "the token cut"), (fine + " ", "a blank after it"), ("x", "no token at all"), (fine.swapcase(), "the token in other case"),
                          (seal(claims(sub="sub-2")), "another account"), (seal(claims(), EC), "the same claims under another key"), (f'"{fine}"', "the token in quotation marks"), (f"{fine}, {fine}", "the token twice")):  # fmt: skip
         vector("body", body(fine), "invalid", rule="C2", note=f"header and member differ: {note}", token=header)
-    for shown, note in ((body(None, ai_provenance=DROP), "a chat completion"), ("{}", "an empty object"), ("[]", "an array"), ('"x"', "a string"), ('{"choices":[]}', "no choices"), ('{"data":{"ai_provenance":{"token":"' + fine + '"}}}', "a tag further inside")):
-        shown = json.dumps({name: value for name, value in json.loads(shown).items() if name != "ai_provenance"}) if shown.startswith("{") else shown
+    for shown, note in ((UNTAGGED, "a chat completion"), ("{}", "an empty object"), ("[]", "an array"), ('"x"', "a string"), ('{"choices":[]}', "no choices"), ('{"data":{"ai_provenance":{"token":"' + fine + '"}}}', "a tag further inside")):
         vector("body", shown, "absent", rule="C2", note=f"neither header nor member: {note}")
 
     text = json.dumps(USAGE_EVENT, separators=(",", ":"))
@@ -854,8 +854,8 @@ def key_sets() -> None:
 def histories() -> None:
     """H1 to H3."""
     fine = seal(claims())
-    START = IAT - 10**6
-    usual = [A.jwk(nbf=START), OLD.jwk(nbf=START - 10, exp=START), HIST.jwk(nbf=START)]
+    start = IAT - 10**6
+    usual = [A.jwk(nbf=start), OLD.jwk(nbf=start - 10, exp=start), HIST.jwk(nbf=start)]
 
     def history(keys: Any = None, key: Key = HIST, seq: Any = 5, typ: Any = "ai-key-history+jwt", **over: Any) -> str:
         made = {"ver": 1, "iss": ISS, "iat": IAT, "seq": seq, "keys": usual if keys is None else keys, **over}
@@ -866,32 +866,32 @@ def histories() -> None:
         carried(token, verdict, rule, note, trust={ISS: entry}, **more)
 
     given("", "a key history as trust", history(), verdict="valid")
-    given("", "a retired key is proved by the history", history(), verdict="valid", token=seal(claims(iat=START - 5), OLD))
-    given("", "a history signed with ES256", history([*usual, HIST_EC.jwk(nbf=START)], HIST_EC), [HIST_EC.jwk()], verdict="valid")
+    given("", "a retired key is proved by the history", history(), verdict="valid", token=seal(claims(iat=start - 5), OLD))
+    given("", "a history signed with ES256", history([*usual, HIST_EC.jwk(nbf=start)], HIST_EC), [HIST_EC.jwk()], verdict="valid")
     given("", "a history with a later seq and one key more", history([*usual, NEXT.jwk(nbf=NOW)], seq=6), earlier=history(), verdict="valid")
     given("", "the history that was kept, once more", history(), earlier=history(), verdict="valid")
-    given("", "a key superseded after the token was signed", history([A.jwk(nbf=START, revoked=NOW, reason="superseded"), *usual[1:]]), verdict="valid")
+    given("", "a key superseded after the token was signed", history([A.jwk(nbf=start, revoked=NOW, reason="superseded"), *usual[1:]]), verdict="valid")
 
     for typ in ("ai-provenance+jwt", "JWT", "", "AI-Key-History+JWT", "ai-key-history", "application/ai-key-history+jwt"):
         given("H1", f"typ {typ!r}", history(typ=typ))
     for over in ({"ver": 2}, {"ver": "1"}, {"ver": DROP}, {"ver": True}, {"iat": DROP}, {"iat": str(IAT)}, {"iat": None}, {"seq": DROP}, {"seq": -1}, {"seq": "5"}, {"seq": None}):
         given("H1", next(f"no {name}" if value is DROP else f"{name} {value!r}" for name, value in over.items()), history(**over))
     for key, note in ((NEXT.jwk(nbf=NOW, d=NEXT.secret), "a private key (K4)"), (NEXT.jwk(nbf=NOW, kid="key-2"), "a kid of its own (K6)"), (NEXT.jwk(nbf=NOW, purpose="signing"), "an unknown purpose (K7)"), (NEXT.jwk(nbf=NOW, use="enc"), "use enc (K5)"),
-                      (raw_jwk({"kty": "OKP", "crv": "Ed448", "x": NEXT.members["x"]}, nbf=NOW), "Ed448 (K2)"), (raw_jwk({"kty": "OKP", "crv": "Ed25519", "x": b64(b"\1" + bytes(31))}, nbf=NOW), "a point of low order (K3)"), (NEXT.jwk(), "a key without nbf"), (5, "a key that is a number"), (A.jwk(nbf=START), "a key twice (K6)")):  # fmt: skip
+                      (raw_jwk({"kty": "OKP", "crv": "Ed448", "x": NEXT.members["x"]}, nbf=NOW), "Ed448 (K2)"), (raw_jwk({"kty": "OKP", "crv": "Ed25519", "x": b64(b"\1" + bytes(31))}, nbf=NOW), "a point of low order (K3)"), (NEXT.jwk(), "a key without nbf"), (5, "a key that is a number"), (A.jwk(nbf=start), "a key twice (K6)")):  # fmt: skip
         given("H1", note, history([*usual, key]), **({"also": [note[-3:-1]]} if note.endswith(")") else {}))
 
     rogue = Key("a history key of nobody", purpose="key-history")
     for key, anchors, keys, note in (
-        (rogue, [HIST.jwk()], [*usual, rogue.jwk(nbf=START)], "a key that nobody trusts, listed in the history itself"), (rogue, [HIST_EC.jwk()], [*usual, rogue.jwk(nbf=START)], "a key that nobody trusts; another is trusted"), (HIST, [HIST_EC.jwk()], usual, "a key of the history that is not the trusted one"),
-        (A, [HIST.jwk(), A.jwk()], usual, "a trusted provenance key"), (A, [HIST.jwk()], usual, "a provenance key listed in the history"), (EC, [EC.jwk()], [*usual, EC.jwk(nbf=START)], "a trusted P-256 provenance key"),
-        (HIST, [HIST.jwk()], usual[:2], "a trusted key that the history does not list"), (HIST_EC, [HIST_EC.jwk()], usual, "a trusted P-256 key that the history does not list"), (HIST, [HIST.jwk()], [*usual[:2], HIST.jwk(nbf=START, revoked=IAT)], "a revoked key, no reason"),
-        (HIST, [HIST.jwk()], [*usual[:2], HIST.jwk(nbf=START, revoked=IAT, reason="compromised")], "a compromised key"), (HIST, [HIST.jwk()], [*usual[:2], HIST.jwk(nbf=START, revoked=NOW, reason="superseded")], "a superseded key"),
+        (rogue, [HIST.jwk()], [*usual, rogue.jwk(nbf=start)], "a key that nobody trusts, listed in the history itself"), (rogue, [HIST_EC.jwk()], [*usual, rogue.jwk(nbf=start)], "a key that nobody trusts; another is trusted"), (HIST, [HIST_EC.jwk()], usual, "a key of the history that is not the trusted one"),
+        (A, [HIST.jwk(), A.jwk()], usual, "a trusted provenance key"), (A, [HIST.jwk()], usual, "a provenance key listed in the history"), (EC, [EC.jwk()], [*usual, EC.jwk(nbf=start)], "a trusted P-256 provenance key"),
+        (HIST, [HIST.jwk()], usual[:2], "a trusted key that the history does not list"), (HIST_EC, [HIST_EC.jwk()], usual, "a trusted P-256 key that the history does not list"), (HIST, [HIST.jwk()], [*usual[:2], HIST.jwk(nbf=start, revoked=IAT)], "a revoked key, no reason"),
+        (HIST, [HIST.jwk()], [*usual[:2], HIST.jwk(nbf=start, revoked=IAT, reason="compromised")], "a compromised key"), (HIST, [HIST.jwk()], [*usual[:2], HIST.jwk(nbf=start, revoked=NOW, reason="superseded")], "a superseded key"),
     ):  # fmt: skip
         given("H2", f"signed by {note}", history(keys, key), anchors)
     for iss in (OTHER, f"{ISS}/", "https://api.example.com.evil.example"):
         given("H2", f"a history of {iss}", history(iss=iss))
 
-    before = [*usual, NEXT.jwk(nbf=START, exp=NOW), EC.jwk(nbf=START, revoked=START + 5, reason="superseded"), HIST_EC.jwk(nbf=START)]
+    before = [*usual, NEXT.jwk(nbf=start, exp=NOW), EC.jwk(nbf=start, revoked=start + 5, reason="superseded"), HIST_EC.jwk(nbf=start)]
     earlier = history(before)
     without = lambda *keys: [key for key in before if key["kid"] not in {gone.kid for gone in keys}]  # noqa: E731 - a table's shorthand
     swapped = lambda key: [key if key["kid"] == old["kid"] else old for old in before]  # noqa: E731 - a table's shorthand
@@ -900,10 +900,10 @@ def histories() -> None:
     for gone in (OLD, NEXT, EC, HIST_EC):
         given("H3", f"a lost key: {gone.kid[:6]}", history(without(gone), seq=6), earlier=earlier)
     given("H3", "two lost keys", history(without(OLD, EC), seq=6), earlier=earlier)
-    for key, note in ((OLD.jwk(nbf=START - 10, exp=START + 1), "a retired key signs a second longer"), (OLD.jwk(nbf=START - 10, exp=NOW), "a retired key is in use again"), (OLD.jwk(nbf=START - 10), "a retired key without an end"), (NEXT.jwk(nbf=START), "a key without its end"), (EC.jwk(nbf=START), "a key no longer revoked"),
-                      (EC.jwk(nbf=START, reason="superseded"), "a reason without revocation")):  # fmt: skip
+    for key, note in ((OLD.jwk(nbf=start - 10, exp=start + 1), "a retired key signs a second longer"), (OLD.jwk(nbf=start - 10, exp=NOW), "a retired key is in use again"), (OLD.jwk(nbf=start - 10), "a retired key without an end"), (NEXT.jwk(nbf=start), "a key without its end"), (EC.jwk(nbf=start), "a key no longer revoked"),
+                      (EC.jwk(nbf=start, reason="superseded"), "a reason without revocation")):  # fmt: skip
         given("H3", note, history(swapped(key), seq=6), earlier=earlier)
-    given("H3", "a kid with other key material", history(swapped({**EVIL.jwk(nbf=START - 10, exp=START), "kid": OLD.kid}), seq=6), earlier=earlier, also=["K6"])
+    given("H3", "a kid with other key material", history(swapped({**EVIL.jwk(nbf=start - 10, exp=start), "kid": OLD.kid}), seq=6), earlier=earlier, also=["K6"])
 
 
 def good_bodies() -> None:
@@ -947,7 +947,7 @@ def good_bodies() -> None:
     vector("body", json.dumps(json.loads(body(token)), indent=2, sort_keys=True) + "\n", note="re-serialised: spaced and sorted")
     vector("body", body(token), note="header and member", token=token)
     vector("body", body(None, tagged={"token": token, "more": 1}), note="a tag with a member more")
-    vector("body", json.dumps({name: value for name, value in json.loads(body(token)).items() if name != "ai_provenance"}), note="the token in the header alone", token=token)
+    vector("body", UNTAGGED, note="the token in the header alone", token=token)
 
     def plain(note: str, shown: str, canonical: str | None, **more: Any) -> None:
         leaves = [[0, "body", None]] if canonical is None else [leaf(0, "body", canonical)]

@@ -1,0 +1,44 @@
+"""A verifier that forgets one rule is noticed by every bad vector of that rule."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+
+def _beside(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+mutants = _beside("mutants")
+
+
+@pytest.mark.parametrize("rule", mutants.RULES)
+def test_every_bad_vector_kills_the_mutant_of_its_rule(rule: str) -> None:
+    """No other rule covers for the one left out, and most of the vectors are then found valid."""
+    row = mutants.run(rule)
+    assert row["survivors"] == []
+    assert row["killed_alone"] == row["alone"] >= 10
+    assert row["clean"] >= 5
+
+
+def test_good_vectors_pass_without_any_one_rule_of_refusal() -> None:
+    """Leaving out a check refuses nothing new; only computing carelessly does."""
+    good = mutants.vectors_of("good")
+    for rule in mutants.RULES:
+        if rule not in mutants.CARELESS:
+            mutant = mutants.mutant(rule)
+            assert [vector["id"] for vector in good if mutants.outcome(mutant, vector) != vector["expected"]] == [], rule
+
+
+def test_the_printed_table_ends_without_survivors(capsys: pytest.CaptureFixture[str]) -> None:
+    assert mutants.main() == 0
+    assert f"{len(mutants.RULES)} mutants, 0 bad vectors that did not notice" in capsys.readouterr().out
