@@ -211,7 +211,7 @@ def check_token(token, trust, now, stage="final"):  # `stage`: found as the tag,
     rule("C4", final or stage != "event", detail="a pending token in an event")
     rule("T10", final or stage == "pending", "incomplete", "the tag is pending")
     shaped = has(content, proj=is_text, n=lambda v: is_int(v, 0, 65536), root=is_digest, leaves_=lambda v: isinstance(v, list))
-    rule("T11", "content" not in claims or (shaped and ("leaves" in content) == (content["n"] <= 4)), detail="form of content")
+    rule("T11", "content" not in claims or (shaped and ("leaves" not in content or content["n"] <= 4)), detail="form of content")
     if has(content, leaves=lambda v: isinstance(v, list)):
         check_leaves(content["leaves"], content)
     rule("T12", iat <= now + 60, detail="signed in the future")

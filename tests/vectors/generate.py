@@ -436,20 +436,24 @@ def token_claims() -> None:
     carried(seal(claims(content=DROP)), "invalid", "T10", "a final token without content", "body", also=["P9", "P7"])
     carried(seal(pending(completion="complete")), "invalid", "T10", "a pending token with completion", "body", also=["P9", "P7"])
 
-    answers = ["One.", "Two.", "Three.", "Four.", "Five."]
+    answers = ["One.", "Two.", "Three.", "Four.", "Five.", "Six.", "Seven."]
     many = [leaf(i, "text", text) for i, text in enumerate(answers)]
     choices = lambda n: [choice(text, i) for i, text in enumerate(answers[:n])]  # noqa: E731 - a table's shorthand
     deltas = lambda n: [chunk({"content": text}, i) for i, text in enumerate(answers[:n])]  # noqa: E731 - a table's shorthand
     for n in range(5):
         token = seal(claims(content=content(many[:n], leaves=DROP)))
-        vector("body", body(token, choices(n)), "invalid", rule="T11", note=f"n = {n} without leaves")
-    for n in (1, 4):
-        vector("stream", sse([*deltas(n), last(seal(claims(content=content(many[:n], leaves=DROP))))]), "invalid", rule="T11", note=f"n = {n} without leaves, in a stream")
-    token = seal(claims(content=content(many, leaves=many)))
-    vector("body", body(token, choices(5)), "invalid", rule="T11", note="n = 5 with leaves")
-    vector("stream", sse([*deltas(5), last(token)]), "invalid", rule="T11", note="n = 5 with leaves, in a stream")
-    vector("text", "Three.", "invalid", rule="T11", note="n = 5 with leaves, for a text", token=token)
-    vector("body", body(seal(claims(content=content(many, leaves=None))), choices(5)), "invalid", rule="T11", note="n = 5 with leaves null")
+        vector("body", body(token, choices(n)), note=f"n = {n} without leaves in the token")
+        vector("stream", sse([*deltas(n), last(token)]), note=f"stream: n = {n} without leaves in the token")
+        if n:
+            vector("text", "One.", note=f"a text beside given leaves, n = {n}", token=token, leaves=many[:n])
+    for n in (5, 6, 7):
+        token = seal(claims(content=content(many[:n], leaves=many[:n])))
+        vector("body", body(token, choices(n)), "invalid", rule="T11", note=f"n = {n} with leaves")
+        vector("stream", sse([*deltas(n), last(token)]), "invalid", rule="T11", note=f"n = {n} with leaves, in a stream")
+        vector("text", "Three.", "invalid", rule="T11", note=f"n = {n} with leaves, for a text", token=token)
+    for odd in (None, {}, "x", 1, True):
+        vector("body", body(seal(claims(content=content(LEAVES, leaves=odd)))), "invalid", rule="T11", note=f"leaves {odd!r}")
+    vector("body", body(seal(claims(content=content(many[:5], leaves=None))), choices(5)), "invalid", rule="T11", note="n = 5 with leaves null")
     carried(seal(claims(content=content(LEAVES, n=True))), "invalid", "T11", "n is true", "body")
     for n, count in ((1, 2), (2, 1), (3, 4), (4, 3), (0, 1)):
         vector("text", "One.", "invalid", rule="T11", note=f"n = {n} beside {count} leaves", also=["P6"], token=seal(claims(content=content(many[:count], n=n))))
@@ -626,6 +630,7 @@ def projection_leaves() -> None:
     text_of(HELLO, [leaf(0, "text", HELLO), leaf(1, "text", "Hi.")], "the text of another choice", choice=1)
     text_of(HELLO, [leaf(0, "text", HELLO)], "a choice that was not sealed", choice=1)
     text_of(HELLO, five, "without the leaves", "undecidable")
+    vector("text", HELLO, "undecidable", rule="P8", note="one leaf, and neither in the token nor given", token=seal(claims(content=content(LEAVES, leaves=DROP))))
     text_of("Hi.", five, "not among the given leaves", leaves=five)
     text_of(HELLO, five, "of another choice among the given leaves", leaves=five, choice=3)
 
