@@ -2,7 +2,7 @@
 # make test    builds the wheel once, installs it, runs every test against it
 # make lint    format, rules, layers, types
 # make bench   ratios measured in one run, beside their budgets
-# make lock    resolves requirements/*.txt anew
+# make lock    brings requirements/*.txt up to pyproject.toml; ARGS=--upgrade takes the newest
 #
 # Everything is kept inside the clone, under build/. Environments are made again only when their requirements change.
 
@@ -122,7 +122,7 @@ bench: $(STAMPS)/bench.installed
 	@missed=0; for script in $$(grep -l __main__ benchmarks/*.py); do $(BENCH)/python $$script $(ARGS) || missed=1; echo; done; exit $$missed
 
 lock: $(STAMPS)/uv
-	@UV=$(UV) bash requirements/lock
+	@UV=$(UV) bash requirements/lock $(ARGS)
 
 clean:
 	rm -rf $(BUILD)
