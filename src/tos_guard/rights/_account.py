@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
@@ -28,7 +28,7 @@ class Grant(BaseModel):
         reason: Why it was given.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
 
     id: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,32}$")]
     type: _Word
@@ -60,7 +60,7 @@ class Account(BaseModel):
         stable_sub: The account asked for one pseudonym in all its tokens; by default each token has a fresh one.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
 
     id: _Name
     version: Annotated[int, Field(ge=1)] = 1
