@@ -22,6 +22,7 @@ MAX_TOOL_CALLS: Final = 256
 
 _TEXTS: Final = {"content": "text", "refusal": "refusal", "reasoning": "reasoning", "reasoning_content": "reasoning_content"}
 _MESSAGE_MEMBERS: Final = frozenset({*_TEXTS, "tool_calls", "function_call"})
+_CALL_MEMBERS: Final = {"function": ("name", "arguments"), "custom": ("name", "input")}
 _OUTPUT_LIMITS: Final = ("max_tokens", "max_completion_tokens")
 
 
@@ -29,6 +30,10 @@ class ChatProjection(Projection):
     """Collects the parts of a chat completion from its body or from the events of its stream."""
 
     name = CHAT_PROJECTION
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._kinds: dict[tuple[int, int], str] = {}
 
     def add_body(self, body: Any) -> None:
         """Take a whole response body.
@@ -115,8 +120,13 @@ class ChatProjection(Projection):
             if type(number) is not int or not 0 <= number < MAX_TOOL_CALLS:
                 raise MalformedError("a tool call has no index", where="chat completion chunk")
             prefix = f"tool_calls.{number}"
-            bears |= self._add_call(index, prefix, call.get("function"), ("name", "arguments"))
-            bears |= self._add_call(index, prefix, call.get("custom"), ("name", "input"))
+            for kind, members in _CALL_MEMBERS.items():
+                if call.get(kind) is None:
+                    continue
+                if self._kinds.setdefault((index, number), kind) != kind:
+                    # Both would share the part `name`: half of a name could be moved from one into the other.
+                    raise MalformedError("a tool call is a function and custom at once", where="chat completion")
+                bears |= self._add_call(index, prefix, call[kind], members)
         return bears
 
     def _add_call(self, index: int, prefix: str, call: Any, members: tuple[str, str]) -> bool:
@@ -148,8 +158,8 @@ class ChatProjection(Projection):
             for call in filter(None, message.get("tool_calls") or ()):
                 path = f"choices[].{member}.tool_calls[]"
                 self.note(f"{path}.{name}" for name in call.keys() - {"function", "custom", "index"})
-                for kind, members in (("function", {"name", "arguments"}), ("custom", {"name", "input"})):
-                    self.note(f"{path}.{kind}.{name}" for name in (call.get(kind) or {}).keys() - members)
+                for kind, members in _CALL_MEMBERS.items():
+                    self.note(f"{path}.{kind}.{name}" for name in (call.get(kind) or {}).keys() - set(members))
             path = f"choices[].{member}.function_call"
             self.note(f"{path}.{name}" for name in (message.get("function_call") or {}).keys() - {"name", "arguments"})
 
