@@ -1,0 +1,1 @@
+"""A day at a guarded provider: see README.md."""
