@@ -2,6 +2,7 @@
 # make test    builds the wheel once, installs it, runs every test against it
 # make lint    format, rules, layers, types
 # make bench   ratios measured in one run, beside their budgets
+# make fuzz    200,000 mutated inputs for every parser of hostile bytes, and what became of them
 # make lock    brings requirements/*.txt up to pyproject.toml; ARGS=--upgrade takes the newest
 #
 # Everything is kept inside the clone, under build/. Environments are made again only when their requirements change.
@@ -45,7 +46,7 @@ export RUFF_CACHE_DIR := $(BUILD)/cache/ruff
 export PYTHONPYCACHEPREFIX := $(BUILD)/cache/pycache
 unexport PYTHONPATH VIRTUAL_ENV PYTHONHOME
 
-.PHONY: demo test bench lock clean wheel lint lint-format lint-rules lint-layers lint-mypy lint-pyright lint-public
+.PHONY: demo test fuzz bench lock clean wheel lint lint-format lint-rules lint-layers lint-mypy lint-pyright lint-public
 .DEFAULT_GOAL := test
 
 $(STAMPS):
@@ -94,6 +95,9 @@ endif
 
 test: $(STAMPS)/test.installed $(STAMPS)/test.model
 	@TOS_GUARD_WHEEL=$$(ls $(DIST)/*.whl) $(TEST)/python -m pytest -n $(WORKERS) --basetemp=$(BUILD)/pytest -o cache_dir=$(BUILD)/cache/pytest $(ARGS)
+
+fuzz: $(STAMPS)/test.installed
+	@cd tests && $(TEST)/python -m fuzz $(ARGS)
 
 lint: lint-format lint-rules lint-layers lint-mypy lint-pyright lint-public
 

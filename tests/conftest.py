@@ -59,7 +59,12 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Name what was skipped, so that it cannot be overlooked."""
+    """Print the tables that tests recorded as ``counts``, and name what was skipped, so that it cannot be overlooked."""
+    for report in terminalreporter.stats.get("passed", []):
+        for name, value in report.user_properties:
+            if name == "counts" and report.when == "call":
+                terminalreporter.section(report.nodeid)
+                terminalreporter.write_line(str(value))
     skipped = _skipped(config)
     if not skipped:
         return

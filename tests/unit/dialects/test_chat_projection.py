@@ -40,7 +40,12 @@ def streamed(*deltas: Any, index: int = 0) -> tuple[Leaf, ...]:
     return projection.content().leaves or ()
 
 
-CALL = {"id": "t", "type": "function", "function": {"name": "find", "arguments": ' {"q":1}'}}
+CALL: dict[str, Any] = {"id": "t", "type": "function", "function": {"name": "find", "arguments": ' {"q":1}'}}
+
+
+ANYTHING_ELSE: list[Any] = [1, "x", [], True]
+BAD_CALLS: list[Any] = [{}, "x", 1, [1], ["x"], [CALL] * 257, [{"function": 1}], [{"custom": []}]]
+BAD_CHOICES: list[Any] = [{}, 1, "x", [1], [{}], [{"index": True}], [{"index": 65_536}]]
 
 
 def test_every_part_has_its_name() -> None:
@@ -100,9 +105,9 @@ def test_choices_are_told_apart_by_their_index_and_not_their_place() -> None:
         *(None, [], "x", {}, {"choices": None}, {"choices": {}}, {"choices": [1]}, {"choices": [None]}, {"choices": [{}]}),
         *({"choices": [{"index": i}]} for i in (None, "0", True, 0.0, -1, 65_536)),
         {"choices": [{"index": 0}, {"index": 0}]},
-        *({"choices": [{"index": 0, "message": message}]} for message in (1, "x", [], True)),
-        *(body({"tool_calls": calls}) for calls in ({}, "x", 1, [1], ["x"], [CALL] * 257, [{"function": 1}], [{"custom": []}])),
-        *(body({"function_call": call}) for call in (1, "x", [])),
+        *({"choices": [{"index": 0, "message": message}]} for message in ANYTHING_ELSE),
+        *(body({"tool_calls": calls}) for calls in BAD_CALLS),
+        *(body({"function_call": call}) for call in ANYTHING_ELSE),
     ],
     ids=lambda document: json.dumps(document)[:50],
 )
@@ -114,8 +119,8 @@ def test_p1_bodies_of_another_form_are_refused(document: Any) -> None:
 @pytest.mark.parametrize(
     "event",
     [
-        *({"choices": choices} for choices in ({}, 1, "x", [1], [{}], [{"index": True}], [{"index": 65_536}])),
-        *({"choices": [{"index": 0, "delta": delta}]} for delta in (1, "x", [])),
+        *({"choices": choices} for choices in BAD_CHOICES),
+        *({"choices": [{"index": 0, "delta": delta}]} for delta in ANYTHING_ELSE),
         *({"choices": [{"index": 0, "delta": {"tool_calls": [{"index": i}]}}]} for i in (None, "0", -1, 256, True)),
         {"choices": [{"index": 0, "delta": {"tool_calls": [{"function": {"name": "f"}}]}}]},
     ],
@@ -182,13 +187,14 @@ def test_which_events_bear_content(delta: dict[str, Any], bears: bool) -> None:
 
 
 def test_events_without_choices_bear_nothing() -> None:
-    for event in ({}, {"choices": None}, {"choices": []}, {"usage": {"total_tokens": 1}}):
+    events: list[dict[str, Any]] = [{}, {"choices": None}, {"choices": []}, {"usage": {"total_tokens": 1}}]
+    for event in events:
         assert ChatProjection().add_event(event) is False
 
 
 def test_members_that_are_not_covered_are_listed() -> None:
     projection = ChatProjection()
-    message = {"role": "assistant", "content": "a", "tool_calls": [{**CALL, "function": {**CALL["function"], "strict": True}}]}  # type: ignore[dict-item]
+    message = {"role": "assistant", "content": "a", "tool_calls": [{**CALL, "function": {**CALL["function"], "strict": True}}]}
     document = body(message, id="x", model="m", ai_provenance={})
     projection.add_body(document)
     projection.note_body(document)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tos_guard.dialects import ChatProjection, ChatSealing, EventStream
+from tos_guard.dialects import ChatProjection, ChatSealing, EventStream, Step
 from tos_guard.provenance import Content, text_digest
 from tos_guard.types import Completion
 
@@ -37,7 +37,7 @@ class Driver:
         self.sealed_content: Content | None = None
         self._fail_with = fail_with
 
-    def take(self, step: Any) -> bytes:
+    def take(self, step: Step) -> bytes:
         sent = step.out
         if step.seal:
             self.sealed_content = self.sealing.content

@@ -22,7 +22,7 @@ PENDING = seeds.claims(None)
 GOOD = seeds.token(CONTENT)
 
 
-def payload(claims: Claims = FINAL, **changes: Any) -> dict[str, Any]:
+def payload(claims: Claims = FINAL, /, **changes: Any) -> dict[str, Any]:
     return {name: value for name, value in {**claims.to_payload(), **changes}.items() if value is not ...}
 
 
@@ -165,7 +165,7 @@ ALWAYS = ["iss", "iat", "jti", "rid", "sub", "stage", "model", "dst", "terms", "
 @pytest.mark.parametrize("name", ALWAYS)
 def test_t9_claims_that_must_be_there(name: str) -> None:
     with pytest.raises(MalformedError):
-        read(payload(**{name: ...}))
+        read(payload(FINAL, **{name: ...}))
 
 
 @pytest.mark.parametrize("value", [None, True, [], {}, 1.5, ["x"]])
