@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from tos_guard._canonical import b64url_encode, encode_claims
@@ -43,7 +44,12 @@ def usage_policy(terms: TermsVersion, grants: Collection[str]) -> UsagePolicy:
     A clause on later use is in force if it counts with these grants: a prohibition that a grant lifts is absent, a permission that a
     grant gives is there.
     """
-    facts = {"grant": frozenset(grants)}
+    return _usage_policy(terms, frozenset(grants))
+
+
+@lru_cache(maxsize=256)
+def _usage_policy(terms: TermsVersion, grants: frozenset[str]) -> UsagePolicy:
+    facts = {"grant": grants}
     in_force = [c for c in terms.clauses if c.scope is Scope.OUTPUT and not c.shadow and c.counts(facts)]
     content_usage = _content_usage(in_force)
     document = encode_claims(

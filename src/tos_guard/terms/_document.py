@@ -142,6 +142,9 @@ class TermsVersion:
     grants: tuple[GrantType, ...]
     actions: Mapping[str, Action]
 
+    def __hash__(self) -> int:
+        return hash(self.sha256)  # the digest covers everything, and mappings have no hash
+
     @property
     def required_facts(self) -> frozenset[str]:
         """Asserted facts that a clause on requests asks for: each needs a source, or the guard does not start."""
