@@ -118,8 +118,9 @@ def check_leaves(leaves, content):
     rule("P4", is_list(leaves, is_leaf), detail="form of a leaf")
     rule("P5", all(a[:2] < b[:2] for a, b in zip(leaves, leaves[1:], strict=False)), detail="leaves out of order, or two alike")
     rule("P6", b64(tree(leaves)) == content.get("root") and len(leaves) == content.get("n"), detail="leaves of another number or root")
-def check_found(leaves, content):
-    rule("P7", b64(tree(leaves)) == content.get("root") and len(leaves) == content.get("n"), detail="the content is not what was sealed")
+def check_found(found, content, tag):  # the leaves found in the content, and those that stand beside its token
+    for leaves in (found, tag["leaves"]) if has(tag, leaves=lambda v: is_list(v, is_leaf)) else (found,):
+        rule("P7", b64(tree(leaves)) == content.get("root") and len(leaves) == content.get("n"), detail="not what was sealed")
 def is_point(kty, x, y):
     a, b, low = int.from_bytes(x, "big"), int.from_bytes(y, "big"), int.from_bytes(x, "little") & 2**255 - 1
     square = (low * low - 1) * pow(1 - 121665 * pow(121666, -1, P_ED) * low * low, -1, P_ED)  # of the other coordinate, Ed25519
@@ -215,10 +216,9 @@ def check_token(token, trust, now, stage="final"):  # `stage`: found as the tag,
     if has(content, leaves=lambda v: isinstance(v, list)):
         check_leaves(content["leaves"], content)
     rule("T12", iat <= now + 60, detail="signed in the future")
-    if stage != "pending":
-        rule("K8", key.get("nbf", iat) <= iat <= key.get("exp", iat), "unacceptable", "signed outside the key's time")
-        rule("K9", "revoked" not in key or (key.get("reason") == "superseded" and iat < key["revoked"]), "undecidable", "a revoked key")
-        rule("P9", content.get("proj") in ("chat-1", "json-1", "bytes-1"), "undecidable", "unknown projection")
+    rule("K8", key.get("nbf", iat) <= iat <= key.get("exp", iat), "unacceptable", "signed outside the key's time")
+    rule("K9", "revoked" not in key or (key.get("reason") == "superseded" and iat < key["revoked"]), "undecidable", "a revoked key")
+    rule("P9", stage == "pending" or content.get("proj") in ("chat-1", "json-1", "bytes-1"), "undecidable", "unknown projection")
     return claims, content
 def check_tag(tag):
     rule("C1", has(tag, token=is_text, leaves_=lambda v: is_list(v, is_leaf)), detail="form of the tag member")
@@ -236,7 +236,7 @@ def check_body(content, trust, now, token, digest, *_):
     rule("C9", proj == "bytes-1" or (not faults and len(content) <= 2**24), detail=", ".join(faults) or "over 16 MiB")
     rule("P9", not (own and proj == "bytes-1") and (proj != "chat-1" or body.get("choices") is not None), detail="proj does not fit")
     values = chat_values(body, "message") if proj not in ("json-1", "bytes-1") else [(0, "body", rest if proj == "json-1" else content)]
-    check_found(leaves_of(values), sealed)
+    check_found(leaves_of(values), sealed, body.get("ai_provenance"))
     for field in re.split("[ \t]*,[ \t]*", digest.strip(" ")) if digest is not None else []:
         name, _, given = field.partition("=:")
         real = base64.b64encode(hashlib.new(name.replace("-", ""), content).digest()).decode() if name in ("sha-256", "sha-512") else ""
@@ -254,12 +254,12 @@ def check_stream(content, trust, now, pending, *_):
     rule("C4", len(tokens) == 1, "invalid" if tokens else "incomplete" if pending else "absent", "not exactly one final token")
     claims, sealed = check_token(next(iter(tokens.values()), ""), trust, now, "event")
     values = [chat_values(event, "delta") for event in bodies]
-    rule("C5", not any(values[at] or "error" in bodies[at] for at in range(min(tokens, default=0) + 1, len(bodies))), detail="too late")
+    rule("C5", not any(values[at] or bodies[at].get("error") is not None for at in range(min(tokens or [0]) + 1, len(bodies))))
     first = check_token(pending, trust, now, "pending")[0] if pending and "C7" not in DISABLED else claims
     same = all(first.get(name) == claims.get(name) for name in ("iss", "rid", "sub", "req"))
     rule("C7", same and (not pending or first.get("stage") == "pending"), detail="the pending token is none, or of another exchange")
     rule("P9", sealed.get("proj") == "chat-1", detail="proj does not fit a stream")
-    check_found(leaves_of([value for some in values for value in some]), sealed)
+    check_found(leaves_of([value for some in values for value in some]), sealed, bodies[min(tokens)]["ai_provenance"] if tokens else None)
     ends = [place for place, (data, _, _) in enumerate(read) if data == b"[DONE]"]  # C8
     return claims, "terminator: " + ("missing" if not ends else "present" if ends[0] == len(read) - 1 else "followed")
 def check_text(content, trust, now, token, _, leaves, choice):

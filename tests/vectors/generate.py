@@ -615,6 +615,10 @@ def projection_leaves() -> None:
     vector("body", '{"a":"1"}', "invalid", rule="P7", note="a number turned to a string, token in the header", token=listing)
     vector("body", b"\0\1\2", "invalid", rule="P7", note="a byte more", token=seal(claims([leaf(0, "body", b"\0\1")], "bytes-1")))
     vector("body", b"", "invalid", rule="P7", note="all bytes lost", token=seal(claims([leaf(0, "body", b"\0\1")], "bytes-1")))
+    for others, note in (([leaf(0, "text", "Hi.")], "other leaves"), ([], "no leaves"), ([*LEAVES, leaf(1, "text", "Hi.")], "a leaf more")):
+        beside = {"token": fine, "leaves": others}
+        vector("body", body(None, tagged=beside), "invalid", rule="P7", note=f"{note} beside the token")
+        vector("stream", sse([*HELLO_EVENTS, chunk(None, 0, "stop", ai_provenance=beside)]), "invalid", rule="P7", note=f"{note} beside the token, in a stream")
 
     def text_of(shown: str, leaves: list[Any], note: str, /, verdict: str = "invalid", **more: Any) -> None:
         vector("text", shown, verdict, rule="P8", note=note, token=seal(claims(leaves)), **more)
