@@ -9,24 +9,61 @@ from __future__ import annotations
 import hashlib
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails, PydanticCustomError
 
 from tos_guard._canonical import b64url_encode, encode_claims, sha256_b64url
 from tos_guard.errors import TermsError
 from tos_guard.terms._actions import ACTIONS, Action, Scope
 from tos_guard.terms._clause import ASSERTED_FACTS, CLAUSE_FACTS, Clause, Condition, Effect
+from tos_guard.terms._lines import Lines
+from tos_guard.types import Standing
 
 __all__ = ["GrantType", "Problem", "TermsVersion", "parse_terms", "read_document"]
 
 MAX_CLAUSES: Final = 200  # a decision over 100 has a budget; more would be a sign of another need
+MAX_DOCUMENT_BYTES: Final = 1 << 20  # 200 clauses of the longest text fit; a larger file is no terms document
+MAX_TEXT_BYTES: Final = 1 << 20  # ten times the longest published terms
 _URI: Final = re.compile(r"(https://|http://(localhost|127\.0\.0\.1|\[::1\]))[!-~]{1,112}")
+_REGION: Final = re.compile("[A-Z]{2}")
+_STANDINGS: Final = tuple(standing.value for standing in Standing)
 _Id = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{0,31}$")]
-_Values = str | list[str]
+_Value = Annotated[str, Field(min_length=1, max_length=200)]
+_Prose = Annotated[str, Field(max_length=2000)]
+
+
+def _day(value: Any) -> Any:
+    if isinstance(value, datetime):
+        raise PydanticCustomError("day", "should be a day, such as 2026-11-01, without a time")
+    return value
+
+
+def _address(uri: Any) -> Any:
+    if not isinstance(uri, str) or _URI.fullmatch(uri) is None or '"' in uri or ">" in uri:
+        raise PydanticCustomError("address", "should be an https address of at most 120 characters")
+    return uri
+
+
+def _listed(value: Any) -> Any:
+    """One action may stand without brackets."""
+    return [value] if isinstance(value, str) else value
+
+
+def _operation(value: Any) -> Any:
+    """A condition in its long form; a string is short for ``is``, a list for ``in``."""
+    if isinstance(value, str | list):
+        value = {"is" if isinstance(value, str) else "in": value}
+    if not isinstance(value, dict) or len(value) != 1 or not value.keys() <= {"is", "in", "not_in"}:
+        raise PydanticCustomError("operation", "should be a string, a list of strings, or a table with one of is, in, not_in")
+    ((operator, operand),) = value.items()
+    if isinstance(operand, list) is (operator == "is"):
+        raise PydanticCustomError("operand", "should compare with a string (is) or with a list of strings (in, not_in)")
+    return {"values": [operand] if operator == "is" else operand, "negated": operator == "not_in"}
 
 
 class _Model(BaseModel):
@@ -36,58 +73,46 @@ class _Model(BaseModel):
 class _Header(_Model):
     version: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,32}$")]
     title: Annotated[str, Field(min_length=1, max_length=200)]
-    uri: str
+    uri: Annotated[str, BeforeValidator(_address)]
     text: Annotated[str, Field(min_length=1, max_length=200)]
-    effective: date
-
-    @field_validator("effective", mode="before")
-    @classmethod
-    def _is_day(cls, value: Any) -> Any:
-        if isinstance(value, datetime):
-            raise ValueError("is a day, such as 2026-11-01, without a time")  # noqa: TRY004 - pydantic turns ValueErrors into findings
-        return value
-
-    @field_validator("uri")
-    @classmethod
-    def _is_uri(cls, uri: str) -> str:
-        if _URI.fullmatch(uri) is None or '"' in uri or ">" in uri:
-            raise ValueError("is not an https address of at most 120 characters")
-        return uri
+    effective: Annotated[date, BeforeValidator(_day)]
 
 
 class _ActionModel(_Model):
     id: _Id
     scope: Literal["request", "output"]
-    text: str = ""
+    text: _Prose = ""
 
 
 class _GrantModel(_Model):
     id: _Id
-    title: str = ""
-    text: str = ""
+    title: Annotated[str, Field(max_length=200)] = ""
+    text: _Prose = ""
 
 
-class _Operators(_Model):
-    is_: Annotated[str | None, Field(alias="is")] = None
-    in_: Annotated[list[str] | None, Field(alias="in")] = None
-    not_in: list[str] | None = None
+class _ConditionModel(_Model):
+    values: Annotated[list[_Value], Field(min_length=1, max_length=500)]
+    negated: bool
+
+
+_Conditions = dict[str, Annotated[_ConditionModel, BeforeValidator(_operation)]]
 
 
 class _ClauseModel(_Model):
     id: _Id
     effect: Literal["permit", "prohibit", "oblige"]
-    action: _Values
-    when: dict[str, _Values | _Operators] = {}
-    unless: dict[str, _Values | _Operators] = {}
+    action: Annotated[list[_Value], BeforeValidator(_listed), Field(min_length=1, max_length=50)]
+    when: _Conditions = {}
+    unless: _Conditions = {}
     shadow: bool = False
-    text: str = ""
-    duties: list[Annotated[str, Field(pattern=r"^[a-z][a-z-]{0,31}$")]] = []
+    text: _Prose = ""
+    duties: Annotated[list[Annotated[str, Field(pattern=r"^[a-z][a-z-]{0,31}$")]], Field(max_length=20)] = []
 
 
 class _Document(_Model):
     terms: _Header
-    action: list[_ActionModel] = []
-    grant: list[_GrantModel] = []
+    action: Annotated[list[_ActionModel], Field(max_length=100)] = []
+    grant: Annotated[list[_GrantModel], Field(max_length=50)] = []
     clause: Annotated[list[_ClauseModel], Field(min_length=1, max_length=MAX_CLAUSES)]
 
 
@@ -98,6 +123,7 @@ class GrantType:
     id: str
     title: str = ""
     text: str = ""
+    line: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,28 +203,28 @@ def read_document(document: bytes, text: bytes, *, where: str) -> tuple[TermsVer
     Raises:
         TermsError: The document or text is not UTF-8, or the document is not TOML.
     """
-    source = _decoded(document, where)
-    words = _decoded(text, f"{where} text")
-    try:
-        raw = tomllib.loads(source)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise TermsError(f"not TOML ({error})", where=where) from None
-    lines = _Lines(source)
+    source = _decoded(document, MAX_DOCUMENT_BYTES, where)
+    words = _decoded(text, MAX_TEXT_BYTES, f"{where} text")
+    raw = _toml(source, where)
+    lines = Lines(source)
     try:
         parsed = _Document.model_validate(raw)
     except ValidationError as error:
-        return None, tuple(_shape_problem(item, lines) for item in error.errors())
+        return None, tuple(_shape_problem(item, lines, raw) for item in error.errors(include_url=False))
     actions = dict(ACTIONS) | {a.id: Action(a.id, Scope(a.scope), a.text) for a in parsed.action}
     known_grants = {grant.id for grant in parsed.grant}
     problems: list[Problem] = []
     clauses: list[Clause] = []
     for position, model in enumerate(parsed.clause):
-        clause, found = _clause(model, lines.of("clause", position), actions, known_grants)
+        clause, found = _clause(model, lines.of(("clause", position)), actions, known_grants)
         problems += found
         clauses.append(clause)
     problems += _repeated("clause", [c.id for c in parsed.clause], lines)
     problems += _repeated("grant", [g.id for g in parsed.grant], lines)
     problems += _repeated("action", [a.id for a in parsed.action], lines)
+    for position, action in enumerate(parsed.action):
+        if action.id in ACTIONS:
+            problems.append(Problem("duplicate", f"action {action.id} is built in", lines.of(("action", position))))
     members = _json_form(raw) | {"text_sha256": sha256_b64url(text)}
     data = encode_claims(members)
     terms = TermsVersion(
@@ -212,17 +238,32 @@ def read_document(document: bytes, text: bytes, *, where: str) -> tuple[TermsVer
         document_bytes=data,
         sha256=b64url_encode(hashlib.sha256(data).digest()),
         clauses=tuple(clauses),
-        grants=tuple(GrantType(g.id, g.title, g.text) for g in parsed.grant),
+        grants=tuple(GrantType(g.id, g.title, g.text, lines.of(("grant", n))) for n, g in enumerate(parsed.grant)),
         actions=actions,
     )
     return terms, tuple(sorted(problems, key=lambda problem: problem.line))
 
 
-def _decoded(data: bytes, where: str) -> str:
+def _decoded(data: bytes, at_most: int, where: str) -> str:
+    if not 0 < len(data) <= at_most:
+        raise TermsError(f"{len(data)} bytes, where 1 to {at_most} are accepted", where=where)
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise TermsError(f"not UTF-8 at byte {error.start}", where=where) from None
+        line = data.count(b"\n", 0, error.start) + 1
+        raise TermsError(f"not UTF-8 at byte {error.start}", where=f"{where}:{line}") from None
+
+
+def _toml(source: str, where: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(source)
+    except tomllib.TOMLDecodeError as error:
+        said = str(error)
+        at = re.search(r"\(at line (\d+), column \d+\)", said)
+        line = int(at[1]) if at else source.rstrip("\n").count("\n") + 1
+        raise TermsError(f"not TOML: {said}", where=f"{where}:{line}") from None
+    except (RecursionError, ValueError):  # ValueError: an integer of more digits than int() takes
+        raise TermsError("not TOML that can be read: nested too deeply, or a number too long", where=where) from None
 
 
 def _clause(model: _ClauseModel, line: int, actions: Mapping[str, Action], grants: set[str]) -> tuple[Clause, list[Problem]]:
@@ -231,17 +272,15 @@ def _clause(model: _ClauseModel, line: int, actions: Mapping[str, Action], grant
     def problem(code: str, message: str) -> None:
         problems.append(Problem(code, f"clause {model.id}: {message}", line, model.id))
 
-    names = (model.action,) if isinstance(model.action, str) else tuple(model.action)
+    names = tuple(dict.fromkeys(model.action))
     for name in names:
         if name not in actions:
             problem("unknown-action", f"unknown action {name!r}")
     scopes = {actions[name].scope for name in names if name in actions}
     if len(scopes) > 1:
         problem("mixed-scopes", "speaks of actions on the request and of later use of the output: make two clauses of it")
-    if not names:
-        problem("no-action", "names no action")
-    if model.duties and model.effect != "oblige":
-        problem("duties", "only an obligation has duties")
+    if bool(model.duties) is not (model.effect == "oblige" and scopes != {Scope.OUTPUT}):
+        problem("duties", "an obligation on requests names its duties, and no other clause has any")
     scope = Scope.OUTPUT if scopes == {Scope.OUTPUT} else Scope.REQUEST
     when = _conditions(model.when, grants, problem)
     unless = _conditions(model.unless, grants, problem)
@@ -251,51 +290,49 @@ def _clause(model: _ClauseModel, line: int, actions: Mapping[str, Action], grant
     return clause, problems
 
 
-def _conditions(table: Mapping[str, _Values | _Operators], grants: set[str], problem: Any) -> tuple[Condition, ...]:
+def _conditions(table: _Conditions, grants: set[str], problem: Callable[[str, str], None]) -> tuple[Condition, ...]:
     conditions = []
     for fact, given in table.items():
         if fact not in CLAUSE_FACTS:
             problem("unknown-fact", f"asks for the unknown fact {fact!r}; known are {', '.join(CLAUSE_FACTS)}")
             continue
-        condition = _condition(fact, given)
-        if condition is None:
-            problem("operators", f"{fact} needs exactly one of is, in, not_in, with at least one value")
-            continue
-        if fact == "grant" and (unknown := condition.values - grants):
-            problem("unknown-grant", f"asks for the unknown grant {min(unknown)!r}")
+        condition = Condition(fact, frozenset(given.values), given.negated)
+        for value in sorted(condition.values):
+            if fact == "grant" and value not in grants:
+                problem("unknown-grant", f"asks for the unknown grant {value!r}")
+            elif fact == "region" and _REGION.fullmatch(value) is None:
+                problem("bad-value", f"region {value!r} is no ISO 3166-1 alpha-2 code, such as US")
+            elif fact == "standing" and value not in _STANDINGS:
+                problem("bad-value", f"standing {value!r} is none of {', '.join(_STANDINGS)}")
         conditions.append(condition)
     return tuple(conditions)
 
 
-def _condition(fact: str, given: _Values | _Operators) -> Condition | None:
-    if isinstance(given, _Operators):
-        chosen = [(values, negated) for values, negated in _operands(given) if values is not None]
-        if len(chosen) != 1 or not chosen[0][0]:
-            return None
-        return Condition(fact, frozenset(chosen[0][0]), chosen[0][1])
-    values = frozenset([given] if isinstance(given, str) else given)
-    return Condition(fact, values) if values else None
-
-
-def _operands(given: _Operators) -> list[tuple[list[str] | None, bool]]:
-    return [(None if given.is_ is None else [given.is_], False), (given.in_, False), (given.not_in, True)]
-
-
-def _repeated(kind: str, ids: list[str], lines: _Lines) -> list[Problem]:
+def _repeated(kind: str, ids: list[str], lines: Lines) -> list[Problem]:
     return [
-        Problem("duplicate", f"{kind} {name} occurs twice", lines.of(kind, position), name if kind == "clause" else None)
+        Problem("duplicate", f"{kind} {name} occurs twice", lines.of((kind, position)), name if kind == "clause" else None)
         for position, name in enumerate(ids)
         if name in ids[:position]
     ]
 
 
-def _shape_problem(item: Any, lines: _Lines) -> Problem:
-    location = tuple(item["loc"])
-    table = str(location[0]) if location else "terms"
-    position = location[1] if len(location) > 1 and isinstance(location[1], int) else None
-    member = next((part for part in location[1:] if isinstance(part, str)), None)
-    path = ".".join(str(part) for part in location)
-    return Problem("shape", f"{path}: {item['msg']}", lines.of(table, position, member))
+def _shape_problem(item: ErrorDetails, lines: Lines, raw: dict[str, Any]) -> Problem:
+    location = item["loc"] or ("document",)
+    *around, last = location
+    clause = None
+    if len(around) > 1 and around[0] == "clause" and isinstance(around[1], int) and isinstance(raw["clause"][around[1]], dict):
+        found = raw["clause"][around[1]].get("id")
+        clause = found if isinstance(found, str) else None
+    inside = f"clause {clause}: " if clause is not None else "".join(f"[{part}] " for part in around[:1])
+    path = ".".join(str(part) for part in location[2 if len(around) > 1 else len(around) :])
+    match item["type"]:
+        case "missing":
+            said = f"{last} is missing"
+        case "extra_forbidden":
+            said = f"unknown member {last}"
+        case _:
+            said = f"{path}: {item['msg'][0].lower()}{item['msg'][1:]}"
+    return Problem("shape", f"{inside}{said}", lines.of(location), clause)
 
 
 def _json_form(raw: Any) -> Any:
@@ -305,26 +342,3 @@ def _json_form(raw: Any) -> Any:
     if isinstance(raw, list):
         return [_json_form(value) for value in raw]
     return raw.isoformat() if isinstance(raw, date) else raw
-
-
-class _Lines:
-    """Where tables and members stand in a TOML document, by its own lines: good enough to point a person there."""
-
-    def __init__(self, source: str) -> None:
-        self._lines = source.splitlines()
-
-    def of(self, table: str, position: int | None = None, member: str | None = None) -> int:
-        """Line of a table, or of a member of it; 1 where it cannot be found."""
-        header = re.compile(rf"\s*\[\[?\s*{re.escape(table)}\s*\]\]?")
-        starts = [number for number, line in enumerate(self._lines) if header.match(line)]
-        index = position or 0
-        if index >= len(starts):
-            return 1
-        start = starts[index]
-        if member is not None:
-            for number in range(start + 1, len(self._lines)):
-                if self._lines[number].lstrip().startswith("["):
-                    break
-                if re.match(rf'\s*"?{re.escape(member)}"?\s*[.=]', self._lines[number]):
-                    return number + 1
-        return start + 1
