@@ -10,20 +10,49 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from tos_guard.config import GuardSettings as GuardSettings
+    from tos_guard.errors import PolicyStop as PolicyStop
     from tos_guard.errors import TosGuardError as TosGuardError
     from tos_guard.errors import Verdict as Verdict
     from tos_guard.errors import VerificationError as VerificationError
+    from tos_guard.guard import Admission as Admission
+    from tos_guard.guard import AsyncGuard as AsyncGuard
+    from tos_guard.guard import Guard as Guard
+    from tos_guard.guard import RequestView as RequestView
+    from tos_guard.rights import Account as Account
+    from tos_guard.rights import Grant as Grant
 
 __version__ = "0.1.0"
 
 _HOME: Final = {
+    "Account": "tos_guard.rights",
+    "Admission": "tos_guard.guard",
+    "AsyncGuard": "tos_guard.guard",
+    "Grant": "tos_guard.rights",
+    "Guard": "tos_guard.guard",
+    "GuardSettings": "tos_guard.config",
+    "PolicyStop": "tos_guard.errors",
+    "RequestView": "tos_guard.guard",
     "TosGuardError": "tos_guard.errors",
     "Verdict": "tos_guard.errors",
     "VerificationError": "tos_guard.errors",
 }
 """Public name → the module that defines it. The imports above tell the same to type checkers; tests/packaging compares the two."""
 
-__all__ = ["TosGuardError", "Verdict", "VerificationError", "__version__"]
+__all__ = [
+    "Account",
+    "Admission",
+    "AsyncGuard",
+    "Grant",
+    "Guard",
+    "GuardSettings",
+    "PolicyStop",
+    "RequestView",
+    "TosGuardError",
+    "Verdict",
+    "VerificationError",
+    "__version__",
+]
 
 
 if not TYPE_CHECKING:  # a checker that saw it would accept every name
