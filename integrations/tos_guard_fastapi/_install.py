@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -63,6 +64,7 @@ class TosGuard:
         @asynccontextmanager
         async def lifespan(running: Any) -> AsyncIterator[Any]:
             self.check_routes(app)
+            await asyncio.to_thread(self.guard.purge)
             async with inner(running) as state:
                 try:
                     yield state
@@ -84,7 +86,9 @@ class TosGuard:
                 where="routes",
                 cure="Add each to [routes] or to exempt in the settings.",
             )
-        _log.info("tos_guard guards %s; exempt: %s", list(self.guard.settings.routes), list(self.guard.settings.exempt))
+        settings = self.guard.settings
+        _log.info("tos_guard guards %s; exempt: %s", list(settings.routes), list(settings.exempt))
+        _log.info("tos_guard records are %s; when a seal cannot be made: %s", settings.records, settings.on_seal_failure)
 
     def _is_known(self, path: str) -> bool:
         concrete = _concrete(path)

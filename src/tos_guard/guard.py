@@ -461,6 +461,10 @@ class _Core:
             headers.append((b"www-authenticate", b"Bearer"))
         return Head(error.status, headers), body
 
+    def purge(self) -> int:
+        """Delete records that are older than their type is kept. Returns how many. Reads and writes the store, so not for an event loop."""
+        return self._records.purge(self.clock(), self.settings.retention.model_dump())
+
     def close_stores(self) -> None:
         """Wait until all records are durable."""
         self._records.close()

@@ -305,6 +305,15 @@ async def test_a_cancelled_exchange_is_recorded() -> None:
     assert record.unsealed == "client_gone"
 
 
+async def test_a_handler_whose_own_upstream_broke_is_no_client_that_left() -> None:
+    """`ConnectionError` is an ``OSError`` too; only the server's send says that the client is gone."""
+    kit = Kit()
+    answer = await ask(kit.wrap(streamed(STREAM[0], ConnectionResetError("the model server died"))), key=kit.key)
+    assert isinstance(answer.error, ConnectionResetError)
+    assert proven(kit, answer).claims.completion is Completion.ERROR
+    assert kit.guard.counts["unsealed:client_gone"] == 0
+
+
 async def test_a_handler_that_raises_before_it_answers_leaves_a_record() -> None:
     """The host's own error handling makes the answer; we only remember."""
     kit = Kit()

@@ -145,7 +145,7 @@ class TosGuardMiddleware:
                 reason = ""
                 await delivery.fail(str(stop_inside.what), stop_inside.code, {"clause": stop_inside.clause}, Completion.POLICY)
                 return
-            reason = "client_gone" if _is_disconnect(error) else "handler_raised"
+            reason = "client_gone" if delivery.client_gone or _is_disconnect(error) else "handler_raised"
             if delivery.started and reason == "handler_raised":
                 await delivery.fail("The response could not be completed", "tos_handler_error", {}, Completion.ERROR)
             raise
@@ -199,11 +199,20 @@ class _Delivery:
         self.sealed = False
         self.started = False
         self.ended = False
+        self.client_gone = False
         self.status = 0
         self._guard = guard
         self._exchange = exchange
-        self._send = send
+        self._server_send = send
         self._bodiless = bodiless
+
+    async def _send(self, message: Message) -> None:
+        """Send to the server, and remember if it says that the client left: an ``OSError`` of the app's own means nothing of the kind."""
+        try:
+            await self._server_send(message)
+        except OSError:
+            self.client_gone = True
+            raise
 
     async def send(self, message: Message) -> None:
         """Take one message of the app."""
@@ -342,8 +351,8 @@ def _is_preflight(scope: Scope) -> bool:
 
 
 def _is_disconnect(error: BaseException) -> bool:
-    """Whether an app's exception only says that the client left: ``OSError`` of the server's send, or Starlette's word for it."""
-    return isinstance(error, OSError) or type(error).__name__ == "ClientDisconnect"
+    """Whether an app's exception is Starlette's word for a client that left, which it makes of the ``OSError`` of the server's send."""
+    return type(error).__name__ == "ClientDisconnect"
 
 
 def _policy_stop_in(error: BaseException) -> PolicyStop | None:
