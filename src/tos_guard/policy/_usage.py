@@ -16,8 +16,13 @@ __all__ = ["UsagePolicy", "usage_policy"]
 MAX_CLAUSES_IN_TOKEN: Final = 8
 MAX_CLAUSE_CHARS_IN_TOKEN: Final = 160  # quotes and commas included: what the 1.8 KB of a token leave for them (docs/adr/0004)
 
-_TRAINING: Final = frozenset({"train-model", "train-competing-model", "distil"})
-_INPUT: Final = frozenset({"use-as-input"})
+_LABELS: Final = {
+    "train-model": ("train-ai", True),
+    "train-competing-model": ("train-ai", False),
+    "distil": ("train-ai", False),
+    "use-as-input": ("ai-use", True),
+}
+"""Action → its label in draft-ietf-aipref-vocab, and whether the two say the same. ``search`` is never said: it would override both."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +35,14 @@ class UsagePolicy:
         content_usage: The AIPREF projection, a `Content-Usage` field value. Lossy: "competing models" has no word there, so a ban
             on training them reads ``train-ai=n``.
         document: RFC 8785 bytes.
+        lossy: Labels of `content_usage` that do not say exactly what the clauses do (DESIGN D13).
     """
 
     sha256: str
     clauses: tuple[str, ...]
     content_usage: str
     document: bytes
+    lossy: tuple[str, ...] = ()
 
 
 def usage_policy(terms: TermsVersion, grants: Collection[str]) -> UsagePolicy:
@@ -51,7 +58,7 @@ def usage_policy(terms: TermsVersion, grants: Collection[str]) -> UsagePolicy:
 def _usage_policy(terms: TermsVersion, grants: frozenset[str]) -> UsagePolicy:
     facts = {"grant": grants}
     in_force = [c for c in terms.clauses if c.scope is Scope.OUTPUT and not c.shadow and c.counts(facts)]
-    content_usage = _content_usage(in_force)
+    content_usage, lossy = _content_usage(in_force)
     document = encode_claims(
         {
             "clauses": [{"actions": list(c.actions), "effect": c.effect.value, "id": c.id, "text": c.text} for c in in_force],
@@ -60,7 +67,7 @@ def _usage_policy(terms: TermsVersion, grants: frozenset[str]) -> UsagePolicy:
             "ver": 1,
         }
     )
-    return UsagePolicy(b64url_encode(hashlib.sha256(document).digest()), _first_ids(in_force), content_usage, document)
+    return UsagePolicy(b64url_encode(hashlib.sha256(document).digest()), _first_ids(in_force), content_usage, document, lossy)
 
 
 def _first_ids(clauses: Collection[Clause]) -> tuple[str, ...]:
@@ -74,13 +81,20 @@ def _first_ids(clauses: Collection[Clause]) -> tuple[str, ...]:
     return tuple(ids)
 
 
-def _content_usage(clauses: Collection[Clause]) -> str:
-    """The AIPREF dictionary: ``n`` where anything it names is prohibited, ``y`` where it is permitted, nothing where terms are silent."""
-    members = []
-    for label, actions in (("train-ai", _TRAINING), ("ai-use", _INPUT)):
-        effects = {clause.effect for clause in clauses if actions & set(clause.actions)}
-        if Effect.PROHIBIT in effects:
-            members.append(f"{label}=n")
-        elif Effect.PERMIT in effects:
-            members.append(f"{label}=y")
-    return ", ".join(members)
+def _content_usage(clauses: Collection[Clause]) -> tuple[str, tuple[str, ...]]:
+    """The AIPREF dictionary and its lossy labels.
+
+    ``n`` where anything a label covers is prohibited, ``y`` where something is permitted, nothing where the terms are silent: to forbid
+    more than the clauses do is the honest side to err on.
+    """
+    members: list[str] = []
+    lossy: list[str] = []
+    for label in dict.fromkeys(label for label, _ in _LABELS.values()):
+        for effect, value in ((Effect.PROHIBIT, "n"), (Effect.PERMIT, "y")):
+            said = [_LABELS[a] for clause in clauses if clause.effect is effect for a in clause.actions if a in _LABELS]
+            if exact := [exact for covering, exact in said if covering == label]:
+                members.append(f"{label}={value}")
+                if not any(exact):
+                    lossy.append(label)
+                break
+    return ", ".join(members), tuple(lossy)

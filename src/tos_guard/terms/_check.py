@@ -1,8 +1,13 @@
-"""What is odd about a terms document, and what a bare request would get: for `tos-guard terms check`."""
+"""What is odd about a terms document, and what a bare request would get: for `tos-guard terms check`.
+
+Where a clause applies is a box: for each fact a set of values, finite or all but finitely many. A clause whose box is empty never
+applies; a permission or obligation inside prohibitions' boxes never has an effect. Each action is compared with single prohibitions,
+not with unions of them, so a clean check does not prove that every clause matters.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -54,8 +59,14 @@ class BareRequest:
     clauses: tuple[str, ...]
 
 
-def check_terms(document: bytes, text: bytes, *, where: str = "terms.toml") -> tuple[Finding, ...]:
+def check_terms(document: bytes, text: bytes, *, where: str = "terms.toml", sources: Collection[str] | None = None) -> tuple[Finding, ...]:
     """Everything that is wrong or odd about a terms document, in the order of its lines.
+
+    Args:
+        document: The TOML file.
+        text: The text people read.
+        where: Name of the document, for findings.
+        sources: Asserted facts (``region``, ``verification``) that the provider has a source for; None when that is not known here.
 
     Raises:
         TermsError: It is not TOML or not UTF-8, so that nothing can be said of it.
@@ -63,69 +74,124 @@ def check_terms(document: bytes, text: bytes, *, where: str = "terms.toml") -> t
     terms, problems = read_document(document, text, where=where)
     findings = [Finding("error", p.code, p.message, where, p.line, p.clause) for p in problems]
     if terms is not None:
+        findings += [Finding("error", p.code, p.message, where, p.line, p.clause) for p in _without_source(terms, sources)]
         findings += [Finding("warning", p.code, p.message, where, p.line, p.clause) for p in _odd(terms)]
     return tuple(sorted(findings, key=lambda finding: (finding.line, finding.severity)))
 
 
+def _without_source(terms: TermsVersion, sources: Collection[str] | None) -> Iterable[Problem]:
+    for clause in terms.clauses if sources is not None else ():
+        for fact in sorted({c.fact for c in (*clause.when, *clause.unless)} & ASSERTED_FACTS - set(sources or ())):
+            message = f"clause {clause.id}: asks for {fact}, which has no source, so the guard will not start"
+            yield Problem("fact-without-source", message, clause.line, clause.id)
+
+
 def _odd(terms: TermsVersion) -> Iterable[Problem]:
-    deciding = [clause for clause in terms.clauses if not clause.shadow]
-    for clause in terms.clauses:
-        if _is_impossible(clause):
+    boxes = [(clause, _Box.of(clause)) for clause in terms.clauses]
+    prohibitions = [(clause, box) for clause, box in boxes if clause.effect is Effect.PROHIBIT and not clause.shadow]
+    for position, (clause, box) in enumerate(boxes):
+        if box.is_empty():
             yield Problem("unreachable", f"clause {clause.id}: its conditions can never all hold", clause.line, clause.id)
-        if clause.effect is not Effect.PROHIBIT:
-            yield from _covered(clause, deciding)
-    permitted = {action for clause in deciding if clause.effect is Effect.PERMIT for action in clause.actions}
-    if not any(terms.actions[action].scope is Scope.REQUEST for action in permitted if action in terms.actions):
+        elif clause.effect is not Effect.PROHIBIT:
+            yield from _forbidden(clause, box, prohibitions)
+        else:
+            earlier = [other for other, outer in prohibitions if other in terms.clauses[:position] and box.within(outer)]
+            if set(clause.actions) <= {action for other in earlier for action in other.actions}:
+                yield Problem("redundant", f"clause {clause.id}: already prohibited by {_named(earlier)}", clause.line, clause.id)
+    permits = [clause for clause in terms.clauses if clause.effect is Effect.PERMIT and not clause.shadow]
+    if not any(clause.scope is Scope.REQUEST for clause in permits):
         yield Problem("no-permission", "no clause permits any request, so every request is denied", 1)
     used = {value for clause in terms.clauses for c in (*clause.when, *clause.unless) if c.fact == "grant" for value in c.values}
     for grant in terms.grants:
         if grant.id not in used:
-            yield Problem("unused-grant", f"grant {grant.id} changes nothing: no clause asks for it", 1)
+            yield Problem("unused-grant", f"grant {grant.id} changes nothing: no clause asks for it", grant.line)
 
 
-def _covered(clause: Clause, deciding: list[Clause]) -> Iterable[Problem]:
-    """A permission is void where prohibitions that always apply with it cover all its actions."""
-    stronger = [other for other in deciding if other.effect is Effect.PROHIBIT and _implied(other, clause)]
-    covered = {action for other in stronger for action in other.actions} & set(clause.actions)
-    if not covered:
-        return
-    names = ", ".join(other.id for other in stronger if covered & set(other.actions))
-    same = any((other.when, other.unless) == (clause.when, clause.unless) for other in stronger)
-    code = "contradictory" if same else "unreachable"
-    verb = (
-        "permits what is prohibited under the same conditions"
-        if same
-        else "never has an effect, since it is prohibited whenever it applies"
-    )
-    if covered == set(clause.actions) or same:
-        yield Problem(code, f"clause {clause.id}: {verb} by {names}", clause.line, clause.id)
+def _forbidden(clause: Clause, box: _Box, prohibitions: Sequence[tuple[Clause, _Box]]) -> Iterable[Problem]:
+    """A permission or obligation is void where prohibitions apply whenever it does."""
+    covering = [(other, outer) for other, outer in prohibitions if set(other.actions) & set(clause.actions) and box.within(outer)]
+    same = [other for other, outer in covering if outer.within(box)]
+    verb = "permits" if clause.effect is Effect.PERMIT else "attaches duties to"
+    if same:
+        message = f"clause {clause.id}: {verb} what is prohibited under the same conditions by {_named(same)}"
+        yield Problem("contradictory", message, clause.line, clause.id)
+    elif set(clause.actions) <= {action for other, _ in covering for action in other.actions}:
+        message = f"clause {clause.id}: never has an effect, since what it {verb} is prohibited whenever it applies by "
+        yield Problem("unreachable", message + _named([other for other, _ in covering]), clause.line, clause.id)
 
 
-def _implied(prohibition: Clause, clause: Clause) -> bool:
-    """Whether the prohibition applies whenever the clause does: each of its conditions is one that the clause asks for too."""
-    return all(any(_is_within(mine, needed) for mine in clause.when) for needed in prohibition.when) and all(
-        lifting in clause.unless for lifting in prohibition.unless
-    )
+def _named(clauses: Iterable[Clause]) -> str:
+    return ", ".join(f"{clause.id} (line {clause.line})" for clause in clauses)
 
 
-def _is_within(narrow: Condition, wide: Condition) -> bool:
-    if narrow.fact != wide.fact or narrow.negated != wide.negated:
-        return False
-    return narrow.values >= wide.values if narrow.negated else narrow.values <= wide.values
+_BARRED: Final = frozenset({Standing.SUSPENDED, Standing.TERMINATED})
+"""Standings in which no clause is asked."""
 
 
-def _is_impossible(clause: Clause) -> bool:
-    for condition in clause.when:
-        if any(_is_within(condition, lifting) for lifting in clause.unless):
+@dataclass(frozen=True, slots=True)
+class _Box:
+    """Where a clause applies.
+
+    Attributes:
+        facts: What each fact must be, as one condition.
+        grants: What is asked of grants. An account has any number of them, so these conditions do not merge into one.
+    """
+
+    facts: Mapping[str, Condition]
+    grants: tuple[Condition, ...]
+
+    @classmethod
+    def of(cls, clause: Clause) -> _Box:
+        """All of `when`, and none of `unless`."""
+        facts: dict[str, Condition] = {}
+        grants: list[Condition] = []
+        for condition in (*clause.when, *(Condition(c.fact, c.values, not c.negated) for c in clause.unless)):
+            if condition.fact == "grant":
+                grants.append(condition)
+            else:
+                known = facts.get(condition.fact)
+                facts[condition.fact] = condition if known is None else _both(known, condition)
+        return cls(facts, tuple(grants))
+
+    def is_empty(self) -> bool:
+        """Whether the clause can never apply."""
+        standing = self.facts.get("standing")
+        if standing is not None and not any(standing.holds(one.value) for one in Standing if one not in _BARRED):
             return True
-        for other in clause.when:
-            if condition.fact != other.fact or condition.fact == "grant" or condition.negated:
-                continue
-            if other.negated and condition.values <= other.values:
-                return True
-            if not other.negated and condition.values.isdisjoint(other.values):
-                return True
-    return False
+        if any(not condition.values and not condition.negated for condition in self.facts.values()):
+            return True
+        return any(one.values <= other.values for one in self.grants if not one.negated for other in self.grants if other.negated)
+
+    def within(self, other: _Box) -> bool:
+        """Whether the other clause applies wherever this one does."""
+        of_facts = all(fact in self.facts and _implies(self.facts[fact], condition) for fact, condition in other.facts.items())
+        return of_facts and all(any(_implies(mine, theirs) for mine in self.grants) for theirs in other.grants)
+
+
+def _both(one: Condition, other: Condition) -> Condition:
+    """What holds of a fact for which both hold."""
+    match one.negated, other.negated:
+        case False, False:
+            return Condition(one.fact, one.values & other.values)
+        case False, True:
+            return Condition(one.fact, one.values - other.values)
+        case True, False:
+            return Condition(one.fact, other.values - one.values)
+        case _:
+            return Condition(one.fact, one.values | other.values, negated=True)
+
+
+def _implies(one: Condition, other: Condition) -> bool:
+    """Whether *other* holds wherever *one* does."""
+    match one.negated, other.negated:
+        case False, False:
+            return one.values <= other.values
+        case True, True:
+            return other.values <= one.values
+        case False, True:
+            return one.fact != "grant" and one.values.isdisjoint(other.values)
+        case _:
+            return False
 
 
 _NO_ONE: Final = "\0"  # a known value that is in no clause
@@ -138,12 +204,13 @@ def bare_requests(terms: TermsVersion, *, kinds: Collection[str] = ("default",))
     named = {value for c in terms.clauses for x in (*c.when, *c.unless) if x.fact == "kind" for value in x.values}
     for kind in sorted({*kinds, *named}):
         for action in actions:
-            for asserted in ("known", "unknown") if terms.required_facts else ("known",):
-                rows.append(_bare(terms, kind, action, asserted))  # noqa: PERF401 - three loops read better than one comprehension
+            rows.append(_bare(terms, kind, action, "known"))
+            if terms.required_facts:
+                rows.append(_bare(terms, kind, action, "unknown"))
     return tuple(rows)
 
 
-def _bare(terms: TermsVersion, kind: str, action: str, asserted: Literal["known", "unknown"] | str) -> BareRequest:
+def _bare(terms: TermsVersion, kind: str, action: str, asserted: Literal["known", "unknown"]) -> BareRequest:
     facts: dict[str, str | Collection[str] | None] = {
         "model": _NO_ONE,
         "purpose": UNDECLARED,
@@ -156,5 +223,4 @@ def _bare(terms: TermsVersion, kind: str, action: str, asserted: Literal["known"
     concerned = [c for c in terms.clauses if c.scope is Scope.REQUEST and not c.shadow and action in c.actions and c.counts(facts)]
     forbidding = tuple(c.id for c in concerned if c.effect is Effect.PROHIBIT)
     permitting = tuple(c.id for c in concerned if c.effect is Effect.PERMIT)
-    known: Literal["known", "unknown"] = "known" if asserted == "known" else "unknown"
-    return BareRequest(kind, action, known, bool(permitting) and not forbidding, forbidding or permitting)
+    return BareRequest(kind, action, asserted, bool(permitting) and not forbidding, forbidding or permitting)

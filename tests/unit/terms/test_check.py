@@ -1,0 +1,130 @@
+"""`tos-guard terms check`: what is odd is found at its line, and sound terms are left in peace."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tos_guard.terms import bare_requests, check_terms, parse_terms
+
+EXAMPLES = Path(__file__).parents[3] / "examples" / "terms"
+HEAD = """\
+[terms]
+version = "1"
+title = "Terms"
+uri = "https://api.example.com/terms/1"
+text = "terms.md"
+effective = 2026-11-01
+[[grant]]
+id = "research"
+"""
+USE_GRANT = """
+[[clause]]
+id = "study"
+effect = "permit"
+action = "evaluate"
+when = { grant = "research" }
+"""
+
+
+def clause(name: str, effect: str, action: str, *lines: str) -> str:
+    return f'\n[[clause]]\nid = "{name}"\neffect = "{effect}"\naction = {action}\n' + "".join(f"{line}\n" for line in lines)
+
+
+USE = clause("use", "permit", '["generate", "embed"]')
+
+
+def found(*parts: str, sources: set[str] | None = None) -> list[tuple[str, str | None, str]]:
+    document = "".join((HEAD, USE_GRANT, *parts))
+    findings = check_terms(document.encode(), b"text", where="t.toml", sources=sources)
+    for finding in findings:
+        named = finding.clause is not None and finding.code != "shape"
+        expected = document[: document.index(f'id = "{finding.clause}"')].count("\n") if named else finding.line
+        assert (finding.file, finding.line) == ("t.toml", expected), "each finding names the line of its clause"
+    return [(finding.code, finding.clause, finding.severity) for finding in findings]
+
+
+KP = 'when = { region = "KP" }'
+ODD = [
+    ("unreachable", "covered", [USE, clause("no", "prohibit", '"embed"'), clause("covered", "permit", '"embed"', KP)]),
+    ("unreachable", "covered", [USE, clause("a", "prohibit", '"embed"'), clause("b", "prohibit", '"classify"'),
+                                clause("covered", "permit", '["embed", "classify"]', KP)]),
+    ("unreachable", "covered", [USE, clause("no", "prohibit", '"embed"', 'when = { region = ["KP", "IR"] }'),
+                                clause("covered", "oblige", '"embed"', KP, 'duties = ["seal"]')]),
+    ("unreachable", "never", [USE, clause("never", "prohibit", '"embed"', KP, 'unless = { region = ["KP", "IR"] }')]),
+    ("unreachable", "never", [USE, clause("never", "prohibit", '"embed"', 'when = { standing = "suspended" }')]),
+    ("unreachable", "never", [USE, clause("never", "permit", '"distil"', 'when = { grant = "research" }',
+                                          'unless = { grant = "research" }')]),
+    ("contradictory", "both", [USE, clause("no", "prohibit", '"embed"', KP), clause("both", "permit", '"embed"', KP)]),
+    ("contradictory", "both", [USE, clause("both", "permit", '"distil"'), clause("no", "prohibit", '"distil"')]),
+    ("redundant", "again", [USE, clause("no", "prohibit", '"embed"'), clause("again", "prohibit", '"embed"', KP)]),
+    ("no-permission", None, [clause("no", "prohibit", '"embed"')]),
+    ("no-permission", None, [clause("use", "permit", '"embed"', "shadow = true")]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("code", "clause_id", "parts"), ODD)
+def test_what_is_odd_is_found(code: str, clause_id: str | None, parts: list[str]) -> None:
+    assert (code, clause_id, "warning") in found(*parts)
+
+
+SOUND = [
+    [USE, clause("no", "prohibit", '"embed"', KP), clause("other", "permit", '"embed"', 'when = { region = "US" }')],
+    [USE, clause("no", "prohibit", '"embed"', "shadow = true"), clause("also", "permit", '"embed"', KP)],
+    [USE, clause("no", "prohibit", '"distil"', 'unless = { grant = "research" }'),
+     clause("yes", "permit", '"distil"', 'when = { grant = "research" }')],
+    [USE, clause("no", "prohibit", '"embed"', KP), clause("no-2", "prohibit", '"embed"', 'when = { region = ["KP", "IR"] }')],
+    [USE, clause("no", "prohibit", '"embed"', 'when = { region = { not_in = ["US"] } }'),
+     clause("us", "oblige", '"embed"', 'when = { region = "US" }', 'duties = ["seal"]')],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("parts", SOUND)
+def test_sound_terms_are_left_in_peace(parts: list[str]) -> None:
+    assert found(*parts) == []
+
+
+def test_conditions_across_operators_are_understood() -> None:
+    """`unless region in [US]` is `when region not_in [US]`: a prohibition written one way covers a permission written the other."""
+    no = clause("no", "prohibit", '"embed"', 'when = { region = { not_in = ["US", "CA"] } }')
+    yes = clause("kp", "permit", '"embed"', KP)
+    assert ("unreachable", "kp", "warning") in found(USE, no, yes)
+    lifted = clause("no", "prohibit", '"embed"', 'unless = { region = ["US", "CA"] }')
+    assert ("unreachable", "kp", "warning") in found(USE, lifted, yes)
+
+
+def test_a_fact_without_a_source_is_an_error_where_sources_are_known() -> None:
+    no = clause("no", "prohibit", '"embed"', KP)
+    assert found(USE, no) == []
+    assert found(USE, no, sources={"region"}) == []
+    assert found(USE, no, sources=set()) == [("fact-without-source", "no", "error")]
+
+
+def test_all_mistakes_are_listed_at_once() -> None:
+    codes = [
+        code for code, *_ in found(USE, clause("a", "prohibit", '"generat"'), clause("b", "prohibit", '"embed"', 'when.grant = "gold"'))
+    ]
+    assert codes == ["unknown-action", "unknown-grant"]
+
+
+def test_an_unused_grant_is_named_at_its_line() -> None:
+    (finding,) = check_terms((HEAD + USE).encode(), b"text")
+    assert (finding.code, finding.line) == ("unused-grant", 7)
+
+
+@pytest.mark.parametrize("name", ["minimal", "sample-2026-11"])
+def test_our_examples_have_no_findings(name: str) -> None:
+    document, text = ((EXAMPLES / f"{name}{suffix}").read_bytes() for suffix in (".toml", ".md"))
+    assert check_terms(document, text, sources={"region"}) == ()
+
+
+def test_the_table_of_bare_requests_shows_what_unknown_costs() -> None:
+    document, text = ((EXAMPLES / f"sample-2026-11{suffix}").read_bytes() for suffix in (".toml", ".md"))
+    table = {
+        (r.kind, r.action, r.asserted): (r.allowed, r.clauses) for r in bare_requests(parse_terms(document, text), kinds=["individual"])
+    }
+    assert table["individual", "generate", "known"] == (True, ("serve",))
+    assert table["individual", "generate", "unknown"] == (False, ("regions",))
+    assert table["individual", "fine-tune", "known"] == (False, ())
+    assert table["organization", "fine-tune", "known"] == (True, ("fine-tuning-verified",))

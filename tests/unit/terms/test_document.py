@@ -1,0 +1,191 @@
+"""Terms documents: what is read, what is refused, and at which line."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from tos_guard._canonical import b64url_encode, canonical_json
+from tos_guard.errors import TermsError
+from tos_guard.terms import Condition, Effect, Scope, TermsVersion, parse_terms
+
+HEAD = """\
+[terms]
+version = "1"
+title = "Terms"
+uri = "https://api.example.com/terms/1"
+text = "terms.md"
+effective = 2026-11-01
+"""
+CLAUSE = """
+[[clause]]
+id = "use"
+effect = "permit"
+action = "generate"
+"""
+TEXT = b"# Terms\n"
+
+
+def parsed(*parts: str, text: bytes = TEXT) -> TermsVersion:
+    return parse_terms("".join((HEAD, *parts)).encode(), text)
+
+
+def clause(name: str, *lines: str, effect: str = "prohibit", action: str = '"generate"') -> str:
+    return f'\n[[clause]]\nid = "{name}"\neffect = "{effect}"\naction = {action}\n' + "".join(f"{line}\n" for line in lines)
+
+
+def test_the_digest_covers_document_and_text() -> None:
+    """docs/spec/discovery.md: SHA-256 over the RFC 8785 bytes of the file's JSON form with `text_sha256`."""
+    terms = parsed(CLAUSE)
+    members = {
+        "terms": {
+            "version": "1",
+            "title": "Terms",
+            "uri": "https://api.example.com/terms/1",
+            "text": "terms.md",
+            "effective": "2026-11-01",
+        },
+        "clause": [{"id": "use", "effect": "permit", "action": "generate"}],
+        "text_sha256": b64url_encode(hashlib.sha256(TEXT).digest()),
+    }
+    assert json.loads(terms.document_bytes) == members
+    assert terms.document_bytes == canonical_json(members)
+    assert terms.sha256 == b64url_encode(hashlib.sha256(terms.document_bytes).digest())
+    assert terms.sha256 != parsed(CLAUSE, text=TEXT + b"\n").sha256
+
+
+def test_comments_and_order_of_members_do_not_change_the_digest() -> None:
+    lines = HEAD.splitlines(keepends=True)
+    shuffled = "# a comment\n" + lines[0] + "".join(reversed(lines[1:])) + CLAUSE
+    assert parse_terms(shuffled.encode(), TEXT).sha256 == parsed(CLAUSE).sha256
+
+
+@pytest.mark.parametrize(
+    ("written", "condition"),
+    [
+        ('"US"', Condition("region", frozenset({"US"}))),
+        ('["US", "CA"]', Condition("region", frozenset({"US", "CA"}))),
+        ('{ is = "US" }', Condition("region", frozenset({"US"}))),
+        ('{ in = ["US"] }', Condition("region", frozenset({"US"}))),
+        ('{ not_in = ["US"] }', Condition("region", frozenset({"US"}), negated=True)),
+    ],
+)
+def test_conditions_have_a_short_and_a_long_form(written: str, condition: Condition) -> None:
+    terms = parsed(CLAUSE, clause("no", f"when = {{ region = {written} }}"), clause("dotted", f"unless.region = {written}"))
+    assert terms.clauses[1].when == (condition,)
+    assert terms.clauses[2].unless == (condition,)
+    assert terms.required_facts == {"region"}
+
+
+def test_clauses_on_later_use_are_told_by_their_actions() -> None:
+    own = '\n[[action]]\nid = "translate"\nscope = "output"\n'
+    terms = parsed(own, CLAUSE, clause("no", action='["distil", "translate"]', effect="prohibit"))
+    assert [c.scope for c in terms.clauses] == [Scope.REQUEST, Scope.OUTPUT]
+    assert terms.clauses[1].effect is Effect.PROHIBIT
+    assert terms.clauses[1].line == 17
+
+
+GRANT = '\n[[grant]]\nid = "research"\n'
+WRONG = [
+    # document, line, what the message says
+    (HEAD, 1, "clause is missing"),
+    (CLAUSE, 1, "terms is missing"),
+    (HEAD.replace('version = "1"\n', "") + CLAUSE, 1, "version is missing"),
+    (HEAD.replace('"1"', '"one two"') + CLAUSE, 2, "version"),
+    (HEAD.replace('"1"', "1") + CLAUSE, 2, "version: input should be a valid string"),
+    (HEAD.replace("https:", "http:") + CLAUSE, 4, "https address"),
+    (HEAD.replace("/terms/1", "/" + "x" * 120) + CLAUSE, 4, "120 characters"),
+    (HEAD.replace("2026-11-01", "2026-11-01T00:00:00Z") + CLAUSE, 6, "without a time"),
+    (HEAD.replace("2026-11-01", "1.5") + CLAUSE, 6, "effective"),
+    (HEAD + 'extra = "x"\n' + CLAUSE, 7, "unknown member extra"),
+    (HEAD + CLAUSE + "\n[extra]\n", 13, "unknown member extra"),
+    (HEAD + CLAUSE + clause("no", "shaddow = true"), 17, "clause no: unknown member shaddow"),
+    (HEAD + CLAUSE + clause("no", "shadow = 1"), 17, "clause no: shadow"),
+    (HEAD + CLAUSE + clause("No"), 14, "clause No: id"),
+    (HEAD + CLAUSE + clause("x" * 33), 14, "id"),
+    (HEAD + CLAUSE + clause("no", effect="forbid"), 15, "clause no: effect"),
+    (HEAD + CLAUSE + clause("no", action="[]"), 16, "clause no: action"),
+    (HEAD + CLAUSE + clause("no", action="5"), 16, "clause no: action"),
+    (HEAD + CLAUSE + clause("no", action='"generat"'), 13, "unknown action 'generat'"),
+    (HEAD + CLAUSE + clause("no", action='["generate", "distil"]'), 13, "make two clauses"),
+    (HEAD + CLAUSE + clause("use"), 13, "clause use occurs twice"),
+    (HEAD + CLAUSE + clause("no", 'when = { weather = "fair" }'), 13, "unknown fact 'weather'"),
+    (HEAD + CLAUSE + clause("no", 'when = { grant = "research" }'), 13, "unknown grant 'research'"),
+    (HEAD + CLAUSE + clause("no", 'when = { region = "north" }'), 13, "ISO 3166-1"),
+    (HEAD + CLAUSE + clause("no", 'when = { standing = "bad" }'), 13, "standing 'bad'"),
+    (HEAD + CLAUSE + clause("no", "when = { region = 5 }"), 17, "region"),
+    (HEAD + CLAUSE + clause("no", "when = { region = [] }"), 17, "region"),
+    (HEAD + CLAUSE + clause("no", 'when = { region = { in = "US" } }'), 17, "list of strings (in, not_in)"),
+    (HEAD + CLAUSE + clause("no", 'when = { region = { is = ["US"] } }'), 17, "with a string (is)"),
+    (HEAD + CLAUSE + clause("no", 'when = { region = { is = "US", in = ["US"] } }'), 17, "one of is, in, not_in"),
+    (HEAD + CLAUSE + clause("no", 'when = { region = { like = "U" } }'), 17, "one of is, in, not_in"),
+    (HEAD + CLAUSE + clause("no", 'when = "always"'), 17, "when"),
+    (HEAD + CLAUSE + clause("no", 'duties = ["seal"]'), 13, "duties"),
+    (HEAD + CLAUSE + clause("must", effect="oblige"), 13, "names its duties"),
+    (HEAD + GRANT + GRANT + CLAUSE, 11, "grant research occurs twice"),
+    (HEAD + CLAUSE + '\n[[action]]\nid = "generate"\nscope = "output"\n', 13, "built in"),
+    (HEAD + CLAUSE + clause("no", 'when = { kind = "x" }', action='"distil"'), 13, "only depend on grants"),
+    (HEAD + CLAUSE + "x = = 1\n", 12, "not TOML"),
+    (HEAD + CLAUSE + 'x = "open', 12, "not TOML"),
+]
+
+
+@pytest.mark.parametrize(("document", "line", "message"), WRONG, ids=[message for _, _, message in WRONG])
+def test_a_mistake_is_refused_at_its_line(document: str, line: int, message: str) -> None:
+    with pytest.raises(TermsError) as caught:
+        parse_terms(document.encode(), TEXT, where="mine.toml")
+    assert caught.value.where == f"mine.toml:{line}"
+    assert message in caught.value.what
+
+
+def test_lines_are_right_behind_strings_and_brackets_that_look_like_tables() -> None:
+    decoy = 'text = """\n[[clause]]\nid = "decoy"\n"""\n'
+    array = 'action = [\n  "generate", # [[clause]]\n  "embed",\n]\n'
+    document = HEAD + f'\n[[clause]]\nid = "use"\neffect = "permit"\n{array}{decoy}' + clause("no", effect="nope")
+    with pytest.raises(TermsError) as caught:
+        parse_terms(document.encode(), TEXT)
+    assert caught.value.where == f"terms.toml:{document[: document.index('nope')].count(chr(10)) + 1}"
+
+
+def test_the_number_of_clauses_is_bounded() -> None:
+    assert len(parsed(CLAUSE, *(clause(f"no-{n}") for n in range(199))).clauses) == 200
+    with pytest.raises(TermsError, match="200"):
+        parsed(CLAUSE, *(clause(f"no-{n}") for n in range(200)))
+
+
+@pytest.mark.parametrize(
+    ("document", "text"),
+    [
+        (b"\xff", TEXT),
+        (b"", TEXT),
+        ((HEAD + CLAUSE).encode(), b""),
+        ((HEAD + CLAUSE).encode(), b"\xff"),
+        (b"x = " + b"[" * 50_000, TEXT),
+        (b"x = " + b"9" * 5_000, TEXT),
+        (b"#" * (2 << 20), TEXT),
+        (b"clause = [1]\nterms = 1", TEXT),
+    ],
+    ids=["not UTF-8", "empty", "no text", "text not UTF-8", "deep", "long number", "large", "other types"],
+)
+def test_hostile_files_end_in_our_error(document: bytes, text: bytes) -> None:
+    with pytest.raises(TermsError):
+        parse_terms(document, text)
+
+
+SAMPLE = (Path(__file__).parents[3] / "examples" / "terms" / "minimal.toml").read_bytes()
+
+
+@given(st.integers(0, len(SAMPLE)), st.integers(0, 40), st.binary(max_size=12) | st.sampled_from([b"=", b"]]", b'"', b"1", b"{"]))
+@example(0, 0, b"\xef\xbb\xbf")
+def test_a_damaged_file_is_terms_or_our_error(at: int, cut: int, put: bytes) -> None:
+    damaged = SAMPLE[:at] + put + SAMPLE[at + cut :]
+    try:
+        terms = parse_terms(damaged, TEXT)
+    except TermsError:
+        return
+    assert terms.document_bytes == canonical_json(json.loads(terms.document_bytes))
