@@ -104,8 +104,8 @@ def chat_values(body, kind):  # P1: (choice, name, value) for what a body (kind 
             rule("P1", kind == "message" or calls[place] is None or is_int(call.get("index"), 0, 255), detail="index of a tool call")
             at = f"tool_calls.{call['index'] if kind == 'delta' and is_int(call.get('index')) else place}."
             function, custom = member(call, "function"), member(call, "custom")
-            found += [(choice, at + "name", custom.get("name") if function.get("name") is None else function["name"]),
-                      (choice, at + "arguments", function.get("arguments")), (choice, at + "input", custom.get("input"))]
+            found += [(choice, at + "name", function.get("name")), (choice, at + "arguments", function.get("arguments"))]
+            found += [(choice, at + "custom_name", custom.get("name")), (choice, at + "input", custom.get("input"))]
     return [(choice, name, value) for choice, name, value in found if value is not None and value != ""]
 def tree(leaves):  # RFC 6962 section 2.1
     half = 1 << (len(leaves) - 1).bit_length() - 1 if len(leaves) > 1 else 0
@@ -159,8 +159,9 @@ def key_history(history, trusted, earlier, iss):
     rule("H2", "revoked" not in own.get(kid, {"revoked": 0}), detail="the signing key is not in it, or revoked")
     before = open_jws(earlier.decode("latin-1"), 262_144)[1] if earlier else {"seq": claims.get("seq"), "keys": []}
     for old, new in ((old, own.get(old["kid"], {})) for old in before["keys"]):
-        same = all(new.get(name) == old.get(name) for name in ("kty", "crv", "x", "y")) and new.get("exp", SAFE) <= old.get("exp", SAFE)
-        rule("H3", same and ("revoked" in new or "revoked" not in old), detail="a key is lost, changed or back in force")
+        fell = ["revoked" in old and new.get("reason") == "superseded" != old.get("reason")]  # no longer compromised
+        fell += [new.get(name) != old.get(name) for name in ("kty", "crv", "x", "y")]
+        rule("H3", not any(fell + [new.get(time, SAFE) > old.get(time, SAFE) for time in ("exp", "revoked")]), detail="a key is back")
     rule("H3", not earlier or before["seq"] <= claims["seq"], detail="lower seq")
     return keys
 def trusted_keys(entry, iss):
@@ -244,8 +245,7 @@ def check_body(content, trust, now, token, digest, *_):
     return claims, ""
 def events(content):  # C6: the data of every event that a blank line ends
     text = content.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-    found = (b"\n".join(re.findall(rb"(?m)^data(?:: ?(.*))?$", event)) for event in text.split(b"\n\n")[:-1])
-    return [data for data in found if data]
+    return [data for event in text.split(b"\n\n")[:-1] if (data := b"\n".join(re.findall(rb"(?m)^data(?:: ?(.*))?$", event)))]
 def check_stream(content, trust, now, pending, *_):
     read = [(data, *read_json(data, 64, False)) for data in events(content)]
     rule("C3", all(data == b"[DONE]" or (has(event) and not faults) for data, event, faults in read), detail="an event is not strict JSON")

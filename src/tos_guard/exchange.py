@@ -474,7 +474,10 @@ class WholeResponse:
         if self.unsealed is not None:
             return Step(b"")
         self._body = b"".join(self._chunks)
-        self._content = self._project()
+        try:
+            self._content = self._project()
+        except ValueError:  # a foreign tag beside a number that only JSON can hold: it cannot be taken out without changing the number
+            return self.unsealed_because("unprojectable")
         return Step(b"", seal=True)
 
     def _project(self) -> Content:
@@ -543,7 +546,7 @@ class WholeResponse:
 
 
 def _json_bytes(document: Any) -> bytes:
-    return json.dumps(document, separators=(",", ":")).encode("ascii")
+    return json.dumps(document, separators=(",", ":"), allow_nan=False).encode("ascii")
 
 
 def tag_bytes(seal: Sealed) -> bytes:

@@ -607,6 +607,9 @@ def projection_leaves() -> None:
     ]  # fmt: skip
     for choices, note in shown:
         vector("body", body(fine, choices), "invalid", rule="P7", note=note)
+    called = seal(claims([leaf(0, "tool_calls.0.name", "get_weather_now")]))
+    halves = [{"function": {"name": "get_weather"}, "custom": {"name": "_now"}}]
+    vector("body", body(called, [choice(None, tool_calls=halves)]), "invalid", rule="P7", note="half of a function's name moved to a custom tool beside it")
     for events, note in (([*HELLO_EVENTS[:2]], "a delta lost"), ([HELLO_EVENTS[2], HELLO_EVENTS[1]], "deltas exchanged"), ([*HELLO_EVENTS, HELLO_EVENTS[2]], "a delta twice"), ([], "no deltas")):
         vector("stream", sse([*events, last(fine)]), "invalid", rule="P7", note=f"{note}, in a stream")
     listing = seal(claims([leaf(0, "body", '{"a":1}')], "json-1"))
@@ -912,6 +915,11 @@ def histories() -> None:
     for key, note in ((OLD.jwk(nbf=start - 10, exp=start + 1), "a retired key signs a second longer"), (OLD.jwk(nbf=start - 10, exp=NOW), "a retired key is in use again"), (OLD.jwk(nbf=start - 10), "a retired key without an end"), (NEXT.jwk(nbf=start), "a key without its end"), (EC.jwk(nbf=start), "a key no longer revoked"),
                       (EC.jwk(nbf=start, reason="superseded"), "a reason without revocation")):  # fmt: skip
         given("H3", note, history(swapped(key), seq=6), earlier=earlier)
+    given("H3", "a key revoked later", history(swapped(EC.jwk(nbf=start, revoked=start + 50, reason="superseded")), seq=6), earlier=earlier)
+    for reason in ({"reason": "compromised"}, {}):
+        worse = history([*usual, EC.jwk(nbf=start, revoked=start + 5, **reason)])
+        better = history([*usual, EC.jwk(nbf=start, revoked=start + 5, reason="superseded")], seq=6)
+        given("H3", f"a key {reason.get('reason', 'revoked for no reason')} and then superseded", better, earlier=worse)
     given("H3", "a kid with other key material", history(swapped({**EVIL.jwk(nbf=start - 10, exp=start), "kid": OLD.kid}), seq=6), earlier=earlier, also=["K6"])
 
 
@@ -933,7 +941,7 @@ def good_bodies() -> None:
          [choice(None, tool_calls=[call("weather", '{"city": "Paris"}\n'), call("time", "{}")])])
     names = [f"tool_calls.{i}.name" for i in range(12)]
     chat("twelve tool calls: names are ordered by code point", [leaf(0, name, name) for name in sorted(names)], [choice(None, tool_calls=[call(name, None) for name in names])])
-    chat("a custom tool", [leaf(0, "tool_calls.0.input", " SELECT 1\r\n"), leaf(0, "tool_calls.0.name", "sql")], [choice(None, tool_calls=[{"id": "c", "type": "custom", "custom": {"name": "sql", "input": " SELECT 1\r\n"}}])])
+    chat("a custom tool", [leaf(0, "tool_calls.0.custom_name", "sql"), leaf(0, "tool_calls.0.input", " SELECT 1\r\n")], [choice(None, tool_calls=[{"id": "c", "type": "custom", "custom": {"name": "sql", "input": " SELECT 1\r\n"}}])])
     chat("a function call of the old form", [leaf(0, "function_call.arguments", "{}"), leaf(0, "function_call.name", "f")], [choice(None, function_call={"name": "f", "arguments": "{}"})])
     chat("a refusal", [leaf(0, "refusal", "I cannot help with that.")], [choice(None, refusal="I cannot help with that.")])
     chat("reasoning of both names", [leaf(0, "reasoning", "Hm."), leaf(0, "reasoning_content", "Hm, hm."), leaf(0, "text", HELLO)], [choice(reasoning="Hm.", reasoning_content="\nHm, hm.\n")])
@@ -1083,7 +1091,7 @@ def good_streams() -> None:
     calls = [chunk({"tool_calls": [{"index": i, "id": "c", "type": "function", "function": {"name": name, "arguments": ""}}]}) for i, name in enumerate(("weather", "time"))]
     calls += [chunk({"tool_calls": [{"index": i, "function": {"arguments": part}}]}) for i, part in ((0, '{"city":'), (1, "{"), (0, ' "Paris"}'), (1, "}\n"))]
     sealed("tool calls, interleaved", [leaf(0, "tool_calls.0.arguments", '{"city": "Paris"}'), leaf(0, "tool_calls.0.name", "weather"), leaf(0, "tool_calls.1.arguments", "{}\n"), leaf(0, "tool_calls.1.name", "time")], calls)
-    sealed("a custom tool", [leaf(0, "tool_calls.255.input", "SELECT 1"), leaf(0, "tool_calls.255.name", "sql")], [chunk({"tool_calls": [{"index": 255, "custom": {"name": "sql", "input": "SELECT"}}]}), chunk({"tool_calls": [{"index": 255, "custom": {"input": " 1"}}]})])
+    sealed("a custom tool", [leaf(0, "tool_calls.255.custom_name", "sql"), leaf(0, "tool_calls.255.input", "SELECT 1")], [chunk({"tool_calls": [{"index": 255, "custom": {"name": "sql", "input": "SELECT"}}]}), chunk({"tool_calls": [{"index": 255, "custom": {"input": " 1"}}]})])
     sealed("a function call of the old form", [leaf(0, "function_call.arguments", "{}"), leaf(0, "function_call.name", "f")], [chunk({"function_call": {"name": "f", "arguments": "{"}}), chunk({"function_call": {"arguments": "}"}})])
     sealed("reasoning, then text", [leaf(0, "reasoning_content", "Hm."), leaf(0, "text", HELLO)], [chunk({"reasoning_content": "H"}), chunk({"reasoning_content": "m."}), *HELLO_EVENTS])
     sealed("a refusal", [leaf(0, "refusal", "I cannot.")], [chunk({"refusal": "I can"}), chunk({"refusal": "not."})])

@@ -7,6 +7,7 @@ Implements projection ``chat-1`` (docs/spec/projection.md P1–P4) and the OpenA
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any, Final
 
 from tos_guard.dialects._body import RequestFacts, parse_request_object, request_integer, request_model
@@ -22,7 +23,9 @@ MAX_TOOL_CALLS: Final = 256
 
 _TEXTS: Final = {"content": "text", "refusal": "refusal", "reasoning": "reasoning", "reasoning_content": "reasoning_content"}
 _MESSAGE_MEMBERS: Final = frozenset({*_TEXTS, "tool_calls", "function_call"})
-_CALL_MEMBERS: Final = {"function": ("name", "arguments"), "custom": ("name", "input")}
+# Kind of a tool call → member → end of the part's name. A custom tool's name is a part of its own, so that half of a sealed name cannot be
+# moved from a function into a custom tool beside it.
+_CALL_PARTS: Final = {"function": {"name": "name", "arguments": "arguments"}, "custom": {"name": "custom_name", "input": "input"}}
 _OUTPUT_LIMITS: Final = ("max_tokens", "max_completion_tokens")
 
 
@@ -33,7 +36,6 @@ class ChatProjection(Projection):
 
     def __init__(self) -> None:
         super().__init__()
-        self._kinds: dict[tuple[int, int], str] = {}
 
     def add_body(self, body: Any) -> None:
         """Take a whole response body.
@@ -104,7 +106,7 @@ class ChatProjection(Projection):
             elif name == "tool_calls":
                 bears |= self._add_tool_calls(index, value, streamed=streamed)
             elif name == "function_call":
-                bears |= self._add_call(index, "function_call", value, ("name", "arguments"))
+                bears |= self._add_call(index, "function_call", value, _CALL_PARTS["function"])
         return bears
 
     def _add_tool_calls(self, index: int, calls: Any, *, streamed: bool) -> bool:
@@ -120,27 +122,22 @@ class ChatProjection(Projection):
             if type(number) is not int or not 0 <= number < MAX_TOOL_CALLS:
                 raise MalformedError("a tool call has no index", where="chat completion chunk")
             prefix = f"tool_calls.{number}"
-            for kind, members in _CALL_MEMBERS.items():
-                if call.get(kind) is None:
-                    continue
-                if self._kinds.setdefault((index, number), kind) != kind:
-                    # Both would share the part `name`: half of a name could be moved from one into the other.
-                    raise MalformedError("a tool call is a function and custom at once", where="chat completion")
-                bears |= self._add_call(index, prefix, call[kind], members)
+            for kind, parts in _CALL_PARTS.items():
+                bears |= self._add_call(index, prefix, call.get(kind), parts)
         return bears
 
-    def _add_call(self, index: int, prefix: str, call: Any, members: tuple[str, str]) -> bool:
+    def _add_call(self, index: int, prefix: str, call: Any, parts: Mapping[str, str]) -> bool:
         if call is None:
             return False
         if not isinstance(call, dict):
             raise MalformedError(f"{prefix} is not an object", where="chat completion")
         bears = False
-        for member in members:
+        for member, ending in parts.items():
             value = call.get(member)
             if value is None or value == "":
                 continue
             bears = True
-            part = f"{prefix}.{member}"
+            part = f"{prefix}.{ending}"
             if isinstance(value, str):
                 self.parts.add(index, part, value, text=False)
             elif isinstance(value, dict) and member != "name" and (data := canonical_part(value)) is not None:
@@ -158,7 +155,7 @@ class ChatProjection(Projection):
             for call in filter(None, message.get("tool_calls") or ()):
                 path = f"choices[].{member}.tool_calls[]"
                 self.note(f"{path}.{name}" for name in call.keys() - {"function", "custom", "index"})
-                for kind, members in _CALL_MEMBERS.items():
+                for kind, members in _CALL_PARTS.items():
                     self.note(f"{path}.{kind}.{name}" for name in (call.get(kind) or {}).keys() - set(members))
             path = f"choices[].{member}.function_call"
             self.note(f"{path}.{name}" for name in (message.get("function_call") or {}).keys() - {"name", "arguments"})

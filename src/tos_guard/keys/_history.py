@@ -53,8 +53,10 @@ class KeyHistory:
                 raise UndecidableError(f"key {before.kid} is missing or changed", where="key history")
             if before.not_after is not None and (after.not_after is None or after.not_after > before.not_after):
                 raise UndecidableError(f"key {before.kid} was retired and lives again", where="key history")
-            if before.revoked is not None and after.revoked is None:
-                raise UndecidableError(f"key {before.kid} was revoked and is no longer", where="key history")
+            if before.revoked is not None and (after.revoked is None or after.revoked > before.revoked):
+                raise UndecidableError(f"key {before.kid} was revoked and is no longer, or later", where="key history")
+            if before.revoked is not None and before.reason != "superseded" and after.reason == "superseded":
+                raise UndecidableError(f"key {before.kid} was compromised and is said to be superseded", where="key history")
 
 
 def key_history_payload(history: KeyHistory) -> dict[str, Any]:

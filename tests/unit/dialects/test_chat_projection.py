@@ -60,7 +60,7 @@ def test_every_part_has_its_name() -> None:
     }
     assert {(choice, name) for choice, name, _ in leaves(body(message))} == {
         *((0, name) for name in ("text", "refusal", "reasoning", "reasoning_content", "function_call.name", "function_call.arguments")),
-        *((0, f"tool_calls.{name}") for name in ("0.name", "0.arguments", "1.name", "1.input")),
+        *((0, f"tool_calls.{name}") for name in ("0.name", "0.arguments", "1.custom_name", "1.input")),
     }
 
 
@@ -131,20 +131,14 @@ def test_p1_events_of_another_form_are_refused(event: Any) -> None:
         ChatProjection().add_event(event)
 
 
-def test_p1_a_tool_call_is_not_a_function_and_custom_at_once() -> None:
-    """It once could be, and both names were joined: half of a sealed name could be moved where no client looks."""
-    split = {"function": {"name": "get_weather", "arguments": "{}"}, "custom": {"name": "_now"}}
-    with pytest.raises(MalformedError, match="at once"):
-        leaves(body({"tool_calls": [split]}))
-    with pytest.raises(MalformedError, match="at once"):
-        streamed(
-            {"tool_calls": [{"index": 0, "function": {"name": "get_weather", "arguments": "{}"}}]},
-            {"tool_calls": [{"index": 0, "custom": {"name": "_now"}}]},
-        )
-    two = [{"index": 0, "function": {"name": "a"}}, {"index": 1, "custom": {"name": "b"}, "function": None}]
-    assert streamed({"tool_calls": two}, {"tool_calls": two}, index=1) == streamed(
-        {"tool_calls": [{"index": 0, "function": {"name": "aa"}}, {"index": 1, "custom": {"name": "bb"}}]}, index=1
-    )
+def test_half_of_a_name_cannot_be_moved_from_a_function_into_a_custom_tool() -> None:
+    """Both kinds of one call once shared the part `name`: a sealed `get_weather_now` verified as `get_weather` and `_now`."""
+    whole, split = ChatProjection(), ChatProjection()
+    whole.add_body(body({"tool_calls": [{"function": {"name": "get_weather_now"}}]}))
+    split.add_body(body({"tool_calls": [{"function": {"name": "get_weather"}, "custom": {"name": "_now"}}]}))
+    assert whole.content().root != split.content().root
+    names = [name for _, name, _ in split.content().leaves or ()]
+    assert names == ["tool_calls.0.custom_name", "tool_calls.0.name"]
 
 
 def test_a_stream_has_the_leaves_of_its_body() -> None:
