@@ -140,13 +140,17 @@ def parse_settings(data: bytes, *, where: str = "tos-guard.toml") -> GuardSettin
         ConfigurationError: Not TOML, or a setting is missing, unknown or wrong; the message names each.
     """
     try:
-        return GuardSettings.model_validate(tomllib.loads(data.decode("utf-8")))
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        members = tomllib.loads(data.decode("utf-8"))
+    except (ValueError, RecursionError) as error:  # wrong UTF-8, no TOML, an integer of 5,000 digits, brackets without end
         raise ConfigurationError(f"not TOML ({error})", where=where) from None
+    try:
+        return GuardSettings.model_validate(members)
     except ValidationError as error:
         raise ConfigurationError(describe(error), where=where, cure="See docs/guides/configuration.md.") from None
 
 
 def describe(error: ValidationError) -> str:
     """One line that names each wrong setting."""
-    return "; ".join(f"{'.'.join(map(str, item['loc'])) or 'settings'}: {item['msg']}" for item in error.errors())
+    return "; ".join(
+        f"{'.'.join(map(str, item['loc'])) or 'settings'}: {item['msg'].removeprefix('Value error, ')}" for item in error.errors()
+    )

@@ -34,9 +34,11 @@ library prints or exits.
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from types import MappingProxyType
+from typing import ClassVar, Final, Literal
 
 __all__ = [
+    "EXIT_CODES",
     "AbsentError",
     "AccountError",
     "AudienceError",
@@ -71,6 +73,11 @@ __all__ = [
 
 Verdict = Literal["valid", "invalid", "incomplete", "undecidable", "unacceptable", "absent"]
 """What a verification concludes (DESIGN D14). Only ``valid`` is a pass."""
+
+EXIT_CODES: Final = MappingProxyType[Verdict, int](
+    {"valid": 0, "invalid": 1, "incomplete": 1, "undecidable": 3, "unacceptable": 4, "absent": 5},
+)
+"""Exit code of a program that verifies, by verdict (DESIGN §7). 2 is left to usage errors: a wrong option is no verdict."""
 
 
 class TosGuardError(Exception):

@@ -1,0 +1,141 @@
+"""Arguments as values: files with a cap, moments, spans, and the options that several commands share."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from datetime import UTC, datetime, time, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from tos_guard.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from tos_guard.config import GuardSettings
+    from tos_guard.stores import SQLiteStore
+
+__all__ = [
+    "ConfigOption",
+    "JSONOption",
+    "ReasonOption",
+    "load_settings",
+    "now",
+    "open_store",
+    "parse_moment",
+    "parse_span",
+    "read_input",
+    "settings_path",
+]
+
+MAX_INPUT_BYTES: Final = 64 * 1024 * 1024  # a saved stream of 16 MiB of content, with its framing; a device named by mistake ends here
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option("--config", metavar="FILE", help="Settings file. Otherwise TOS_GUARD_CONFIG names it, or it is ./tos-guard.toml."),
+]
+JSONOption = Annotated[bool, typer.Option("--json", help='Write JSON: a document with "version": 1.')]
+ReasonOption = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; kept in the account's history.")]
+
+_UNITS: Final = {"": 1, "s": 1, "m": 60, "h": 3_600, "d": 86_400}
+_SPAN: Final = re.compile(r"([0-9]{1,9})([smhd]?)")
+_DAY: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+
+
+def now() -> datetime:
+    """The present."""
+    return datetime.now(UTC)
+
+
+def read_input(name: str, *, what: str = "") -> bytes:
+    """The bytes of a file, or of stdin where *name* is ``-``.
+
+    Args:
+        name: Path, or ``-``.
+        what: What it is for, for the error: an option, say.
+
+    Raises:
+        ConfigurationError: It cannot be read, or is larger than 64 MiB.
+    """
+    where = f"{what} {name}".strip()
+    try:
+        if name == "-":
+            data = sys.stdin.buffer.read(MAX_INPUT_BYTES + 1)
+        else:
+            with Path(name).open("rb") as file:
+                data = file.read(MAX_INPUT_BYTES + 1)
+    except (OSError, ValueError) as error:
+        problem = error.strerror if isinstance(error, OSError) else str(error)
+        raise ConfigurationError(f"cannot be read ({problem})", where=where, cure="Name a readable file.") from None
+    if len(data) > MAX_INPUT_BYTES:
+        raise ConfigurationError(f"more than {MAX_INPUT_BYTES} bytes", where=where, cure="Name the file of one response.")
+    return data
+
+
+def parse_moment(text: str, *, where: str, end_of_day: bool = False) -> datetime:
+    """A moment from ``2026-11-22``, ``2026-11-22T21:00:00Z`` or seconds since 1970.
+
+    Args:
+        text: As given.
+        where: The option.
+        end_of_day: Whether a day alone means its last second (UTC) and not its first.
+
+    Raises:
+        ConfigurationError: None of these.
+    """
+    try:
+        if text.isascii() and text.isdigit():
+            return datetime.fromtimestamp(int(text), UTC)
+        at = datetime.fromisoformat(text)
+        if _DAY.fullmatch(text):
+            return datetime.combine(at.date(), time(23, 59, 59) if end_of_day else time(), UTC)
+    except (ValueError, OverflowError, OSError):
+        at = None
+    if at is None or at.tzinfo is None:
+        cure = "Write a day as 2026-11-22, a moment as 2026-11-22T21:00:00Z, or seconds since 1970."
+        raise ConfigurationError(f"{text!r} is no moment", where=where, cure=cure)
+    return at
+
+
+def parse_span(text: str, *, where: str) -> timedelta:
+    """A span from ``3600``, ``90s``, ``30m``, ``1h`` or ``2d``.
+
+    Raises:
+        ConfigurationError: None of these.
+    """
+    match = _SPAN.fullmatch(text)
+    if match is None:
+        raise ConfigurationError(f"{text!r} is no span of time", where=where, cure="Write seconds, or 90s, 30m, 1h, 2d.")
+    return timedelta(seconds=int(match[1]) * _UNITS[match[2]])
+
+
+def settings_path(config: Path | None) -> Path:
+    """The settings file: as given, as ``TOS_GUARD_CONFIG`` names it, or in the current folder."""
+    return config or Path(os.environ.get("TOS_GUARD_CONFIG") or "tos-guard.toml")
+
+
+def load_settings(config: Path | None) -> GuardSettings:
+    """The settings, with paths taken from the folder of their file.
+
+    Raises:
+        ConfigurationError: The file cannot be read or used.
+    """
+    from tos_guard.config import parse_settings
+    from tos_guard.stores import read_settings
+
+    path = settings_path(config)
+    return parse_settings(read_settings(path), where=str(path)).beside(path.parent)
+
+
+def open_store(settings: GuardSettings) -> SQLiteStore:
+    """The store of the settings, to be closed by the caller.
+
+    Raises:
+        ConfigurationError: It cannot be used.
+        StoreError: It cannot be opened.
+    """
+    from tos_guard.stores import SQLiteStore
+
+    return SQLiteStore(settings.store, issuer=settings.issuer, clock=now)
