@@ -40,15 +40,16 @@ class Judge:
     def __init__(self, issuer: str) -> None:
         self._issuer = issuer
 
-    def verify(self, file: Path, *, keys: Path | None, options: tuple[str, ...] = ()) -> Judgement:
+    def verify(self, file: Path, *, keys: Path | None, options: tuple[str, ...] = (), issuer: str | None = None) -> Judgement:
         """Verify a saved file.
 
         Args:
             file: What was saved.
             keys: Pinned keys, or None for none.
             options: Further options that both verifiers understand.
+            issuer: Whose keys they are, if not the provider's.
         """
-        pinned = () if keys is None else ("--keys", str(keys), "--issuer", self._issuer)
+        pinned = () if keys is None else ("--keys", str(keys), "--issuer", issuer or self._issuer)
         ours = _run([sys.executable, "-m", "tos_guard.cli", "verify", str(file), *pinned, *options])
         second = None
         if INDEPENDENT.exists() and keys is not None:
