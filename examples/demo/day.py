@@ -19,12 +19,14 @@ from demo.customers import Call, Customer
 from demo.judge import Judge, Judgement
 from demo.provider import ISSUER, Provider, now, serve
 from tos_guard._canonical import b64url_decode, b64url_encode
+from tos_guard.keys import KeySet
 from tos_guard.provenance import parse_token
 from tos_guard.stores import KeyFolder
 from tos_guard.types import Standing
 
 __all__ = ["run"]
 
+RIVAL: Final = "https://api.rival.example"
 OBEYED_WITHIN_SECONDS: Final = 1.0
 ROTATED_WITHIN_SECONDS: Final = 10.0
 MARK: Final = ".a-day-was-played-here"  # what we may empty again
@@ -140,13 +142,12 @@ class Day:
         self._judged(
             "Stream cut half-way", 1, self._save("cut.sse", raw[: len(raw) // 2]), "--token", stream.headers.get("ai-provenance", "none")
         )
-        changed = answer.response.read_bytes().replace(answer.text[:1].encode(), b"#", 1) if answer.text else b"{}"
-        changed = _with_text(answer, "#" + answer.text[1:]) or changed
+        changed = _with_text(answer, "#" + answer.text[1:])
         self._judged("One character of the text changed", 1, self._save("changed.json", changed))
         self._judged("Tokens of two answers swapped", 1, self._save("swapped.json", _with_tag(answer, after.tag)))
-        self._judged(
-            "Issuer relabelled in the token", 1, self._save("relabelled.json", _with_tag(answer, {"token": _relabelled(answer.token)}))
-        )
+        relabelled = self._save("relabelled.json", _with_tag(answer, {"token": _relabelled(answer.token)}))
+        self._judged("Issuer relabelled as a rival's", 3, relabelled)
+        self._judged("… who publishes our keys as its own", 1, relabelled, keys=self._rival_keys(), issuer=RIVAL)
         self._judged("Judged by another provider's keys", 3, answer.response, keys=self._other_provider())
         self._judged("Tag stripped", 5, self._save("stripped.json", _with_tag(answer, None)))
         self._judged("No trusted key", 3, answer.response, keys=None)
@@ -172,9 +173,11 @@ class Day:
             self._sealed.append(call)
         return call
 
-    def _judged(self, what: str, code: int, file: Path, *options: str, keys: Path | str | None = "pinned") -> None:
+    def _judged(
+        self, what: str, code: int, file: Path, *options: str, keys: Path | str | None = "pinned", issuer: str | None = None
+    ) -> None:
         pinned = self._folder / "keys.json" if isinstance(keys, str) else keys
-        judgement: Judgement = self._judge.verify(file, keys=pinned, options=options)
+        judgement: Judgement = self._judge.verify(file, keys=pinned, options=options, issuer=issuer)
         agree = judgement.second is None or judgement.second == code
         self._step(what, f"exit {code}", str(judgement), judgement.code == code and agree)
         (self._folder / f"{file.stem}.{len(self.steps):02}.verdict.txt").write_text(judgement.said, encoding="utf-8")
@@ -187,6 +190,11 @@ class Day:
         path = self._folder / name
         path.write_bytes(data)
         return path
+
+    def _rival_keys(self) -> Path:
+        """The provider's own public keys under the rival's name: anyone can copy what is public."""
+        ours = self._provider.keys.public_set(now())
+        return self._save("rival-keys.json", KeySet(RIVAL, ours.keys).to_bytes())
 
     def _other_provider(self) -> Path:
         other = KeyFolder(self._folder / "other-provider")
@@ -225,12 +233,11 @@ def _with_tag(call: Call, tag: dict[str, object] | None) -> bytes:
 
 
 def _relabelled(token: str) -> str:
-    """The token with another issuer written into it: the signature no longer fits. Pinned keys are of the issuer it claims to be of."""
+    """The token with the rival's name written into it as its issuer."""
     if not token:
         return "none"
     header, payload, signature = token.split(".")
-    claims = json.loads(b64url_decode(payload))
-    claims["model"] = "another-providers-model"
+    claims = {**json.loads(b64url_decode(payload)), "iss": RIVAL}
     return f"{header}.{b64url_encode(json.dumps(claims).encode())}.{signature}"
 
 
