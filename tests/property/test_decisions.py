@@ -32,16 +32,19 @@ conditions = st.sampled_from(sorted(VALUES)).flatmap(
 )
 
 
+few = st.sampled_from((0, 0, 1, 1, 2)).flatmap(lambda count: st.lists(conditions, min_size=count, max_size=count))
+
+
 @st.composite
 def clauses(draw: st.DrawFn, position: int) -> Clause:
-    effect = draw(st.sampled_from(Effect))
+    effect = draw(st.sampled_from((Effect.PERMIT, Effect.PERMIT, Effect.PROHIBIT, Effect.OBLIGE)))
     return Clause(
         id=f"c-{position}",
         effect=effect,
         actions=tuple(draw(st.sets(st.sampled_from(("generate", "embed")), min_size=1))),
         scope=Scope.REQUEST,
-        when=tuple(draw(st.lists(conditions, max_size=2))),
-        unless=tuple(draw(st.lists(conditions, max_size=2))),
+        when=tuple(draw(few)),
+        unless=tuple(draw(few)),
         shadow=draw(st.integers(0, 4)) == 0,
         duties=tuple(draw(st.sets(st.sampled_from(("seal", "watermark")), min_size=1))) if effect is Effect.OBLIGE else (),
     )
@@ -49,7 +52,7 @@ def clauses(draw: st.DrawFn, position: int) -> Clause:
 
 @st.composite
 def terms(draw: st.DrawFn) -> TermsVersion:
-    count = draw(st.integers(1, 7))
+    count = draw(st.integers(2, 7))
     written = tuple(draw(clauses(position)) for position in range(count))
     # Plans share rules under the digest: here each set of clauses is a version of its own.
     digest = repr(written)
@@ -82,16 +85,16 @@ accounts = st.builds(
     Account,
     id=st.just("acme"),
     kind=st.sampled_from(VALUES["kind"]),
-    standing=st.sampled_from(Standing),
-    models=st.sampled_from((frozenset({"*"}), frozenset({"small"}), frozenset({"small", "large"}))),
+    standing=st.sampled_from((*[Standing.GOOD] * 4, Standing.WARNED, Standing.RESTRICTED, Standing.SUSPENDED)),
+    models=st.sampled_from((frozenset({"*"}), frozenset({"small"}), frozenset({"small", "large"}), frozenset({"*"}))),
     actions=st.sampled_from((frozenset({"*"}), frozenset({"generate"}), frozenset({"generate", "embed"}))),
     grants=st.lists(grants, max_size=3, unique_by=lambda grant: grant.id).map(tuple),
 )
 
 requests = st.builds(
     Facts,
-    action=st.sampled_from(("generate", "generate", "embed", "fine-tune", "unheard-of")),
-    model=st.sampled_from((*VALUES["model"], "private")),
+    action=st.sampled_from((*["generate"] * 4, "embed", "embed", "fine-tune", "unheard-of")),
+    model=st.sampled_from((*["small"] * 3, "large", "private")),
     purpose=st.sampled_from(VALUES["purpose"]),
     region=st.sampled_from((*VALUES["region"], None)),
     verification=st.sampled_from((*VALUES["verification"], None)),
@@ -169,11 +172,12 @@ def summary(decision: Decision) -> tuple[str, list[str], list[str], set[str], se
 
 
 @settings(max_examples=250)
-@given(accounts, terms(), requests)
-def test_a_plan_decides_as_the_clauses_read(account: Account, terms: TermsVersion, facts: Facts) -> None:
-    code, deciding, shadowed, unknown, duties = naive(account, terms, facts)
-    decision = compile_plan(account, terms, now=NOW).decide(facts)
-    assert summary(decision) == (code, deciding, sorted(shadowed), unknown, duties)
+@given(accounts, terms(), st.lists(requests, min_size=8, max_size=8))
+def test_a_plan_decides_as_the_clauses_read(account: Account, terms: TermsVersion, asked: list[Facts]) -> None:
+    plan = compile_plan(account, terms, now=NOW)
+    for facts in asked:
+        code, deciding, shadowed, unknown, duties = naive(account, terms, facts)
+        assert summary(plan.decide(facts)) == (code, deciding, sorted(shadowed), unknown, duties)
 
 
 def told(facts: Facts, fact: str, value: str | None) -> Facts:

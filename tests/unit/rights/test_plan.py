@@ -73,9 +73,10 @@ def test_a_denial_names_the_fact_that_was_unknown() -> None:
 
 
 def terms_with(*clauses: str) -> Any:
-    head = '[terms]\nversion = "1"\ntitle = "T"\nuri = "https://a.example/t"\ntext = "t.md"\neffective = 2026-11-01\n[[grant]]\nid = "research"\n'
+    head = '[terms]\nversion = "1"\ntitle = "T"\nuri = "https://a.example/t"\ntext = "t.md"\neffective = 2026-11-01\n'
+    grant = '[[grant]]\nid = "research"\n'
     blocks = [f'[[clause]]\nid = "c-{n}"\naction = "generate"\n{clause}\n' for n, clause in enumerate(clauses)]
-    return parse_terms((head + "\n".join(blocks)).encode(), b"text")
+    return parse_terms((head + grant + "\n".join(blocks)).encode(), b"text")
 
 
 def decided(*clauses: str, request: Facts | None = None, **members: Any) -> Decision:
