@@ -13,7 +13,9 @@ import pytest
 
 from provisioned import MODELS, Provider, now
 from serving import ServeProcess
+from tos_guard.cli import main
 from tos_guard.errors import AbsentError, IncompleteError, VerificationError
+from tos_guard.testing import SeededSigner
 from tos_guard.verify import Expected, Trust, Verified, verify_body, verify_stream, verify_text
 
 MODEL = "smollm2-135m"
@@ -302,6 +304,37 @@ def test_swapped_tokens_prove_nothing(provider: Provider, guarded: str) -> None:
     for body in bodies:
         with pytest.raises(VerificationError, match="not the content the token was made for"):
             verify_body(json.dumps(body).encode(), trust=provider.trust(), now=now())
+
+
+def test_the_command_line_says_the_same(
+    provider: Provider, recorded: tuple[bytes, Trust, str], guarded: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`tos-guard verify`: 0 with pinned keys, 1 after any change to content or token, 3 with no trusted key, 5 with the tag stripped."""
+    recorder = Recorder()
+    client(guarded, provider.keys["good"], recorder).chat.completions.create(**question("three choices"))
+    (tmp_path / "keys.json").write_bytes(provider.key_set().to_bytes())
+    (tmp_path / "other.json").write_bytes(SeededSigner("another", issuer=provider.issuer).key_set.to_bytes())
+    stripped = {name: value for name, value in json.loads(recorder.body).items() if name != "ai_provenance"}
+    events = recorded[0].split(b"\n\n")
+    bare = b"\n\n".join(event.split(b',"ai_provenance"')[0] + b"}" if b'"ai_provenance"' in event else event for event in events)
+    token = json.loads(recorder.body)["ai_provenance"]["token"].encode()
+    cases = [
+        (recorder.body, "keys.json", 0),
+        (recorded[0], "keys.json", 0),
+        (recorder.body.replace(b'"content":"', b'"content":"x', 1), "keys.json", 1),
+        (recorder.body.replace(token, token[:-9] + b"A" + token[-8:]), "keys.json", 1),
+        (recorded[0][: len(recorded[0]) // 2], "keys.json", 5),
+        (recorder.body, "other.json", 3),
+        (recorder.body, None, 3),
+        (json.dumps(stripped).encode(), "keys.json", 5),
+        (bare, "keys.json", 5),
+    ]
+    for number, (content, keys, code) in enumerate(cases):
+        (tmp_path / "saved").write_bytes(content)
+        pinned = [] if keys is None else ["--keys", str(tmp_path / keys)]
+        assert main(["verify", str(tmp_path / "saved"), *pinned]) == code, f"case {number}: {capsys.readouterr()}"
+    (tmp_path / "saved").write_bytes(recorded[0][: len(recorded[0]) // 2])
+    assert main(["verify", str(tmp_path / "saved"), "--keys", str(tmp_path / "keys.json"), "--token", recorded[2]]) == 1
 
 
 def test_every_model_of_the_test_accounts_is_one_the_guard_knows() -> None:
