@@ -32,6 +32,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     invoke_without_command=True,
+    context_settings={"max_content_width": 110},
     help="Terms of service that run: rights per account, a signed provenance token on every response, offline verification.",
     epilog="Exit codes: 0 done or valid, 1 invalid or incomplete, 2 cannot be carried out, 3 cannot decide, 4 not acceptable, 5 no tag.",
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -18,20 +18,22 @@ if TYPE_CHECKING:
 
 __all__ = ["app"]
 
+_ANY_TEXT: Final = b"\n"
+
 app = typer.Typer(help="Terms documents: check, show, publish.", rich_markup_mode=None)
 
 FileArgument = Annotated[Path, typer.Argument(metavar="FILE", help="Terms document (TOML), with its text beside it.")]
 
 
 def _text_beside(path: Path, document: bytes) -> bytes:
-    """The text that the document names; empty where it names none that can be read, which the check then reports by its shape."""
+    """The text that the document names; something in its place where it names none, which the check then reports by itself."""
     try:
         terms = tomllib.loads(document.decode("utf-8")).get("terms")
     except (ValueError, RecursionError):
-        return b""
+        return _ANY_TEXT
     name = terms.get("text") if isinstance(terms, dict) else None
     if not isinstance(name, str) or not name:
-        return b""
+        return _ANY_TEXT
     if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
         raise TermsError(f"text = {name!r} leads out of the folder", where=str(path), cure="Keep the text beside the document.")
     return read_input(str(path.parent / name))
