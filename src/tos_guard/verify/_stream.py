@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
@@ -32,14 +33,21 @@ class StreamVerifier:
 
     Args:
         trust: Keys the caller trusts.
-        now: The present.
+        now: The present, or a clock: a stream that is read as it is made may take longer than the skew that T12 allows.
         token: Value of the header ``AI-Provenance``, where it was kept: the pending token.
         expected: Further demands.
     """
 
-    def __init__(self, *, trust: Trust, now: datetime, token: str | None = None, expected: Expected | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        trust: Trust,
+        now: datetime | Callable[[], datetime],
+        token: str | None = None,
+        expected: Expected | None = None,
+    ) -> None:
         self._trust = trust
-        self._now = now
+        self._clock = now if callable(now) else lambda: now
         self._pending = token
         self._expected = expected or Expected()
         self._events = EventStream()
@@ -78,7 +86,7 @@ class StreamVerifier:
 
     def _open(self, member: Any) -> tuple[Claims, str, str]:
         tag = parse_tag(member)
-        claims, kid = open_token(tag.token, trust=self._trust, now=self._now)
+        claims, kid = open_token(tag.token, trust=self._trust, now=self._clock())
         if claims.stage is not Stage.FINAL:
             raise MalformedError("an event carries a pending token", where="stream")
         content = final_content(claims, tag)
@@ -103,7 +111,7 @@ class StreamVerifier:
         claims, kid, token = self._proof
         if pending is not None and _identity(pending) != _identity(claims):
             raise ContentMismatchError("header and stream carry tokens of different exchanges", where="AI-Provenance")
-        self._expected.check(claims, now=self._now)
+        self._expected.check(claims, now=self._clock())
         notes = _completion_note(claims)
         if not self._done:
             notes += ("terminator: missing",)
@@ -121,7 +129,7 @@ class StreamVerifier:
     def _open_pending(self) -> Claims | None:
         if self._pending is None:
             return None
-        claims, _ = open_token(self._pending, trust=self._trust, now=self._now)
+        claims, _ = open_token(self._pending, trust=self._trust, now=self._clock())
         if claims.stage is not Stage.PENDING:
             raise MalformedError("the header of a stream carries a final token", where="AI-Provenance")
         return claims

@@ -1,0 +1,80 @@
+"""Transports that verify what an `httpx` client reads.
+
+    >>> import httpx                                                                # doctest: +SKIP
+    >>> from tos_guard.remote.httpx import VerifyingTransport                       # doctest: +SKIP
+    >>> from tos_guard.verifier import Verifier                                    # doctest: +SKIP
+    >>> verifier = Verifier(["https://api.example.com"])                           # doctest: +SKIP
+    >>> http = httpx.Client(transport=VerifyingTransport(verifier))                 # doctest: +SKIP
+    >>> client = openai.OpenAI(base_url=..., http_client=http, max_retries=0)      # doctest: +SKIP
+
+What is demanded, and what happens to responses without a token, says `tos_guard.remote.ResponseChecks`. What was proven is given to its
+`on_verified`, and stands in the response's extension ``tos_guard``.
+"""
+
+from __future__ import annotations
+
+import httpx
+
+from tos_guard.remote._transport import (
+    AsyncResponseVerifier,
+    AsyncVerifying,
+    AsyncVerifyingStream,
+    ResponseCheck,
+    ResponseChecks,
+    ResponseVerifier,
+    SyncVerifying,
+    SyncVerifyingStream,
+)
+
+__all__ = ["AsyncVerifyingTransport", "ResponseCheck", "ResponseChecks", "VerifyingTransport"]
+
+
+class _Stream(SyncVerifyingStream, httpx.SyncByteStream):
+    pass
+
+
+class _AsyncStream(AsyncVerifyingStream, httpx.AsyncByteStream):
+    pass
+
+
+class VerifyingTransport(SyncVerifying, httpx.BaseTransport):
+    """Verifies each response of an `httpx.Client`.
+
+    Args:
+        verifier: A `tos_guard.verifier.Verifier`; it stays the caller's to close.
+        checks: What is demanded.
+        transport: What sends the requests, closed with this one. By default `httpx.HTTPTransport()`, with no proxy from the environment.
+    """
+
+    library = httpx
+
+    def __init__(
+        self, verifier: ResponseVerifier, checks: ResponseChecks | None = None, *, transport: httpx.BaseTransport | None = None
+    ) -> None:
+        super().__init__(verifier, transport or httpx.HTTPTransport(), checks or ResponseChecks(), _Stream)
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """Send one attempt and verify its response.
+
+        Raises:
+            UntrustedIssuerError: The origin answers for no trusted issuer; nothing was sent.
+            VerificationError: A whole body is not what a trusted issuer sealed. A stream raises while it is read.
+        """
+        response: httpx.Response = self._handle(request)
+        return response
+
+
+class AsyncVerifyingTransport(AsyncVerifying, httpx.AsyncBaseTransport):
+    """Verifies each response of an `httpx.AsyncClient`. Arguments as `VerifyingTransport`, with an `AsyncVerifier`."""
+
+    library = httpx
+
+    def __init__(
+        self, verifier: AsyncResponseVerifier, checks: ResponseChecks | None = None, *, transport: httpx.AsyncBaseTransport | None = None
+    ) -> None:
+        super().__init__(verifier, transport or httpx.AsyncHTTPTransport(), checks or ResponseChecks(), _AsyncStream)
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """As `VerifyingTransport.handle_request`."""
+        response: httpx.Response = await self._handle(request)
+        return response

@@ -1,0 +1,377 @@
+"""Verification with discovery: as `tos_guard.verify`, with keys fetched from issuers that the caller allows.
+
+    >>> with Verifier(["https://api.example.com"]) as verifier:            # doctest: +SKIP
+    ...     verified = verifier.verify_body(body, token=headers["AI-Provenance"])
+
+- An issuer that is not on the list is never contacted, whatever a token says: `UntrustedIssuerError`.
+- A key that is known is used without waiting. An outage of the issuer fails nothing whose key is known.
+- What is proven, and how it fails, is the work of `tos_guard.verify`. Here only the keys are found, by one rule for both colours:
+  generators that yield the key they want and receive the keys to trust.
+
+`tos_guard.remote.httpx` and `tos_guard.remote.httpx2` put a verifier under the clients people already use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any, Final, Self, TypeVar
+
+import httpx
+
+from tos_guard.dialects import DONE, TAG_MEMBER, EventStream, parse_response_json
+from tos_guard.errors import MalformedError
+from tos_guard.keys import KeyHistory, KeySet
+from tos_guard.provenance import parse_token
+from tos_guard.remote import DEFAULT_TIMEOUT, AsyncKeyDiscovery, CachePolicy, KeyDiscovery, utc_now
+from tos_guard.verify import Expected, StreamVerifier, Trust, Verified, verify_body, verify_text, verify_token
+
+__all__ = ["AsyncVerifier", "AsyncVerifierStream", "Verifier", "VerifierStream"]
+
+_DEFAULT_POLICY: Final = CachePolicy()
+_ESCAPE: Final = b"\\u"  # may spell any name
+_Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """A key that a token names; nothing of it is believed."""
+
+    issuer: str
+    kid: str
+
+
+_Steps = Generator[_Wanted, KeySet, _Result]
+
+
+def _wanted(token: object) -> _Wanted | None:
+    """The key a token names, or None where it is no token: the check that follows says so in its own order."""
+    if not isinstance(token, str):
+        return None
+    try:
+        unverified = parse_token(token)
+    except MalformedError:
+        return None
+    issuer = unverified.unverified_issuer
+    return _Wanted(issuer, unverified.jws.kid) if isinstance(issuer, str) else None
+
+
+def _tag_in(data: bytes) -> object:
+    try:
+        document = parse_response_json(data, where="body")
+    except MalformedError:
+        return None
+    tag = document.get(TAG_MEMBER) if isinstance(document, dict) else None
+    return tag.get("token") if isinstance(tag, dict) else None
+
+
+def _proof(token: object, check: Callable[[Trust], Verified]) -> _Steps[Verified]:
+    """Find the keys of one token, then check offline."""
+    wanted = _wanted(token)
+    trust = Trust({} if wanted is None else {wanted.issuer: (yield wanted)})
+    return check(trust)
+
+
+class _StreamSteps:
+    """The rule of streams: the keys of a token are found before the event that carries it is checked."""
+
+    def __init__(self, clock: Callable[[], datetime], token: str | None, expected: Expected | None) -> None:
+        self._keys: dict[str, KeySet] = {}
+        self._checker = StreamVerifier(trust=Trust(self._keys), now=clock, token=token, expected=expected)
+        self._events = EventStream()
+        self._pending = token
+        self.done = False
+
+    def feed(self, chunk: bytes) -> _Steps[None]:
+        yield from self._know_pending()
+        for event in self._events.feed(chunk):
+            data = event.data or b""
+            self.done = self.done or data == DONE
+            if TAG_MEMBER.encode() in data or _ESCAPE in data:
+                yield from self._know(_tag_in(data))
+            self._checker.feed(event.raw)
+
+    def finish(self) -> _Steps[Verified]:
+        yield from self._know_pending()
+        return self._checker.finish()
+
+    def _know_pending(self) -> _Steps[None]:
+        pending, self._pending = self._pending, None
+        yield from self._know(pending)
+
+    def _know(self, token: object) -> _Steps[None]:
+        wanted = _wanted(token)
+        if wanted is not None:
+            self._keys[wanted.issuer] = yield wanted
+
+
+class Verifier:
+    """Verifies what allow-listed issuers sealed. Any thread may call.
+
+    Args:
+        issuers: Origins whose keys may be fetched.
+        pinned: Keys trusted without fetching; see `tos_guard.remote.KeyDiscovery`, whose arguments these are.
+        client: An `httpx.Client` to fetch keys with.
+        clock: Tells the time.
+        policy: When an issuer is asked again.
+        histories: Key histories kept from earlier runs.
+        timeout: For connecting and each read.
+        unsafe_any_address: Do not check where an issuer's name leads.
+
+    Raises:
+        ConfigurationError: An issuer is not an origin we ask.
+        ValueError: There is neither an issuer nor a pinned key.
+
+    Attributes:
+        discovery: Where the keys come from; tells how things stand with each issuer.
+    """
+
+    def __init__(
+        self,
+        issuers: Iterable[str] = (),
+        *,
+        pinned: KeySet | Trust | None = None,
+        client: httpx.Client | None = None,
+        clock: Callable[[], datetime] = utc_now,
+        policy: CachePolicy = _DEFAULT_POLICY,
+        histories: Iterable[KeyHistory] = (),
+        timeout: timedelta = DEFAULT_TIMEOUT,
+        unsafe_any_address: bool = False,
+    ) -> None:
+        self._clock = clock
+        self.discovery: KeyDiscovery = KeyDiscovery(
+            issuers,
+            pinned=pinned,
+            client=client,
+            clock=clock,
+            policy=policy,
+            histories=histories,
+            timeout=timeout,
+            unsafe_any_address=unsafe_any_address,
+        )
+
+    @property
+    def issuers(self) -> frozenset[str]:
+        """Origins of the issuers that are trusted."""
+        return self.discovery.issuers
+
+    def verify_body(
+        self, body: bytes, *, token: str | None = None, content_digest: str | None = None, expected: Expected | None = None
+    ) -> Verified:
+        """As `tos_guard.verify.verify_body`.
+
+        Raises:
+            VerificationError: As there; `UntrustedIssuerError` for an issuer that is not on the list, `DiscoveryError` where the
+                issuer could not be asked for the key.
+        """
+        steps = _proof(
+            token if token is not None else _tag_in(body),
+            lambda trust: verify_body(body, trust=trust, now=self._clock(), token=token, content_digest=content_digest, expected=expected),
+        )
+        return self._noted(self._run(steps))
+
+    def verify_stream(self, stream: bytes, *, token: str | None = None, expected: Expected | None = None) -> Verified:
+        """As `tos_guard.verify.verify_stream`. Raises as `verify_body`."""
+        checked = self.stream(token=token, expected=expected)
+        checked.feed(stream)
+        return checked.finish()
+
+    def verify_text(
+        self,
+        text: str,
+        *,
+        token: str,
+        leaves: list[Any] | None = None,
+        choice: int | None = None,
+        expected: Expected | None = None,
+    ) -> Verified:
+        """As `tos_guard.verify.verify_text`. Raises as `verify_body`."""
+        steps = _proof(
+            token,
+            lambda trust: verify_text(text, token=token, trust=trust, now=self._clock(), leaves=leaves, choice=choice, expected=expected),
+        )
+        return self._noted(self._run(steps))
+
+    def verify_token(self, text: str, *, expected: Expected | None = None) -> Verified:
+        """As `tos_guard.verify.verify_token`: says nothing about any content. Raises as `verify_body`."""
+        return self._noted(self._run(_proof(text, lambda trust: verify_token(text, trust=trust, now=self._clock(), expected=expected))))
+
+    def stream(self, *, token: str | None = None, expected: Expected | None = None) -> VerifierStream:
+        """Check a stream as it is read.
+
+        Args:
+            token: Value of the header ``AI-Provenance``, where it was kept.
+            expected: Further demands.
+        """
+        return VerifierStream(self, _StreamSteps(self._clock, token, expected))
+
+    def _run(self, steps: _Steps[_Result]) -> _Result:
+        try:
+            wanted = next(steps)
+            while True:
+                wanted = steps.send(self.discovery.keys_of(wanted.issuer, wanted.kid))
+        except StopIteration as stop:
+            result: _Result = stop.value
+            return result
+
+    def _noted(self, verified: Verified) -> Verified:
+        notes = self.discovery.notes(verified.claims.iss)
+        return replace(verified, notes=verified.notes + notes) if notes else verified
+
+    def close(self) -> None:
+        """Close the client if it is ours."""
+        self.discovery.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class VerifierStream:
+    """A `tos_guard.verify.StreamVerifier` whose keys are fetched. Made by `Verifier.stream`."""
+
+    def __init__(self, verifier: Verifier, steps: _StreamSteps) -> None:
+        self._verifier = verifier
+        self._steps = steps
+
+    @property
+    def done(self) -> bool:
+        """Whether ``[DONE]`` has passed, after which clients stop reading."""
+        return self._steps.done
+
+    def feed(self, chunk: bytes) -> None:
+        """Take the next bytes, cut anywhere.
+
+        Raises:
+            VerificationError: The stream cannot become valid any more.
+        """
+        self._verifier._run(self._steps.feed(chunk))
+
+    def finish(self) -> Verified:
+        """The stream ended.
+
+        Raises:
+            VerificationError: As `tos_guard.verify.StreamVerifier.finish`.
+        """
+        return self._verifier._noted(self._verifier._run(self._steps.finish()))
+
+
+class AsyncVerifier:
+    """`Verifier` for one event loop; arguments and errors as there, with an `httpx.AsyncClient`."""
+
+    def __init__(
+        self,
+        issuers: Iterable[str] = (),
+        *,
+        pinned: KeySet | Trust | None = None,
+        client: httpx.AsyncClient | None = None,
+        clock: Callable[[], datetime] = utc_now,
+        policy: CachePolicy = _DEFAULT_POLICY,
+        histories: Iterable[KeyHistory] = (),
+        timeout: timedelta = DEFAULT_TIMEOUT,
+        unsafe_any_address: bool = False,
+    ) -> None:
+        self._clock = clock
+        self.discovery: AsyncKeyDiscovery = AsyncKeyDiscovery(
+            issuers,
+            pinned=pinned,
+            client=client,
+            clock=clock,
+            policy=policy,
+            histories=histories,
+            timeout=timeout,
+            unsafe_any_address=unsafe_any_address,
+        )
+
+    @property
+    def issuers(self) -> frozenset[str]:
+        """Origins of the issuers that are trusted."""
+        return self.discovery.issuers
+
+    async def verify_body(
+        self, body: bytes, *, token: str | None = None, content_digest: str | None = None, expected: Expected | None = None
+    ) -> Verified:
+        """As `Verifier.verify_body`."""
+        steps = _proof(
+            token if token is not None else _tag_in(body),
+            lambda trust: verify_body(body, trust=trust, now=self._clock(), token=token, content_digest=content_digest, expected=expected),
+        )
+        return self._noted(await self._run(steps))
+
+    async def verify_stream(self, stream: bytes, *, token: str | None = None, expected: Expected | None = None) -> Verified:
+        """As `Verifier.verify_stream`."""
+        checked = self.stream(token=token, expected=expected)
+        await checked.feed(stream)
+        return await checked.finish()
+
+    async def verify_text(
+        self,
+        text: str,
+        *,
+        token: str,
+        leaves: list[Any] | None = None,
+        choice: int | None = None,
+        expected: Expected | None = None,
+    ) -> Verified:
+        """As `Verifier.verify_text`."""
+        steps = _proof(
+            token,
+            lambda trust: verify_text(text, token=token, trust=trust, now=self._clock(), leaves=leaves, choice=choice, expected=expected),
+        )
+        return self._noted(await self._run(steps))
+
+    async def verify_token(self, text: str, *, expected: Expected | None = None) -> Verified:
+        """As `Verifier.verify_token`."""
+        steps = _proof(text, lambda trust: verify_token(text, trust=trust, now=self._clock(), expected=expected))
+        return self._noted(await self._run(steps))
+
+    def stream(self, *, token: str | None = None, expected: Expected | None = None) -> AsyncVerifierStream:
+        """As `Verifier.stream`."""
+        return AsyncVerifierStream(self, _StreamSteps(self._clock, token, expected))
+
+    async def _run(self, steps: _Steps[_Result]) -> _Result:
+        try:
+            wanted = next(steps)
+            while True:
+                wanted = steps.send(await self.discovery.keys_of(wanted.issuer, wanted.kid))
+        except StopIteration as stop:
+            result: _Result = stop.value
+            return result
+
+    def _noted(self, verified: Verified) -> Verified:
+        notes = self.discovery.notes(verified.claims.iss)
+        return replace(verified, notes=verified.notes + notes) if notes else verified
+
+    async def aclose(self) -> None:
+        """Close the client if it is ours."""
+        await self.discovery.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+
+class AsyncVerifierStream:
+    """`VerifierStream` for one event loop. Made by `AsyncVerifier.stream`."""
+
+    def __init__(self, verifier: AsyncVerifier, steps: _StreamSteps) -> None:
+        self._verifier = verifier
+        self._steps = steps
+
+    @property
+    def done(self) -> bool:
+        """Whether ``[DONE]`` has passed, after which clients stop reading."""
+        return self._steps.done
+
+    async def feed(self, chunk: bytes) -> None:
+        """As `VerifierStream.feed`."""
+        await self._verifier._run(self._steps.feed(chunk))
+
+    async def finish(self) -> Verified:
+        """As `VerifierStream.finish`."""
+        return self._verifier._noted(await self._verifier._run(self._steps.finish()))
