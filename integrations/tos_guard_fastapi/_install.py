@@ -57,7 +57,7 @@ class TosGuard:
         """
         exempt = (*self.guard.settings.exempt, *(DOCS_PATHS if docs else ()))
         self.guard.settings = self.guard.settings.model_copy(update={"exempt": exempt})
-        documents = WellKnown(self.guard.settings, self.guard.terms, self._keys, self.guard.clock)
+        documents = WellKnown(self.guard.settings, self.guard.terms, self._keys, self.guard.clock, archive=self.guard.archive)
         app.add_middleware(TosGuardMiddleware, guard=self.guard, documents=documents)
         inner = app.router.lifespan_context
 

@@ -45,7 +45,7 @@ from tos_guard.errors import (
 from tos_guard.exchange import Exchange, ExchangeIds, Head, Headers, Response, Sealed, TermsInForce
 from tos_guard.keys import KeyRecord, join_jws
 from tos_guard.ledger import ExchangeRecord
-from tos_guard.protocols import AccountSource, AsyncAccountSource, AsyncSigner, Clock, RecordStore, Signer
+from tos_guard.protocols import AccountSource, AsyncAccountSource, AsyncSigner, Clock, RecordStore, Signer, TermsArchive
 from tos_guard.provenance import MAX_WRITTEN_CHARS, Claims, token_signing_input
 from tos_guard.rights import Account, PlanCache, hash_secret, parse_api_key
 from tos_guard.terms import TermsVersion
@@ -186,6 +186,7 @@ class _Core:
         records: RecordStore,
         signer: Signer | AsyncSigner,
         pepper: bytes,
+        archive: TermsArchive | None = None,
         identify: Identifier | None = None,
         assertions: Assertions | None = None,
         clock: Clock = utc_now,
@@ -196,6 +197,7 @@ class _Core:
         self.clock = clock
         self.counts: Counter[str] = Counter()
         self._count_lock = threading.Lock()
+        self.archive = archive
         self._accounts = accounts
         self._records = records
         self._signer = signer
@@ -692,5 +694,6 @@ def _parts(path: Path, overrides: dict[str, Any]) -> dict[str, Any]:
         "records": store,
         "signer": FileSigner(settings.keys),
         "pepper": store.pepper(),
+        "archive": store,
     }
     return {**defaults, **overrides}

@@ -15,7 +15,17 @@ if TYPE_CHECKING:
     from tos_guard.ledger import ExchangeRecord
     from tos_guard.rights import Account
 
-__all__ = ["AccountSource", "AsyncAccountSource", "AsyncSigner", "Clock", "Entropy", "RecordStore", "Signer"]
+__all__ = [
+    "AccountSource",
+    "AsyncAccountSource",
+    "AsyncSigner",
+    "Clock",
+    "Entropy",
+    "PublishedTerms",
+    "RecordStore",
+    "Signer",
+    "TermsArchive",
+]
 
 
 class Clock(Protocol):
@@ -149,4 +159,26 @@ class RecordStore(Protocol):
 
     def close(self) -> None:
         """Wait until everything appended is durable, then stop the writer."""
+        ...
+
+
+class PublishedTerms(Protocol):
+    """A terms version as it was published."""
+
+    @property
+    def document(self) -> bytes:
+        """RFC 8785 bytes of the document."""
+        ...
+
+    @property
+    def text(self) -> str:
+        """The text people read."""
+        ...
+
+
+class TermsArchive(Protocol):
+    """Keeps every terms version that was ever published. Any thread may call."""
+
+    def terms(self, version: str) -> PublishedTerms | None:
+        """A version by its name, or None. What it says for a name never changes."""
         ...

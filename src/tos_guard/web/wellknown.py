@@ -12,6 +12,7 @@ from tos_guard.config import GuardSettings
 from tos_guard.dialects import PROJECTIONS
 from tos_guard.keys import KeySet
 from tos_guard.policy import usage_policy
+from tos_guard.protocols import TermsArchive
 from tos_guard.terms import TermsVersion
 
 __all__ = ["PREFIX", "Document", "KeyDocuments", "WellKnown"]
@@ -39,10 +40,19 @@ class KeyDocuments(Protocol):
 class WellKnown:
     """Serves the well-known documents of one guard."""
 
-    def __init__(self, settings: GuardSettings, terms: TermsVersion, keys: KeyDocuments, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        settings: GuardSettings,
+        terms: TermsVersion,
+        keys: KeyDocuments,
+        clock: Callable[[], datetime],
+        *,
+        archive: TermsArchive | None = None,
+    ) -> None:
         self._settings = settings
         self._terms = terms
         self._keys = keys
+        self._archive = archive
         self._clock = clock
         grants = [grant.id for grant in terms.grants][:MAX_GRANT_TYPES]
         held = (set(chosen) for size in range(len(grants) + 1) for chosen in combinations(grants, size))
@@ -77,13 +87,21 @@ class WellKnown:
         name, _, rest = path.removeprefix(f"{PREFIX}/").partition("/")
         if name == "key-history" and not rest:
             return _answer(200, b"application/jwt", self._keys.signed_history().encode("ascii"))
-        if name == "terms" and rest == self._terms.version:
-            return _answer(200, b"application/json", self._terms.document_bytes, cache=_FOR_EVER)
-        if name == "terms" and rest == f"{self._terms.version}.txt":
-            return _answer(200, b"text/markdown; charset=utf-8", self._terms.text.encode("utf-8"), cache=_FOR_EVER)
+        if name == "terms" and (found := self._terms_version(rest.removesuffix(".txt"))) is not None:
+            document, text = found
+            if rest.endswith(".txt"):
+                return _answer(200, b"text/markdown; charset=utf-8", text.encode("utf-8"), cache=_FOR_EVER)
+            return _answer(200, b"application/json", document, cache=_FOR_EVER)
         if name == "usage" and rest in self._policies:
             return _answer(200, b"application/json", self._policies[rest], cache=_FOR_EVER)
         return _answer(404, b"application/json", b'{"error":"no such document"}', cache=b"no-store")
+
+    def _terms_version(self, version: str) -> tuple[bytes, str] | None:
+        """Document and text of a published version: tokens made under it point here for years."""
+        if version == self._terms.version:
+            return self._terms.document_bytes, self._terms.text
+        stored = self._archive.terms(version) if self._archive is not None else None
+        return None if stored is None else (stored.document, stored.text)
 
 
 _FOR_EVER: Final = b"public, max-age=31536000, immutable"
