@@ -687,12 +687,16 @@ def _parts(path: Path, overrides: dict[str, Any]) -> dict[str, Any]:
     store = overrides.pop("store", None) or SQLiteStore(settings.store, issuer=settings.issuer, clock=clock)
     terms = load_terms(settings.terms)
     store.publish_terms(terms)
+    signer = overrides.pop("signer", None) or FileSigner(settings.keys)
+    if isinstance(signer, FileSigner):
+        for key in signer.folder.history().keys:  # beside the records they sign for, so that a lost key folder loses no proof
+            store.put_public_key(key.to_jwk())
     defaults = {
         "settings": settings,
         "terms": terms,
         "accounts": store,
         "records": store,
-        "signer": FileSigner(settings.keys),
+        "signer": signer,
         "pepper": store.pepper(),
         "archive": store,
     }

@@ -572,6 +572,25 @@ async def test_accounts_may_come_from_an_asynchronous_source() -> None:
     assert (await ask(other.wrap(whole(COMPLETION)), key=kit.key)).status == 200
 
 
+async def test_keys_may_live_behind_an_asynchronous_signer() -> None:
+    """A KMS or HSM answers across a network; the event loop waits for it, and nothing else does."""
+    kit = Kit()
+    signer = kit.signer
+
+    class Remote:
+        async def current(self, now: Any) -> Any:
+            await asyncio.sleep(0)
+            return signer.current(now)
+
+        async def sign(self, key: Any, message: bytes) -> bytes:
+            await asyncio.sleep(0)
+            return signer.sign(key, message)
+
+    for app in (whole(COMPLETION), streamed(*STREAM)):
+        other = Kit(overrides={"signer": Remote()})
+        proven(other, await ask(other.wrap(app), key=other.key))
+
+
 async def test_a_grant_changes_what_the_token_says() -> None:
     """A licensed distiller's answers say so."""
     sample = Kit().terms.with_name("sample-2026-11.toml")

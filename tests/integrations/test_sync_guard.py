@@ -115,3 +115,5 @@ def test_a_guard_comes_out_of_a_folder(tmp_path: Any) -> None:
     assert account.id == "distiller"
     assert guard.purge() == 0
     guard.close_stores()
+    with provider.store() as store:
+        assert {key["kid"] for key in store.public_keys()} == {key.kid for key in provider.key_set().keys}
