@@ -51,7 +51,7 @@ def mark(passed: bool) -> str:
     """A sign and a word for a check."""
     signs = ("✓", "✗")
     try:
-        "".join(signs).encode(sys.stdout.encoding or "ascii")
+        "".join(signs).encode(getattr(sys.stdout, "encoding", None) or "ascii")
     except (UnicodeEncodeError, LookupError):
         signs = ("+", "x")
     return f"{signs[0]} passed" if passed else f"{signs[1]} failed"

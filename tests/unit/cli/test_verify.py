@@ -30,8 +30,8 @@ KEYS = {
     "unverified_claims",
 }
 PROVEN = {
-    "issuer", "kid", "signed_at", "token_id", "request_id", "subject", "model", "stage", "completion", "projection", "parts", "terms", "usage",
-    "grant", "audience", "nonce", "expires", "token",
+    "issuer", "kid", "signed_at", "token_id", "request_id", "subject", "model", "stage", "completion", "projection", "parts", "terms",
+    "usage", "grant", "audience", "nonce", "expires", "token",
 }  # fmt: skip
 
 
@@ -154,7 +154,8 @@ def test_a_body_without_its_tag_is_absent_even_without_keys(call: Call, body: di
 def test_stdin_token_file_and_saved_headers_are_taken(call: Call, body: dict[str, Any], tmp_path: Path) -> None:
     data = (tmp_path / "content").read_bytes()
     assert call("verify", "-", *body["options"], stdin=data).code == 0
-    headers = f"HTTP/1.1 302 Found\r\nAI-Provenance: other\r\n\r\nHTTP/1.1 200 OK\r\nai-provenance: {body['tag']}\r\nContent-Digest: sha-256=:AA==:\r\n"
+    redirected = "HTTP/1.1 302 Found\r\nAI-Provenance: other\r\n\r\n"
+    headers = f"{redirected}HTTP/1.1 200 OK\r\nai-provenance: {body['tag']}\r\nContent-Digest: sha-256=:AA==:\r\n"
     (tmp_path / "headers").write_text(headers)
     done = call("verify", "content", *body["options"], "--headers", "headers")
     assert done.code == 1
