@@ -163,6 +163,27 @@ def test_a_grant_opens_its_models_and_its_actions_there_alone() -> None:
     assert codes(plan.decide(facts(model="large"))) == ["tos_model_not_allowed"]
 
 
+def test_licences_for_two_models_stay_apart() -> None:
+    grants = [Grant(id="s-1", type="research", models={"small"}), Grant(id="l-1", type="licensed-distillation", models={"large"})]
+    plan = plan_of(models={"small", "large"}, grants=grants)
+    allowed = {
+        (model, purpose): plan.decide(facts(model=model, purpose=purpose)).allowed
+        for model in ("small", "large")
+        for purpose in ("benchmark", "distillation")
+    }
+    assert allowed == {
+        ("small", "benchmark"): True,
+        ("small", "distillation"): False,
+        ("large", "benchmark"): True,
+        ("large", "distillation"): True,
+    }
+
+
+def test_a_grant_for_a_model_the_account_has_anyway_made_no_difference() -> None:
+    grant = Grant(id="p-1", type="research", models={"small"})
+    assert plan_of(grants=[grant]).decide(facts()).grants == ()
+
+
 def test_the_token_names_the_grant_that_shapes_what_may_be_done_with_the_output() -> None:
     quiet = Grant(id="g-0", type="gold")
     assert plan_of(grants=[quiet]).rights("small").grant is None
