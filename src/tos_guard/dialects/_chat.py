@@ -188,12 +188,12 @@ class ChatDialect:
     def refusal_body(self, *, message: str, code: str, kind: str, extra: dict[str, Any]) -> bytes:
         """A refusal in OpenAI's error shape; *extra* goes beside ``message``, ``type``, ``param`` and ``code``."""
         error = {"message": message, "type": kind, "param": None, "code": code, **extra}
-        return json.dumps({"error": error}, ensure_ascii=False).encode("utf-8")
+        return json.dumps({"error": error}).encode("ascii")  # escaped: what a host says of a stop may hold lone surrogates
 
     def error_event(self, *, message: str, code: str, extra: dict[str, Any]) -> bytes:
         """The event that ends a stream in-band."""
         error = {"message": message, "type": "tos_guard_error", "param": None, "code": code, **extra}
-        return b"data: " + json.dumps({"error": error}, ensure_ascii=False).encode("utf-8") + b"\n\n"
+        return b"data: " + json.dumps({"error": error}).encode("ascii") + b"\n\n"
 
 
 def is_finish(event: dict[str, Any]) -> bool:

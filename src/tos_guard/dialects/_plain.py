@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Final
+from typing import Any
 
-from tos_guard.dialects._body import RequestFacts, parse_request_object
+from tos_guard.dialects._body import RequestFacts, parse_request_object, request_model
 from tos_guard.dialects._projection import JSONProjection, Projection
+from tos_guard.errors import MalformedRequestError
 
 __all__ = ["PlainDialect"]
-
-_JSON_START: Final = (b"{", b"[")
 
 
 class PlainDialect:
@@ -27,21 +26,24 @@ class PlainDialect:
         """What the request asks for: the dialect's action, and the member ``model`` if the body has one.
 
         Raises:
-            MalformedRequestError: The body looks like JSON and cannot be read.
+            MalformedRequestError: The body looks like JSON and cannot be read, or its model is none.
         """
+        # `json.loads` and the frameworks read UTF-16 and UTF-32 too: what we do not read must not name a model to the app.
+        if json.detect_encoding(body) != "utf-8":
+            raise MalformedRequestError("is not UTF-8 without a byte-order mark", where="request body", cure="Send JSON in UTF-8.")
         model = self.model
-        if body.lstrip().startswith(_JSON_START):
-            named = parse_request_object(body).get("model") if body.lstrip().startswith(b"{") else None
-            if isinstance(named, str) and 1 <= len(named) <= 96 and named.isprintable():
-                model = named
+        if body.lstrip().startswith(b"{"):
+            request = parse_request_object(body)
+            if request.get("model") is not None:
+                model = request_model(request)
         return RequestFacts(action=self.action, model=model)
 
     def refusal_body(self, *, message: str, code: str, kind: str, extra: dict[str, Any]) -> bytes:
         """A refusal as problem details."""
         problem = {"type": "about:blank", "title": kind, "detail": message, "code": code, **extra}
-        return json.dumps(problem, ensure_ascii=False).encode("utf-8")
+        return json.dumps(problem).encode("ascii")  # escaped, so that no lone surrogate in a path can stop a refusal
 
     def error_event(self, *, message: str, code: str, extra: dict[str, Any]) -> bytes:
         """The event that ends a stream in-band."""
         error = {"message": message, "code": code, **extra}
-        return b"data: " + json.dumps({"error": error}, ensure_ascii=False).encode("utf-8") + b"\n\n"
+        return b"data: " + json.dumps({"error": error}).encode("ascii") + b"\n\n"
