@@ -60,7 +60,7 @@ _FILES: Final = {Sample.MINIMAL: "minimal", Sample.COMPLETE: "sample-2026-11"}
 
 def init(
     issuer: Annotated[str, typer.Option("--issuer", metavar="ORIGIN", help="Your origin, as tokens will name it: https://api.example.com")],
-    folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="Where; made if absent.", show_default="current folder")] = Path(),
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where; made if absent.", show_default="current folder")] = Path(),
     sample: Annotated[
         Sample, typer.Option("--terms", help="Three clauses, or a complete sample with grants and regions.")
     ] = Sample.MINIMAL,

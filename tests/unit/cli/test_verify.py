@@ -167,6 +167,19 @@ def test_stdin_token_file_and_saved_headers_are_taken(call: Call, body: dict[str
     assert call("verify", "content", *body["options"], "--headers", "headers").code == 1
 
 
+def test_the_salt_of_saved_headers_serves_the_request(call: Call, tmp_path: Path) -> None:
+    vector = next(v for v in GOOD if v.get("request") is not None and v["kind"] == "body")
+    command = [given for given in arguments(vector, tmp_path) if not given.startswith("--salt")]
+    assert call("verify", *command).code == 2
+    (tmp_path / "headers").write_text(f"HTTP/1.1 200 OK\nAI-Provenance-Salt: {vector['salt']}\n")
+    done = call("verify", *command, "--headers", "headers")
+    assert done.code == 0, done.out + done.err
+    assert "made for this very request" in done.out
+    (tmp_path / "request").write_text("another")
+    done = call("verify", *command, "--headers", "headers", "--json")
+    assert (done.code, done.document["checks"][0]["name"]) == (4, "request")
+
+
 def test_demands_are_checked(call: Call, body: dict[str, Any]) -> None:
     sha256 = call("verify", "content", *body["options"], "--json").document["proven"]["usage"]["sha256"]
     assert call("verify", "content", *body["options"], "--accept-policy", "x" * 43, "--accept-policy", sha256).code == 0
