@@ -260,11 +260,11 @@ def _sent(library: Any, request: Any, attempt: _Attempt) -> Any:
     return library.Request(request.method, request.url, headers=attempt.headers, content=attempt.body, extensions=request.extensions)
 
 
-def _handed_on(library: Any, response: Any, check: ResponseCheck, **body: Any) -> Any:
+def _handed_on(library: Any, response: Any, stream: Any) -> Any:
     """The response with a body that has been decoded."""
     is_coded = "content-encoding" in response.headers
     kept = [(name, value) for name, value in response.headers.raw if not (is_coded and name.lower() in _OF_THE_CODING)]
-    return library.Response(response.status_code, headers=kept, extensions={**response.extensions, EXTENSION: check}, **body)
+    return library.Response(response.status_code, headers=kept, stream=stream, extensions=response.extensions)
 
 
 def _digest(response: Any) -> str | None:
@@ -305,7 +305,7 @@ class SyncVerifying:
         token, expected = response.headers.get(_TOKEN), attempt.expected(response.headers)
         if way is _Way.STREAM:
             stream = self._stream_class(attempt, self._verifier.stream(token=token, expected=expected), response, check)
-            stream.handed_on = _handed_on(self.library, response, check, stream=stream)
+            stream.handed_on = _handed_on(self.library, response, stream)
             return stream.handed_on
         body = bytearray()
         try:
@@ -315,10 +315,10 @@ class SyncVerifying:
             attempt.accept(verified)
         except VerificationError as error:
             attempt.fail(check, error, response)
-            return _handed_on(self.library, response, check, content=bytes(body))
+            return _handed_on(self.library, response, self.library.ByteStream(bytes(body)))
         finally:
             response.close()
-        handed_on = _handed_on(self.library, response, check, content=bytes(body))
+        handed_on = _handed_on(self.library, response, self.library.ByteStream(bytes(body)))
         attempt.succeed(check, verified, handed_on)
         return handed_on
 
@@ -388,7 +388,7 @@ class AsyncVerifying:
         token, expected = response.headers.get(_TOKEN), attempt.expected(response.headers)
         if way is _Way.STREAM:
             stream = self._stream_class(attempt, self._verifier.stream(token=token, expected=expected), response, check)
-            stream.handed_on = _handed_on(self.library, response, check, stream=stream)
+            stream.handed_on = _handed_on(self.library, response, stream)
             return stream.handed_on
         body = bytearray()
         try:
@@ -398,10 +398,10 @@ class AsyncVerifying:
             attempt.accept(verified)
         except VerificationError as error:
             attempt.fail(check, error, response)
-            return _handed_on(self.library, response, check, content=bytes(body))
+            return _handed_on(self.library, response, self.library.ByteStream(bytes(body)))
         finally:
             await response.aclose()
-        handed_on = _handed_on(self.library, response, check, content=bytes(body))
+        handed_on = _handed_on(self.library, response, self.library.ByteStream(bytes(body)))
         attempt.succeed(check, verified, handed_on)
         return handed_on
 
