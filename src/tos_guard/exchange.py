@@ -335,6 +335,7 @@ class OpaqueResponse:
     def __init__(self, exchange: Exchange, head: Head, reason: str) -> None:
         self._exchange = exchange
         self._head = head
+        self._bodiless = reason == "no_body"
         self.unsealed: str | None = reason
 
     def head(self, token: str | None) -> Head:
@@ -343,8 +344,8 @@ class OpaqueResponse:
         return Head(self._head.status, [*_kept(self._head.headers), *length, *self._exchange.headers(token)])
 
     def feed(self, chunk: bytes) -> Step:
-        """Pass on."""
-        return Step(chunk)
+        """Pass on. Where there must be no body none leaves: some servers would send it, and nothing seals it."""
+        return Step(b"" if self._bodiless else chunk)
 
     def finish(self) -> Step:
         """Nothing is left."""
@@ -514,8 +515,8 @@ class WholeResponse:
         self.completion = completion
         if self.unsealed is not None:
             return Step(b"")
-        body = self._exchange.dialect.refusal_body(message=message, code=code, kind="server_error", extra=extra)
-        status = 403 if completion is Completion.POLICY else 500
+        status, kind = (403, "permission_error") if completion is Completion.POLICY else (500, "server_error")
+        body = self._exchange.dialect.refusal_body(message=message, code=code, kind=kind, extra=extra)
         self._head = Head(status, [(b"content-type", b"application/json")])
         self._is_json = True
         self._chunks = [body]
@@ -551,10 +552,9 @@ def _json_bytes(document: Any) -> bytes:
 
 def tag_bytes(seal: Sealed) -> bytes:
     """The tag member's value as JSON bytes, with the leaves where they do not fit in the token."""
-    tag: dict[str, Any] = {"token": seal.token}
-    if not seal.content.is_inline and seal.content.leaves is not None:
-        tag["leaves"] = [list(leaf) for leaf in seal.content.leaves]
-    return encode_claims(tag)
+    if seal.content.is_inline or seal.content.leaves is None:
+        return b'{"token":"%s"}' % seal.token.encode("ascii")  # base64url and dots: nothing to escape
+    return encode_claims({"token": seal.token, "leaves": [list(leaf) for leaf in seal.content.leaves]})
 
 
 def _kept(headers: Sequence[tuple[bytes, bytes]]) -> Headers:

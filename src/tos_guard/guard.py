@@ -18,6 +18,7 @@ import hashlib
 import hmac
 import inspect
 import logging
+import re
 import secrets
 import threading
 from collections import Counter
@@ -59,6 +60,7 @@ _T = TypeVar("_T")
 MAX_CACHED_ACCOUNTS: Final = 10_000
 MAX_NONCE_CHARS: Final = 64  # 256 bits in any spelling; a token has no room for more
 _SEAL_SECONDS: Final = 30.0  # how long a record may take to become durable before sealing counts as failed
+_DETOUR: Final = re.compile(r"//|\\|/\.{1,2}(?:/|$)|%(?:2[5ef]|5c)", re.IGNORECASE)
 _PURPOSE_CHARS: Final = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-")
 _KINDS: Final = {400: "invalid_request_error", 401: "authentication_error", 403: "permission_error", 404: "invalid_request_error"}
 
@@ -74,7 +76,7 @@ class RequestView:
 
     Attributes:
         method: In upper case.
-        path: Decoded path.
+        path: Decoded path, without the root path that the app is mounted under.
         headers: Fields in order, names in lower case.
         host: What the host has of the request (the ASGI scope, the Flask request, …): for ``identify=`` and ``assertions=``.
     """
@@ -230,7 +232,13 @@ class _Core:
 
     def is_exempt(self, path: str) -> bool:
         """Whether a path is exempt by name."""
-        return any(path == name or (name.endswith("*") and path.startswith(name[:-1])) for name in self.settings.exempt)
+        for name in self.settings.exempt:
+            if path == name:
+                return True
+            # A path that an inner app or proxy may normalise leads elsewhere: only its own name could exempt it.
+            if name.endswith("*") and path.startswith(name[:-1]) and _DETOUR.search(path) is None:
+                return True
+        return False
 
     def route(self, path: str) -> Route | None:
         """The guarded route of a path, or None."""
@@ -408,8 +416,9 @@ class _Core:
             reason: Why not, where the response does not know (``client_gone``, ``handler_raised``).
         """
         if response is not None:
-            self.counts["removed_tags"] += response.removed_tags
-            self.counts["dropped_events"] += response.dropped_events
+            with self._count_lock:
+                self.counts["removed_tags"] += response.removed_tags
+                self.counts["dropped_events"] += response.dropped_events
         if sealed:
             self.count(f"sealed:{response.carrier if response else 'none'}")
             return
@@ -621,7 +630,8 @@ class AsyncGuard(_Core):
 
     async def _find(self, need: FindAccount) -> Account | None:
         cache_key = (self._accounts.version(), need)
-        account = self._found.get(cache_key)
+        with self._found_lock:
+            account = self._found.get(cache_key)
         if account is None:
             # Both colours have the same names, so only the look-ups themselves tell them apart.
             if inspect.iscoroutinefunction(self._accounts.by_id):

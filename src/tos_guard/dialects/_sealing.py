@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 
 from tos_guard.dialects._body import TAG_MEMBER, parse_response_json, splice_tag, without_tag
 from tos_guard.dialects._chat import ChatProjection, is_finish, is_usage
-from tos_guard.dialects._sse import DONE, EventStream, ServerSentEvent
+from tos_guard.dialects._sse import DONE, EventStream, ServerSentEvent, has_data
 from tos_guard.errors import MalformedError
 from tos_guard.provenance import Content
 from tos_guard.types import Completion
@@ -84,7 +84,7 @@ class ChatSealing:
         """The handler's response ended."""
         self._finished = True
         if not self.is_open:
-            return Step(self._events.take_tail())
+            return Step(self._tail())
         if self._held is not None:
             return Step(b"", seal=True)
         return Step(self._give_up("no_carrier") + self._events.take_tail())
@@ -122,8 +122,16 @@ class ChatSealing:
     def _after(self, out: bytes) -> Step:
         queued, self._queued = self._queued, []
         waiting, self._waiting = self._waiting, []
-        rest = self._events.take_tail() if self._finished else b""
+        rest = self._tail() if self._finished else b""
         return Step(out + b"".join(queued) + self._take(waiting).out + rest)
+
+    def _tail(self) -> bytes:
+        """What follows the last blank line: no event, but readers of lines take it for one, so data stays here after the seal."""
+        tail = self._events.take_tail()
+        if self._sealed and has_data(tail):
+            self.dropped_events += 1
+            return b""
+        return tail
 
     def _drop(self, what: bytes) -> Step:
         self.dropped_events += bool(what)

@@ -62,6 +62,11 @@ def is_one_event(raw: bytes) -> bool:
     return raw.startswith(b"data: ") and raw.endswith(b"\n\n") and raw.find(b"\n") == len(raw) - 2 and b"\r" not in raw
 
 
+def has_data(tail: bytes) -> bool:
+    """Whether bytes without a blank line hold data other than the end of a stream, for a reader that does not wait for the blank line."""
+    return any(name == b"data" and not DONE.startswith(value.strip()) for name, value in _fields(tail))
+
+
 class EventStream:
     """Cuts chunks of bytes into events."""
 

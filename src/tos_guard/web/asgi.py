@@ -3,7 +3,9 @@
 Rules kept here (facts about servers behind each are in docs/guides/asgi.md):
 
 - Every HTTP path is guarded, exempt by name, ours (well-known), or refused. Nothing slips past because nobody thought of it.
+- Paths are those of the app's own routes: what the server mounted it under (``root_path``) is taken away first, as Starlette does.
 - A denied request never reaches the app. Authentication comes before the body is read.
+- Neither the client (``Accept-Encoding``, ``Range``) nor the server (files sent by path, pushes, trailers) opens a door beside the seal.
 - The app's bytes are passed on as they come; the head of a stream goes out at once. Only the last content waits for its seal.
 - However a response ends (done, client gone, handler raised, cancelled), the exchange is recorded once.
 - WebSockets are refused unless exempt by name: what cannot be sealed is not let through in silence.
@@ -11,6 +13,7 @@ Rules kept here (facts about servers behind each are in docs/guides/asgi.md):
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final, Protocol
 
@@ -40,6 +43,12 @@ SCOPE_KEY: Final = "tos_guard.issuers"
 
 STATE_KEY: Final = "tos_guard"
 """Where the handler finds its `Admission`: ``scope["state"]["tos_guard"]``."""
+
+_BODY_CHOICES: Final = frozenset({b"accept-encoding", b"range", b"if-range"})
+"""Fields by which a client could ask for a compressed or partial body, which cannot be sealed. Compression belongs outside the guard."""
+
+_WITHOUT_CONTENT: Final = frozenset({"http.response.debug", "http.response.early_hint"})
+"""Extensions of servers through which no content can leave. Others (pathsend, zerocopysend, push, trailers) are not offered to the app."""
 
 
 class Documents(Protocol):
@@ -85,26 +94,30 @@ class TosGuardMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
         kind = scope["type"]
-        if kind not in ("http", "websocket"):
+        if kind == "lifespan":
             await self.app(scope, receive, send)
             return
-        path = scope["path"]
+        if kind not in ("http", "websocket"):
+            raise RuntimeError(f"tos_guard cannot guard a connection of type {kind!r}")
+        path = own_path(scope)
         issuers = scope.setdefault(SCOPE_KEY, ())
         if self.guard.settings.issuer in issuers or self.guard.is_exempt(path):
             await self.app(scope, receive, send)
             return
         scope[SCOPE_KEY] = (*issuers, self.guard.settings.issuer)
         if kind == "websocket":
-            await self._refuse_socket(scope, receive, send)
+            await self._refuse_socket(path, scope, receive, send)
         elif self.documents is not None and self.documents.owns(path):
-            await _answer(send, *self.documents.get(scope["method"], path))
+            # In a thread, since keys and older terms are read from disk, and anyone may ask.
+            await _answer(send, *await asyncio.to_thread(self.documents.get, scope["method"], path))
         elif _is_preflight(scope):
-            await self.app(scope, receive, send)
+            _shut_side_doors(scope)
+            await self.app(scope, _Replay(b"", receive), _without_body(send))
         else:
-            await self._guarded(scope, receive, send)
+            await self._guarded(path, scope, receive, send)
 
-    async def _guarded(self, scope: Scope, receive: Receive, send: Send) -> None:
-        view = RequestView(scope["method"], scope["path"], [(n.lower(), v) for n, v in scope["headers"]], scope)
+    async def _guarded(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
+        view = RequestView(scope["method"], path, [(n.lower(), v) for n, v in scope["headers"]], scope)
         route = self.guard.route(view.path)
         exchange: Exchange | None = None
         try:
@@ -130,20 +143,18 @@ class TosGuardMiddleware:
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send, account: Account, exchange: Exchange, body: bytes) -> None:
         scope.setdefault("state", {})[STATE_KEY] = self.guard.admission(account, exchange)
+        _shut_side_doors(scope)
         delivery = _Delivery(self.guard, exchange, send, bodiless=scope["method"] == "HEAD")
         request = _Replay(body, receive)
         reason = "client_gone"  # unless we learn better: a server may also end us by cancelling
         try:
             await self.app(scope, request, delivery.send)
             reason = "" if delivery.ended else "client_gone" if request.disconnected else "handler_ended_early"
-        except PolicyStop as stop:
-            reason = ""
-            await delivery.fail(str(stop.what), stop.code, {"clause": stop.clause}, Completion.POLICY)
         except Exception as error:
-            stop_inside = _policy_stop_in(error)
-            if stop_inside is not None:
+            stop = _policy_stop_in(error)
+            if stop is not None:
                 reason = ""
-                await delivery.fail(str(stop_inside.what), stop_inside.code, {"clause": stop_inside.clause}, Completion.POLICY)
+                await delivery.fail(str(stop.what), stop.code, {"clause": stop.clause}, Completion.POLICY)
                 return
             reason = "client_gone" if delivery.client_gone or _is_disconnect(error) else "handler_raised"
             if delivery.started and reason == "handler_raised":
@@ -179,8 +190,8 @@ class TosGuardMiddleware:
         head, body = self.guard.refuse(error, route.dialect if route else None, exchange)
         await _answer(send, head.status, head.headers, body)
 
-    async def _refuse_socket(self, scope: Scope, receive: Receive, send: Send) -> None:
-        error = MalformedRequestError("WebSockets are not served on guarded paths", where=str(scope["path"])[:200])
+    async def _refuse_socket(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
+        error = MalformedRequestError("WebSockets are not served on guarded paths", where=path[:200])
         self.guard.count("denied:websocket")
         await receive()  # websocket.connect
         if "websocket.http.response" not in scope.get("extensions", {}):
@@ -229,8 +240,10 @@ class _Delivery:
             await self._forward(step)
             if not message.get("more_body", False):
                 await self._finish()
-        else:
+        elif message["type"] in _WITHOUT_CONTENT:
             await self._send(message)
+        else:
+            raise RuntimeError(f"the message {message['type']!r} would carry content past the guard")
 
     async def _start_early(self) -> None:
         assert self.response is not None  # noqa: S101
@@ -250,7 +263,7 @@ class _Delivery:
 
     async def _finish(self) -> None:
         assert self.response is not None  # noqa: S101
-        await self._forward(self.response.finish())
+        await self._forward(self.response.finish(), last=True)
         if self.ended:
             return
         if not self.started:
@@ -258,15 +271,15 @@ class _Delivery:
         self.ended = True
         await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    async def _forward(self, step: Step) -> None:
-        """Send what a step says, sealing when it asks for that."""
+    async def _forward(self, step: Step, *, last: bool = False) -> None:
+        """Send what a step says, sealing when it asks for that. After a *last* step nothing follows but what its seal adds."""
         assert self.response is not None  # noqa: S101
         if step.out:
-            await self._body(step.out)
+            await self._body(step.out, last=last and not step.seal)
         if step.seal:
-            await self._seal()
+            await self._seal(last=last)
 
-    async def _seal(self) -> None:
+    async def _seal(self, *, last: bool) -> None:
         assert self.response is not None  # noqa: S101
         response = self.response
         try:
@@ -277,13 +290,13 @@ class _Delivery:
             if self._guard.settings.on_seal_failure == "deny":
                 await self._withhold(what)
             else:
-                await self._forward(response.unsealed_because(what))
+                await self._forward(response.unsealed_because(what), last=last)
             return
         step = response.sealed(seal)
         self.sealed = True
         if not self.started:
             await self._start(seal.token)
-        await self._forward(step)
+        await self._forward(step, last=last)
 
     async def _withhold(self, what: str) -> None:
         """No seal, no content: a whole body becomes a refusal, a stream ends with an error instead of its last content."""
@@ -305,27 +318,35 @@ class _Delivery:
         self.started = self.ended = True
         await _answer(self._send, head.status, head.headers, body)
 
-    async def _body(self, data: bytes) -> None:
+    async def _body(self, data: bytes, *, last: bool) -> None:
         if not self.started:
             await self._start(None)  # a body too large to wait for
-        await self._send({"type": "http.response.body", "body": data, "more_body": True})
+        self.ended = last
+        await self._send({"type": "http.response.body", "body": data, "more_body": not last})
 
     async def fail(self, message: str, code: str, extra: dict[str, Any], completion: Completion) -> None:
-        """End a response that cannot go on, with the dialect's error and a token that says so."""
+        """End a response that cannot go on, with the dialect's error and a token that says so.
+
+        Where nothing can be said in-band any more it is left open: the server then breaks the connection, and half a body does not
+        look like all of it.
+        """
         if self.ended:
             return
         if self.response is None:
             head = Head(200, [(b"content-type", b"application/json")])
             self.response = self._exchange.respond(head, bodiless=False)
         extra = {**extra, "request_id": self._exchange.ids.rid, "terms_url": self._exchange.in_force.terms.uri}
-        await self._forward(self.response.fail(message=message, code=code, extra=extra, completion=completion))
-        if not self.ended:
+        step = self.response.fail(message=message, code=code, extra=extra, completion=completion)
+        if not self.started:
+            self.status = self.response.head(None).status
+        await self._forward(step)
+        if not self.ended and (step.out or step.seal):
             self.ended = True
             await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 class _Replay:
-    """A receive that gives the body again, and then whatever comes: the client's leaving.
+    """A receive that gives this body, and then only the client's leaving.
 
     Attributes:
         disconnected: Whether the app was told that the client left.
@@ -340,10 +361,44 @@ class _Replay:
         if self._body is not None:
             body, self._body = self._body, None
             return {"type": "http.request", "body": body, "more_body": False}
-        message = await self._receive()
-        if message["type"] == "http.disconnect":
-            self.disconnected = True
+        while (message := await self._receive())["type"] != "http.disconnect":
+            pass  # of a body that was not for the app
+        self.disconnected = True
         return message
+
+
+def own_path(scope: Scope) -> str:
+    """The path as the app's own routes name it: without what the app is mounted under (as `starlette._utils.get_route_path`)."""
+    path: str = scope["path"]
+    root: str = scope.get("root_path", "")
+    if root and path.startswith(root) and path[len(root) :][:1] in ("", "/"):
+        return path[len(root) :]
+    return path
+
+
+def _shut_side_doors(scope: Scope) -> None:
+    scope["headers"] = [(name, value) for name, value in scope["headers"] if name.lower() not in _BODY_CHOICES]
+    if scope.get("extensions"):
+        scope["extensions"] = {
+            name: value for name, value in scope["extensions"].items() if not name.startswith("http.response.") or name in _WITHOUT_CONTENT
+        }
+
+
+def _without_body(send: Send) -> Send:
+    """A send that lets the head of an answer pass and nothing else: nobody has asked who wants it."""
+
+    async def bare(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            kept = [(name, value) for name, value in message.get("headers", ()) if name.lower() not in _FRAMING]
+            length = [] if message["status"] == 204 else [(b"content-length", b"0")]
+            await send({"type": "http.response.start", "status": message["status"], "headers": [*kept, *length]})
+        elif message["type"] == "http.response.body" and not message.get("more_body", False):
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    return bare
+
+
+_FRAMING: Final = frozenset({b"content-length", b"transfer-encoding", b"content-encoding", b"content-type"})
 
 
 def _is_preflight(scope: Scope) -> bool:
