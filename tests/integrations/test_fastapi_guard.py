@@ -114,6 +114,17 @@ def test_a_fact_without_a_source_stops_the_start(tmp_path: Path) -> None:
         TosGuard.from_file(provider.settings)
 
 
+def test_a_duty_that_nobody_fulfils_stops_the_start(tmp_path: Path) -> None:
+    """Terms that oblige to a watermark are not half kept."""
+    provider = Provider(tmp_path)
+    for suffix in (".toml", ".md"):
+        text = provider.terms.with_suffix(suffix).read_text()
+        (tmp_path / f"sample-2026-11{suffix}").write_text(text.replace('duties = ["seal"]', 'duties = ["seal", "watermark"]'))
+    provider.settings.write_text(provider.settings.read_text().replace(str(provider.terms), str(tmp_path / "sample-2026-11.toml")))
+    with pytest.raises(ConfigurationError, match="clause seal obliges to 'watermark'"):
+        TosGuard.from_file(provider.settings)
+
+
 def test_the_hosts_word_on_a_region_is_heard(tmp_path: Path, serve: Serve) -> None:
     """`assertions=` gives what the provider knows of a request; unknown counts against it."""
     provider = Provider(tmp_path)

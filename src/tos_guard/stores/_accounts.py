@@ -115,6 +115,12 @@ class _Found:
     account: Account | None
     secret_hash: bytes | None = None
 
+    def is_newer_than(self, other: _Found) -> bool:
+        """Whether this was read of a newer state than *other*; one version of the store may be seen while the next is committed."""
+        if self.version != other.version:
+            return self.version > other.version
+        return self.account is not None and other.account is not None and self.account.version > other.account.version
+
 
 class SQLiteAccounts(Store):
     """`AccountSource` and its administration in one SQLite file.
@@ -203,6 +209,10 @@ class SQLiteAccounts(Store):
             return before
         found = read(name, version, before)
         with self._caching:
+            # Another thread may have read and kept a newer state while we read: ours must not take its place.
+            kept = self._known.get(key) or self._unknown.get(key)
+            if kept is not None and kept.is_newer_than(found):
+                return kept
             cache, other = (self._known, self._unknown) if found.account is not None else (self._unknown, self._known)
             other.pop(key, None)
             cache[key] = found
