@@ -55,6 +55,12 @@ def _document(key: KeyRecord, at: datetime) -> dict[str, Any]:
     }
 
 
+def _times(key: KeyRecord) -> str:
+    until = f" until {moment(key.not_after)}" if key.not_after is not None else ""
+    revoked = f"; revoked {moment(key.revoked)} ({key.reason})" if key.revoked is not None else ""
+    return f"from {moment(key.not_before)}{until}{revoked}"
+
+
 @app.command("generate")
 def generate(config: ConfigOption = None, as_json: JSONOption = False) -> None:
     """Make the first keys of the issuer, one for each purpose."""
@@ -81,18 +87,8 @@ def list_keys(config: ConfigOption = None, as_json: JSONOption = False) -> None:
         show_json(document)
         return
     show_table(
-        ("kid", "purpose", "state", "from", "until", "revoked"),
-        (
-            (
-                key.kid,
-                key.purpose,
-                state(key, at),
-                moment(key.not_before),
-                moment(key.not_after),
-                f"{moment(key.revoked)} ({key.reason})" if key.revoked is not None else "",
-            )
-            for key in history.keys
-        ),
+        ("kid", "purpose", "state", "signs"),
+        ((key.kid, key.purpose, state(key, at), _times(key)) for key in history.keys),
         empty="There are no keys.",
     )
 

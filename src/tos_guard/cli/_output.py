@@ -76,7 +76,7 @@ def show_json(document: Mapping[str, Any]) -> None:
 
 
 def show_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str) -> None:
-    """Write a table to stdout: ruled on a terminal, columns apart by two spaces elsewhere."""
+    """Write a table to stdout: fitted to the terminal where there is one, aligned elsewhere."""
     cells = [[plain(value) for value in row] for row in rows]
     if not cells:
         note(empty)
@@ -86,9 +86,9 @@ def show_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, empt
         from rich.table import Table
         from rich.text import Text
 
-        table = Table()
-        for column in columns:
-            table.add_column(column, overflow="fold")
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+        for number, column in enumerate(columns):
+            table.add_column(column, overflow="fold", no_wrap=number == 0)  # the first is an id, to be copied whole
         for row in cells:
             table.add_row(*map(Text, row))
         Console(highlight=False).print(table)
