@@ -1,0 +1,76 @@
+"""What README.md shows runs as it stands there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from provisioned import Provider
+from serving import Serve
+
+CHAT = "/v1/chat/completions"
+
+
+@pytest.fixture
+def blocks(root: Path) -> list[str]:
+    """The Python blocks of the README, in order: own authentication, our keys, verification."""
+    found = re.findall(r"```python\n(.*?)```", (root / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert len(found) == 3
+    return found
+
+
+def host() -> FastAPI:
+    """An app to guard."""
+    app = FastAPI()
+
+    @app.post(CHAT)
+    async def chat() -> dict[str, Any]:
+        return {"choices": [{"index": 0, "message": {"role": "assistant", "content": "Hello."}}]}
+
+    return app
+
+
+class Authenticated:
+    """A host's own authentication, as middleware outside the guard: it leaves the account in the request's state."""
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            names = dict(scope["headers"])
+            scope.setdefault("state", {})["account_id"] = names.get(b"x-customer", b"").decode() or None
+        await self.app(scope, receive, send)
+
+
+def test_the_three_lines_with_own_authentication(blocks: list[str], tmp_path: Path, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first block guards an app whose own middleware says who asks."""
+    Provider(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    app = host()
+    exec(blocks[0], {"app": app})
+    app.add_middleware(Authenticated)
+    with serve(app) as base_url:
+        known = httpx.post(base_url + CHAT, json={"model": "smollm2-135m"}, headers={"x-customer": "good"})
+        assert (known.status_code, "ai_provenance" in known.json()) == (200, True)
+        assert httpx.post(base_url + CHAT, json={"model": "smollm2-135m"}).status_code == 401
+
+
+def test_the_three_lines_with_our_keys_and_the_proof(
+    blocks: list[str], tmp_path: Path, serve: Serve, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The second block guards an app; the third proves its answer."""
+    provider = Provider(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    app = host()
+    exec(blocks[1], {"app": app})
+    with serve(app) as base_url:
+        answer = httpx.post(base_url + CHAT, json={"model": "smollm2-135m"}, headers={"x-api-key": provider.keys["good"]})
+    capsys.readouterr()
+    exec(blocks[2], {"body": answer.content, "pinned": provider.key_set().to_bytes()})
+    assert capsys.readouterr().out == "train-ai=n, ai-use=y\n"
