@@ -58,7 +58,9 @@ _log = logging.getLogger("tos_guard")
 _T = TypeVar("_T")
 
 MAX_CACHED_ACCOUNTS: Final = 10_000
+FULFILLED_DUTIES: Final = frozenset({"seal"})  # every response is sealed, whether a clause asks for it or not
 MAX_NONCE_CHARS: Final = 64  # 256 bits in any spelling; a token has no room for more
+_ASYNC_COMMIT_SECONDS: Final = 0.05  # how long records that nobody waits for gather for one commit
 _SEAL_SECONDS: Final = 30.0  # how long a record may take to become durable before sealing counts as failed
 _DETOUR: Final = re.compile(r"//|\\|/\.{1,2}(?:/|$)|%(?:2[5ef]|5c)", re.IGNORECASE)
 _PURPOSE_CHARS: Final = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-")
@@ -93,12 +95,15 @@ class RequestView:
             MalformedRequestError: It occurs twice, or is not printable ASCII.
         """
         wanted = name.encode("ascii")
-        values = [value for key, value in self.headers if key == wanted]
-        if not values:
+        found: bytes | None = None
+        for key, value in self.headers:
+            if key == wanted:
+                if found is not None:
+                    raise MalformedRequestError("occurs more than once", where=f"header {name}", cure="Send it once.")
+                found = value
+        if found is None:
             return None
-        if len(values) > 1:
-            raise MalformedRequestError("occurs more than once", where=f"header {name}", cure="Send it once.")
-        text = values[0].decode("latin-1")
+        text = found.decode("latin-1")
         if not (text.isascii() and text.isprintable()):
             raise MalformedRequestError("is not printable ASCII", where=f"header {name}")
         return text
@@ -214,6 +219,7 @@ class _Core:
         self._routes = {path: Route(path, _dialect(route)) for path, route in settings.routes.items()}
         self._patterns = [(path.split("/"), route) for path, route in self._routes.items() if "*" in path]
         self._check_sources()
+        self._check_duties()
 
     def _check_sources(self) -> None:
         """Fail at start where terms ask for a fact nobody asserts (D2)."""
@@ -227,6 +233,16 @@ class _Core:
                 )
             if source == "host" and self._assertions is None:
                 raise ConfigurationError(f"the fact {fact!r} comes from the host, and assertions= is not given", where="[sources]")
+
+    def _check_duties(self) -> None:
+        """Fail at start where terms oblige us to something we do not do: a duty that is silently left out is a broken promise."""
+        for clause in self.terms.clauses:
+            for duty in sorted(set(clause.duties) - FULFILLED_DUTIES):
+                raise ConfigurationError(
+                    f"clause {clause.id} obliges to {duty!r}, which this guard cannot fulfil",
+                    where=f"terms {self.terms.version}",
+                    cure=f"Fulfilled are: {', '.join(sorted(FULFILLED_DUTIES))}. Remove the duty from the terms.",
+                )
 
     # Routing
 
@@ -694,7 +710,8 @@ def _parts(path: Path, overrides: dict[str, Any]) -> dict[str, Any]:
 
     settings = overrides.pop("settings", None) or parse_settings(read_settings(path), where=str(path)).beside(path.parent)
     clock = overrides.get("clock", utc_now)
-    store = overrides.pop("store", None) or SQLiteStore(settings.store, issuer=settings.issuer, clock=clock)
+    delay = _ASYNC_COMMIT_SECONDS if settings.records == "async" else 0.0
+    store = overrides.pop("store", None) or SQLiteStore(settings.store, issuer=settings.issuer, clock=clock, commit_delay=delay)
     terms = load_terms(settings.terms)
     store.publish_terms(terms)
     signer = overrides.pop("signer", None) or FileSigner(settings.keys)

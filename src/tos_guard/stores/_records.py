@@ -75,10 +75,10 @@ class SQLiteRecords:
         StoreError: It cannot be created or opened.
     """
 
-    def __init__(self, path: Path, *, issuer: str, max_pending: int) -> None:
+    def __init__(self, path: Path, *, issuer: str, max_pending: int, commit_delay: float = 0.0) -> None:
         self._records_issuer = issuer
         self._records = Database(path, _SCHEMA)
-        self._writer = GroupWriter(self._records, _write_rows, max_pending=max_pending)
+        self._writer = GroupWriter(self._records, _write_rows, max_pending=max_pending, delay=commit_delay)
 
     def append(self, record: ExchangeRecord) -> Future[None]:
         """As `Store.append`."""

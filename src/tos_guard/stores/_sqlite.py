@@ -33,6 +33,8 @@ class SQLiteStore(SQLiteRecords, SQLiteAccounts):
         entropy: Where the pepper comes from.
         monotonic: Seconds that never go back; decides when to look for changes of other processes.
         max_pending: Records that may wait for the disk, before `append` fails.
+        commit_delay: Seconds for which a record waits for others to be committed with. More than 0 is for hosts that never wait for
+            records: it spares the processor most of the cost of a commit, and a crash may lose as many seconds more.
 
     Raises:
         ConfigurationError: The folder is missing, the issuer is empty, or a file is something else or of a newer release.
@@ -48,12 +50,13 @@ class SQLiteStore(SQLiteRecords, SQLiteAccounts):
         entropy: Entropy = secrets.token_bytes,
         monotonic: Callable[[], float] = time.monotonic,
         max_pending: int = _MAX_PENDING,
+        commit_delay: float = 0.0,
     ) -> None:
         if not issuer:
             raise ConfigurationError("the issuer is empty", where=str(path), cure="Name the issuer, an https URL")
         SQLiteAccounts.__init__(self, path, issuer=issuer, clock=clock, entropy=entropy, monotonic=monotonic)
         self.records_path: Path = path.with_name(f"{path.stem}.records{path.suffix}")
-        SQLiteRecords.__init__(self, self.records_path, issuer=issuer, max_pending=max_pending)
+        SQLiteRecords.__init__(self, self.records_path, issuer=issuer, max_pending=max_pending, commit_delay=commit_delay)
         # At exit, whoever forgot to close still gets everything written.
         self._finalizer = weakref.finalize(self, _close, self._writer.close, self._records.close, self._accounts.close)
 

@@ -1,6 +1,7 @@
 """Group commit: one thread per process writes everything that was queued while the last commit was on its way to the disk.
 
 - An idle writer starts at once; nothing waits for company. Under load, what queues during one fsync is the next group.
+- Where nobody waits for the disk, a delay may be set that gathers larger groups: a commit costs the processor far more than a row.
 - The thread starts with the first work in a process, so a server may fork after it has built its store.
 - A failed group fails its futures, and the thread lives on. The queue is bounded; when it is full, the newcomer's future fails.
 - Futures cannot be cancelled: a caller who goes away (an asyncio task, say) must not take the record with it.
@@ -62,6 +63,7 @@ class GroupWriter:
         database: Where to.
         write_rows: Stores rows and counts, inside a transaction.
         max_pending: Items that may wait; a bound on memory while the disk hangs.
+        delay: Seconds for which the first row of a group waits for others.
     """
 
     def __init__(
@@ -70,10 +72,12 @@ class GroupWriter:
         write_rows: Callable[[sqlite3.Connection, Sequence[Row], dict[Counter, int]], None],
         *,
         max_pending: int,
+        delay: float = 0.0,
     ) -> None:
         self._database = database
         self._write_rows = write_rows
         self._max_pending = max_pending
+        self._delay = delay
         self._closing = False
         self._reset()
         watch_forks(self)
@@ -138,7 +142,7 @@ class GroupWriter:
             problem = self._problem()
             if problem is None:
                 self._queue.append(item)
-                if len(self._queue) == 1:
+                if len(self._queue) in (1, _GROUP_ROWS) or item.work is not None:
                     self._wake.notify()
         if problem is not None:
             item.future.set_exception(problem)
@@ -186,6 +190,8 @@ class GroupWriter:
                 if wait is not None and wait <= 0:
                     break
                 self._wake.wait(wait)
+            if self._queue and self._delay:
+                self._wake.wait_for(self._is_group, self._delay)
             group: list[_Item] = []
             while self._queue and len(group) < _GROUP_ROWS:
                 if self._queue[0].work is not None and group:
@@ -195,6 +201,9 @@ class GroupWriter:
                     return group, {}
             counts, self._counts = self._counts, {}
             return group, counts
+
+    def _is_group(self) -> bool:
+        return self._closing or len(self._queue) >= _GROUP_ROWS or any(item.work is not None for item in self._queue)
 
     def _run(self, item: _Item) -> None:
         assert item.work is not None  # noqa: S101 - `_loop` looked
