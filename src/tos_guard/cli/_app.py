@@ -80,7 +80,7 @@ def demo(
     model: Annotated[Model, typer.Option("--model", help="A real small model, or recorded answers.")] = Model.SMOLLM2,
     guard: Annotated[Switch, typer.Option("--guard", help="Without the guard the day must fail.")] = Switch.ON,
     keep: Annotated[
-        Path | None, typer.Option("--keep", "--directory", metavar="DIR", help="Where everything is kept; otherwise nothing is.")
+        Path | None, typer.Option("--keep", "--directory", metavar="DIR", help="Where everything is kept; build/demo by default.")
     ] = None,
 ) -> int:
     """Play a scripted day at a guarded provider: expected against happened."""

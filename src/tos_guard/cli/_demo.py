@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import tempfile
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
@@ -21,7 +20,7 @@ def run(*, model: str, guarded: bool, folder: Path | None) -> int:
     Args:
         model: ``smollm2`` or ``replay``.
         guarded: Whether with the guard.
-        folder: Where artifacts are kept, or None to keep none.
+        folder: Where artifacts are kept; ``build/demo`` of the source tree by default.
 
     Raises:
         ConfigurationError: There is no source tree here, or something the demonstration needs is not installed.
@@ -32,10 +31,8 @@ def run(*, model: str, guarded: bool, folder: Path | None) -> int:
         play: Any = import_module("demo.day")
     except ModuleNotFoundError as error:
         raise ConfigurationError(f"{error.name} is not installed", where="demo", cure="Run 'make demo', which installs it.") from None
-    if folder is not None:
-        return int(play.run(folder.absolute(), model=model, guarded=guarded))
-    with tempfile.TemporaryDirectory(prefix="tos-guard-demo-") as kept:
-        return int(play.run(Path(kept), model=model, guarded=guarded))
+    kept = root / "build" / "demo" if folder is None else folder.absolute()
+    return int(play.run(kept, model=model, guarded=guarded))
 
 
 def _source_tree() -> Path:
