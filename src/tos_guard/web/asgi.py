@@ -340,7 +340,7 @@ class _Delivery:
         if not self.started:
             self.status = self.response.head(None).status
         await self._forward(step)
-        if not self.ended and (step.out or step.seal):
+        if (step.out or step.seal) and not self.ended:
             self.ended = True
             await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 
