@@ -11,9 +11,10 @@ from datetime import timedelta
 from http.server import BaseHTTPRequestHandler
 from typing import Any
 
+import httpx
 import pytest
 
-from loopback_issuer import HISTORY, JWKS, METADATA, NBF, START, LoopbackIssuer, made_key, serve_issuer
+from loopback_issuer import HISTORY, JWKS, METADATA, NBF, START, Keys, LoopbackIssuer, made_key, serve_issuer
 from tos_guard.errors import ContentMismatchError, DiscoveryError, IncompleteError, KeyRevokedError, UnknownKeyError, UntrustedIssuerError
 from tos_guard.keys import KeySet, open_key_history
 from tos_guard.testing import FixedClock
@@ -502,3 +503,72 @@ def test_a_verifier_that_trusts_nobody_is_a_mistake() -> None:
         Verifier()
     with pytest.raises(TypeError, match="collection"):
         Verifier("https://api.example.com")
+
+
+async def test_proxies_of_the_environment_are_not_used(issuer: LoopbackIssuer, opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serve_issuer() as proxy:
+        for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+            monkeypatch.setenv(name, proxy.issuer)
+        async with opened(issuer.issuer) as verifier:
+            await verifier.verify_body(issuer.sealed_body())
+        assert not proxy.hits
+
+
+async def test_a_cookie_is_not_sent_back(issuer: LoopbackIssuer, opened: Open, clock: FixedClock) -> None:
+    seen: list[str | None] = []
+
+    def setting(request: BaseHTTPRequestHandler) -> None:
+        seen.append(request.headers["cookie"])
+        request.send_response(200)
+        for name, value in {"content-type": "application/json", "set-cookie": "who=you", "content-length": str(len(body))}.items():
+            request.send_header(name, value)
+        request.end_headers()
+        request.wfile.write(body)
+
+    body = issuer.metadata()
+    issuer.handlers[METADATA] = setting
+    async with opened(issuer.issuer) as verifier:
+        await verifier.refresh(issuer.issuer)
+        await verifier.refresh(issuer.issuer)
+    assert seen == [None, None]
+
+
+async def test_a_client_of_the_callers_is_used_and_left_open(issuer: LoopbackIssuer, clock: FixedClock) -> None:
+    with httpx.Client(headers={"user-agent": "mine"}, auth=("user", "secret"), follow_redirects=True) as client:
+        seen: list[tuple[str, str | None]] = []
+
+        def noting(request: BaseHTTPRequestHandler) -> None:
+            seen.append((request.headers["user-agent"], request.headers["authorization"]))
+            request.send_response(302)
+            request.send_header("location", f"{issuer.issuer}/elsewhere")
+            request.send_header("content-length", "0")
+            request.end_headers()
+
+        issuer.handlers[METADATA] = noting
+        with Verifier([issuer.issuer], client=client, clock=clock) as verifier, pytest.raises(DiscoveryError, match="redirects"):
+            await asyncio.to_thread(verifier.verify_body, issuer.sealed_body())
+        assert not client.is_closed
+        assert (seen, issuer.hits["/elsewhere"]) == ([("mine", None)], 0)
+
+
+def test_without_address_checks_the_client_finds_the_way() -> None:
+    """`unsafe_any_address` is for proxies and private networks: the name is the client's to resolve."""
+    keys = Keys("https://ai.internal")
+    documents = {
+        METADATA: ("application/json", metadata_for(keys.issuer)),
+        JWKS: ("application/json", keys.key_set().to_bytes()),
+        HISTORY: ("application/jwt", keys.history().encode()),
+    }
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        assert request.url.host == "ai.internal"
+        media_type, body = documents[request.url.path]
+        return httpx.Response(200, content=body, headers={"content-type": media_type})
+
+    with httpx.Client(transport=httpx.MockTransport(answer)) as client:
+        verifier = Verifier([keys.issuer], client=client, clock=FixedClock(START), unsafe_any_address=True)
+        assert verifier.verify_body(keys.sealed_body()).claims.iss == keys.issuer
+
+
+def metadata_for(issuer: str) -> bytes:
+    return json.dumps({"ver": 1, "issuer": issuer, "jwks_uri": issuer + JWKS, "key_history_uri": issuer + HISTORY}).encode()

@@ -87,9 +87,9 @@ class Network:
             try:
                 response = self._client.send(request, stream=True, follow_redirects=False, auth=None)
                 with closing(response):
-                    _check_head(step, response)
+                    _check_head(step, response)  # which refuses content codings, so what follows is not decoded
                     body = bytearray()
-                    for chunk in response.iter_raw():
+                    for chunk in response.iter_bytes():
                         _take(step, body, chunk)
                         if self._monotonic() > deadline:
                             raise _failed(step, "took too long")
@@ -149,7 +149,7 @@ class AsyncNetwork:
                 async with aclosing(response):
                     _check_head(step, response)
                     body = bytearray()
-                    async for chunk in response.aiter_raw():
+                    async for chunk in response.aiter_bytes():
                         _take(step, body, chunk)
                     return Fetched(bytes(body))
             except _CONNECT_ERRORS as error:
