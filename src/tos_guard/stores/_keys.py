@@ -4,6 +4,7 @@
       registry.json           every key that ever was, public parts only; never loses one
       <kid>.key               one private key, mode 0600: {"kid", "purpose", "seed"}
       key-history.jwt         the signed history of the registry
+      .lock                   held by whoever changes the folder
 
 Rotation publishes the next key before it signs: it enters the registry at once, with an ``nbf`` in the future, and the signer of every
 process takes it up when that moment comes.
@@ -11,10 +12,13 @@ process takes it up when that moment comes.
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -22,7 +26,7 @@ from typing import Any, Final
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from tos_guard._canonical import b64url_decode, b64url_encode, parse_json
-from tos_guard.errors import KeyFileError, MalformedError, SignerError
+from tos_guard.errors import KeyFileError, MalformedError, SignerError, VerificationError
 from tos_guard.keys import (
     KEY_HISTORY_TYP,
     KeyHistory,
@@ -31,6 +35,7 @@ from tos_guard.keys import (
     encode_jws_signing_input,
     join_jws,
     key_history_payload,
+    open_key_history,
     parse_jwk,
     record_of,
 )
@@ -42,9 +47,13 @@ __all__ = ["FileSigner", "KeyFolder"]
 DEFAULT_LEAD: Final = timedelta(hours=1)
 """How long before its first signature a key is published: twice as long as verifiers keep a key set."""
 
+_TAKE_UP: Final = timedelta(seconds=2)
+"""How long a key that is retired or superseded stays good, since signers of other processes look for changes once a second."""
+
 _KEPT_IN_SET: Final = timedelta(days=1)  # a retired key leaves the set after this; the history never loses it
 _REGISTRY: Final = "registry.json"
 _HISTORY: Final = "key-history.jwt"
+_LOCK: Final = ".lock"
 _MAX_REGISTRY_BYTES: Final = 1_048_576
 
 
@@ -64,14 +73,15 @@ class KeyFolder:
         Raises:
             KeyFileError: There are keys already, or the folder cannot be written.
         """
-        if (self.path / _REGISTRY).exists():
-            raise KeyFileError("there are keys already", where=str(self.path), cure="Use 'tos-guard keys rotate' for a new one.")
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise KeyFileError(f"cannot be made ({error.strerror})", where=str(self.path)) from None
-        made = tuple(self._generate(purpose, not_before=int(now.timestamp())) for purpose in KeyPurpose)
-        return self._write(KeyHistory(issuer, 0, int(now.timestamp()), made))
+        with self._locked():
+            if (self.path / _REGISTRY).exists():
+                raise KeyFileError("there are keys already", where=str(self.path), cure="Use 'tos-guard keys rotate' for a new one.")
+            made = tuple(self._generate(purpose, not_before=int(now.timestamp())) for purpose in KeyPurpose)
+            return self._write(KeyHistory(issuer, 0, int(now.timestamp()), made))
 
     def rotate(self, *, now: datetime, lead: timedelta = DEFAULT_LEAD) -> KeyRecord:
         """Publish the next provenance key. It signs from *now* + *lead* on; the present one until then.
@@ -79,19 +89,23 @@ class KeyFolder:
         Raises:
             KeyFileError: A next key is published already, or the folder cannot be read or written.
         """
-        history = self.history()
-        present = int(now.timestamp())
-        starts = int((now + lead).timestamp())
-        provenance = [key for key in history.keys if key.purpose is KeyPurpose.PROVENANCE]
-        if any((key.not_before or 0) > present for key in provenance):
-            raise KeyFileError("the next key is published already", where=str(self.path), cure="Wait until it has taken over.")
-        fresh = self._generate(KeyPurpose.PROVENANCE, not_before=starts)
-        retired = [key.with_times(not_after=starts) for key in provenance if key.not_after is None]
-        self._write(self._changed(history, [*retired, fresh], now))
-        return fresh
+        with self._locked():
+            history = self._latest()
+            present = int(now.timestamp())
+            starts = int((now + lead).timestamp())
+            provenance = [key for key in history.keys if key.purpose is KeyPurpose.PROVENANCE]
+            if any((key.not_before or 0) > present for key in provenance):
+                raise KeyFileError("the next key is published already", where=str(self.path), cure="Wait until it has taken over.")
+            fresh = self._generate(KeyPurpose.PROVENANCE, not_before=starts)
+            ends = max(starts, int((now + _TAKE_UP).timestamp()))
+            retired = [key.with_times(not_after=ends) for key in provenance if key.not_after is None]
+            self._write(self._changed(history, [*retired, fresh], now))
+            return fresh
 
     def revoke(self, kid: str, *, now: datetime, reason: str) -> KeyRecord:
-        """Mark a key as revoked; a new one takes over at once.
+        """Mark a key as revoked. Where no other would be in force, a new one takes over.
+
+        A revocation is final: a second one can only turn ``superseded`` into ``compromised``, and keeps the moment of the first.
 
         Args:
             kid: The key.
@@ -99,20 +113,71 @@ class KeyFolder:
             reason: ``compromised`` or ``superseded``.
 
         Raises:
-            KeyFileError: No such key, or the folder cannot be read or written.
+            KeyFileError: No such key, or it is revoked already, or the folder cannot be read or written.
         """
-        history = self.history()
+        with self._locked():
+            return self._revoke(kid, now=now, reason=reason)
+
+    def _revoke(self, kid: str, *, now: datetime, reason: str) -> KeyRecord:
+        history = self._latest()
         key = next((key for key in history.keys if key.kid == kid), None)
         if key is None:
             raise KeyFileError(f"there is no key {kid}", where=str(self.path), cure="'tos-guard keys list' shows all.")
         if key.purpose is not KeyPurpose.PROVENANCE:
             raise KeyFileError(f"key {kid} signs the key history", where=str(self.path), cure="Publish a new issuer instead.")
         present = int(now.timestamp())
-        revoked = key.with_times(revoked=present, not_after=min(key.not_after or present, present))
+        if key.revoked is not None and (reason != "compromised" or key.reason != "superseded"):
+            raise KeyFileError(f"key {kid} is revoked already", where=str(self.path))
+        moment = present if reason == "compromised" else int((now + _TAKE_UP).timestamp())
+        if key.revoked is not None:
+            moment = key.revoked
+        revoked = key.with_times(revoked=moment, not_after=moment if key.not_after is None else min(key.not_after, moment))
         revoked = parse_jwk({**revoked.to_jwk(), "reason": reason}, where="revoked key")
-        fresh = self._generate(KeyPurpose.PROVENANCE, not_before=present)
-        self._write(self._changed(history, [revoked, fresh], now))
+        changed = [revoked]
+        if (starts := self._first_gap(history, without=kid, present=present)) is not None:
+            changed.append(self._generate(KeyPurpose.PROVENANCE, not_before=starts))
+        self._write(self._changed(history, changed, now))
         return revoked
+
+    @staticmethod
+    def _first_gap(history: KeyHistory, *, without: str, present: int) -> int | None:
+        """The first moment from *present* on at which no provenance key would be in force, or None if there is none."""
+        alive = [
+            key
+            for key in history.keys
+            if key.purpose is KeyPurpose.PROVENANCE
+            and key.kid != without
+            and key.revoked is None
+            and (key.not_after is None or key.not_after > present)
+        ]
+        if not any((key.not_before or 0) <= present for key in alive):
+            return present
+        ends = [key.not_after for key in alive]
+        return None if None in ends else max(end for end in ends if end is not None)
+
+    def _latest(self) -> KeyHistory:
+        """The registry, or the published history where a crash left that a step ahead: what it said may not be taken back (H3)."""
+        history = self.history()
+        try:
+            published = open_key_history(self.signed_history(), trusted=history.to_key_set(), expected_issuer=history.issuer)
+        except (KeyFileError, VerificationError):
+            return history
+        return published if published.sequence > history.sequence else history
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Keep other processes from changing the folder: each would write what it had read, and lose the other's key."""
+        try:
+            fd = os.open(self.path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        except OSError as error:
+            raise KeyFileError(
+                f"cannot be changed ({error.strerror})", where=str(self.path), cure="Check the path and the owner."
+            ) from None
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(fd)
 
     def history(self) -> KeyHistory:
         """The registry as it is.
