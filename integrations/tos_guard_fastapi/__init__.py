@@ -9,10 +9,10 @@ guarded nor exempt by name stops the start, because a route nobody thought of is
 """
 
 try:
-    from tos_guard_fastapi._install import DOCS_PATHS, TosGuard, admission
+    from tos_guard_fastapi._install import TosGuard, admission
 except ModuleNotFoundError as _missing:
     if _missing.name not in {"fastapi", "starlette"}:
         raise
     raise ModuleNotFoundError('FastAPI is not installed: pip install "tos-guard[fastapi]"', name=_missing.name) from _missing
 
-__all__ = ["DOCS_PATHS", "TosGuard", "admission"]
+__all__ = ["TosGuard", "admission"]

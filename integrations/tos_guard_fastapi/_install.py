@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from starlette.applications import Starlette
 from starlette.requests import HTTPConnection
-from starlette.routing import BaseRoute, Mount
+from starlette.routing import BaseRoute, Host, Mount
 
 from tos_guard.errors import ConfigurationError
 from tos_guard.guard import Admission, AsyncGuard
@@ -19,12 +19,11 @@ from tos_guard.stores import KeyFolder
 from tos_guard.web.asgi import STATE_KEY, TosGuardMiddleware
 from tos_guard.web.wellknown import PREFIX, KeyDocuments, WellKnown
 
-__all__ = ["DOCS_PATHS", "TosGuard", "admission"]
+__all__ = ["TosGuard", "admission"]
 
 _log = logging.getLogger("tos_guard")
 
-DOCS_PATHS: Final = ("/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json")
-"""FastAPI's own pages. They are exempt as long as the app serves them at these paths."""
+_DOCS_PAGES: Final = ("docs_url", "swagger_ui_oauth2_redirect_url", "redoc_url")
 
 
 class TosGuard:
@@ -53,9 +52,9 @@ class TosGuard:
 
         Args:
             app: The FastAPI or Starlette app. More routes may follow; they are looked through when the app starts.
-            docs: Leave FastAPI's own pages (`DOCS_PATHS`) unguarded.
+            docs: Leave FastAPI's own pages (schema, Swagger UI, ReDoc) unguarded, at the paths where this app serves them.
         """
-        exempt = (*self.guard.settings.exempt, *(DOCS_PATHS if docs else ()))
+        exempt = (*self.guard.settings.exempt, *(_docs_paths(app) if docs else ()))
         self.guard.settings = self.guard.settings.model_copy(update={"exempt": exempt})
         documents = WellKnown(self.guard.settings, self.guard.terms, self._keys, self.guard.clock, archive=self.guard.archive)
         app.add_middleware(TosGuardMiddleware, guard=self.guard, documents=documents)
@@ -92,14 +91,29 @@ class TosGuard:
 
     def _is_known(self, path: str) -> bool:
         concrete = _concrete(path)
-        return path.startswith(PREFIX) or self.guard.is_exempt(concrete) or self.guard.route(concrete) is not None
+        return (
+            concrete == PREFIX
+            or concrete.startswith(f"{PREFIX}/")
+            or self.guard.is_exempt(concrete)
+            or self.guard.route(concrete) is not None
+        )
+
+
+def _docs_paths(app: Starlette) -> list[str]:
+    """Where FastAPI serves its own pages. A page that it was told not to serve is not exempt: the path may be the host's."""
+    schema = getattr(app, "openapi_url", None)
+    if schema is None:
+        return []
+    return [schema, *(path for name in _DOCS_PAGES if (path := getattr(app, name, None)) is not None)]
 
 
 def _paths(routes: list[BaseRoute], prefix: str = "") -> Iterator[str]:
     """Every path an app serves, mounted apps included."""
     for route in routes:
         path = prefix + getattr(route, "path", "")
-        if isinstance(route, Mount):
+        if isinstance(route, Host):
+            yield from _paths(list(route.routes or []), prefix) if route.routes else [f"{prefix}/{{path}}"]
+        elif isinstance(route, Mount):
             inner = list(route.routes or [])
             yield from _paths(inner, path) if inner else [f"{path}/{{path}}"]
         else:

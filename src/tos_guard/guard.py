@@ -64,7 +64,8 @@ _ASYNC_COMMIT_SECONDS: Final = 0.05  # how long records that nobody waits for ga
 _SEAL_SECONDS: Final = 30.0  # how long a record may take to become durable before sealing counts as failed
 _DETOUR: Final = re.compile(r"//|\\|/\.{1,2}(?:/|$)|%(?:2[5ef]|5c)", re.IGNORECASE)
 _PURPOSE_CHARS: Final = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-")
-_KINDS: Final = {400: "invalid_request_error", 401: "authentication_error", 403: "permission_error", 404: "invalid_request_error"}
+_INVALID: Final = "invalid_request_error"
+_KINDS: Final = {400: _INVALID, 401: "authentication_error", 403: "permission_error", 404: _INVALID, 413: _INVALID}
 
 
 def utc_now() -> datetime:

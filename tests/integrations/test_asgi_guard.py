@@ -433,7 +433,8 @@ async def test_a_body_over_the_limit_is_refused() -> None:
     """Nobody fills our memory."""
     kit = Kit(settings={"max_request_bytes": 1024})
     answer = await ask(kit.wrap(whole(COMPLETION)), key=kit.key, body=b"x" * 1025)
-    assert (answer.status, json.loads(answer.body)["error"]["code"]) == (413, "tos_request_too_large")
+    error = json.loads(answer.body)["error"]
+    assert (answer.status, error["code"], error["type"]) == (413, "tos_request_too_large", "invalid_request_error")
 
 
 async def test_a_path_that_nobody_named_is_refused() -> None:

@@ -19,6 +19,7 @@ from typing import Any, Final, Protocol
 
 from tos_guard.dialects import Step
 from tos_guard.errors import (
+    KeyFileError,
     MalformedRequestError,
     PolicyStop,
     RequestError,
@@ -59,7 +60,7 @@ class Documents(Protocol):
         ...
 
     def get(self, method: str, path: str) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
-        """The document."""
+        """The document. Raises `KeyFileError` or `StoreError` where it cannot be read."""
         ...
 
 
@@ -108,13 +109,22 @@ class TosGuardMiddleware:
         if kind == "websocket":
             await self._refuse_socket(path, scope, receive, send)
         elif self.documents is not None and self.documents.owns(path):
-            # In a thread, since keys and older terms are read from disk, and anyone may ask.
-            await _answer(send, *await asyncio.to_thread(self.documents.get, scope["method"], path))
+            await self._publish(self.documents, scope["method"], path, send)
         elif _is_preflight(scope):
             _shut_side_doors(scope)
             await self.app(scope, _Replay(b"", receive), _without_body(send))
         else:
             await self._guarded(path, scope, receive, send)
+
+    async def _publish(self, documents: Documents, method: str, path: str, send: Send) -> None:
+        try:
+            # In a thread, since keys and older terms are read from disk, and anyone may ask.
+            status, headers, body = await asyncio.to_thread(documents.get, method, path)
+        except (KeyFileError, StoreError) as error:
+            self.guard.report_failure("documents", error)
+            await self._refuse(send, unavailable(), None, None)
+            return
+        await _answer(send, status, headers, body)
 
     async def _guarded(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
         view = RequestView(scope["method"], path, [(n.lower(), v) for n, v in scope["headers"]], scope)

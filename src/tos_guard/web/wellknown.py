@@ -77,7 +77,12 @@ class WellKnown:
         return path in (PREFIX, JWKS_PATH) or path.startswith(f"{PREFIX}/")
 
     def get(self, method: str, path: str) -> Document:
-        """The document of a path."""
+        """The document of a path.
+
+        Raises:
+            KeyFileError: Key set or history cannot be read.
+            StoreError: An earlier version of the terms cannot be read.
+        """
         if method not in ("GET", "HEAD"):
             return _answer(405, b"application/json", b'{"error":"use GET"}', cache=b"no-store")
         if path == PREFIX:
