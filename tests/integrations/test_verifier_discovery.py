@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler
@@ -287,6 +288,28 @@ async def test_a_slow_endpoint_is_given_up(issuer: LoopbackIssuer, opened: Open)
     async with opened(issuer.issuer, timeout=timedelta(milliseconds=50)) as verifier:
         with pytest.raises(DiscoveryError, match=r"ReadTimeout|too long"):
             await verifier.verify_body(issuer.sealed_body())
+
+
+async def test_an_endpoint_that_drips_its_answer_is_given_up(issuer: LoopbackIssuer, opened: Open) -> None:
+    """Each read succeeds in time; the head of the response never ends."""
+    ended = threading.Event()
+
+    def drip(request: BaseHTTPRequestHandler) -> None:
+        request.close_connection = True
+        with suppress(OSError):
+            request.wfile.write(b"HTTP/1.1 200 OK\r\nx-endless: ")
+            while not ended.wait(0.02):
+                request.wfile.write(b"a")
+
+    body = issuer.sealed_body()
+    async with opened(issuer.issuer, timeout=timedelta(milliseconds=100)) as verifier:
+        issuer.handlers[METADATA] = drip
+        with pytest.raises(DiscoveryError, match="too long"):
+            await verifier.verify_body(body)
+        issuer.handlers.clear()
+        await verifier.refresh(issuer.issuer)  # the one given up stands in nobody's way
+        await verifier.verify_body(body)
+        ended.set()
 
 
 async def test_an_outage_of_a_day_fails_no_known_key_and_one_of_a_month_does(opened: Open, clock: FixedClock) -> None:

@@ -28,6 +28,7 @@ __all__ = ["AsyncKeyDiscovery", "KeyDiscovery", "utc_now"]
 
 _LOG: Final = logging.getLogger("tos_guard.remote")
 _DEFAULT_POLICY: Final = CachePolicy()
+_PATIENCE: Final = 4  # timeouts, for the three documents of one question together
 
 
 def utc_now() -> datetime:
@@ -117,6 +118,10 @@ class _Issuers:
         _LOG.warning("no new keys of %s: %s", keys.origin, keys.failure)
 
 
+def _too_long(keys: IssuerKeys) -> DiscoveryError:
+    return DiscoveryError("took too long", where=keys.origin, cure="Keys that are known already stay in use.")
+
+
 @dataclass(slots=True)
 class _Lane:
     """One issuer's lock, and the question under way."""
@@ -137,7 +142,7 @@ class KeyDiscovery(_Issuers):
         clock: Tells the time.
         policy: When an issuer is asked again.
         histories: Histories kept from earlier runs (`IssuerStatus.history`), which newer ones must follow.
-        timeout: For connecting and each read; one document may take twice as long.
+        timeout: For connecting and each read. One document may take twice as long, and all together four times.
         unsafe_any_address: Connect wherever the client leads, private networks and proxies among it, without checking addresses.
 
     Raises:
@@ -159,6 +164,7 @@ class KeyDiscovery(_Issuers):
     ) -> None:
         super().__init__(issuers, pinned, histories, policy, clock, unsafe_any_address)
         self._network = Network(client, timeout=timeout)
+        self._patience = _PATIENCE * timeout.total_seconds()
         self._lanes = {origin: _Lane() for origin in self._issuers}
 
     def keys_of(self, issuer: str, kid: str) -> KeySet:
@@ -177,13 +183,11 @@ class KeyDiscovery(_Issuers):
             now = self._clock()
             need = keys.need(kid, now=now, in_flight=lane.flight is not None)
             flight, mine = self._board(keys, lane) if need in (Need.REFRESH, Need.WAIT) else (None, False)
+            if flight is not None and mine:
+                self._start(keys, lane, flight)
             if flight is None or need is Need.REFRESH:
-                if flight is not None and mine:
-                    self._fly_aside(keys, lane, flight)
                 return keys.give(kid, now=now)
-        if mine:
-            self._fly(keys, lane, flight)
-        flight.wait()
+        self._wait(keys, lane, flight)
         with lane.lock:
             keys.miss(kid, now=self._clock())
             return keys.give(kid, now=self._clock())
@@ -198,9 +202,9 @@ class KeyDiscovery(_Issuers):
         keys, lane = self._of(issuer), self._lanes[issuer]
         with lane.lock:
             flight, mine = self._board(keys, lane)
-        if mine:
-            self._fly(keys, lane, flight)
-        flight.wait()
+            if mine:
+                self._start(keys, lane, flight)
+        self._wait(keys, lane, flight)
         with lane.lock:
             if keys.failure is not None:
                 raise keys.failure
@@ -214,7 +218,8 @@ class KeyDiscovery(_Issuers):
         lane.flight = threading.Event()
         return lane.flight, True
 
-    def _fly_aside(self, keys: IssuerKeys, lane: _Lane, flight: threading.Event) -> None:
+    def _start(self, keys: IssuerKeys, lane: _Lane, flight: threading.Event) -> None:
+        """Ask in a thread of its own, so that a caller can give up on an issuer that never ends its answer. Inside the lock."""
         lane.thread = threading.Thread(target=self._fly, args=(keys, lane, flight), name="tos-guard-keys", daemon=True)
         try:
             lane.thread.start()
@@ -223,23 +228,32 @@ class KeyDiscovery(_Issuers):
             lane.thread, lane.flight = None, None
             flight.set()
 
+    def _wait(self, keys: IssuerKeys, lane: _Lane, flight: threading.Event) -> None:
+        if flight.wait(self._patience):
+            return
+        with lane.lock:
+            if lane.flight is flight:  # and what it may still bring is no longer wanted
+                lane.flight = None
+                self._settle(keys, _too_long(keys))
+        flight.set()
+
     def _fly(self, keys: IssuerKeys, lane: _Lane, flight: threading.Event) -> None:
-        outcome: KnownKeys | BaseException | None = None
+        outcome: KnownKeys | Exception
         try:
             outcome = self._network.run(self._steps(keys))
         except Exception as error:  # noqa: BLE001 - whoever waits must be told, whatever it was
             outcome = error
-        finally:
-            with lane.lock:
-                self._settle(keys, outcome if outcome is not None else KeyboardInterrupt())
+        with lane.lock:
+            if lane.flight is flight:
                 lane.flight = None
-            flight.set()
+                self._settle(keys, outcome)
+        flight.set()
 
     def close(self) -> None:
-        """Wait for questions under way, and close the client if it is ours."""
+        """Wait a little for questions under way, and close the client if it is ours."""
         for lane in self._lanes.values():
             if (thread := lane.thread) is not None:
-                thread.join()
+                thread.join(self._patience)
         self._network.close()
 
     def __enter__(self) -> Self:
@@ -266,6 +280,7 @@ class AsyncKeyDiscovery(_Issuers):
     ) -> None:
         super().__init__(issuers, pinned, histories, policy, clock, unsafe_any_address)
         self._network = AsyncNetwork(client, timeout=timeout)
+        self._patience = _PATIENCE * timeout.total_seconds()
         self._flights: dict[str, asyncio.Task[None]] = {}
 
     async def keys_of(self, issuer: str, kid: str) -> KeySet:
@@ -298,7 +313,10 @@ class AsyncKeyDiscovery(_Issuers):
     async def _fly(self, keys: IssuerKeys) -> None:
         outcome: KnownKeys | BaseException | None = None
         try:
-            outcome = await self._network.run(self._steps(keys))
+            async with asyncio.timeout(self._patience):
+                outcome = await self._network.run(self._steps(keys))
+        except TimeoutError:
+            outcome = _too_long(keys)
         except Exception as error:  # noqa: BLE001 - whoever waits must be told, whatever it was
             outcome = error
         finally:
