@@ -243,6 +243,7 @@ class Called:
     first: list[float] = field(default_factory=list)
     short: list[float] = field(default_factory=list)
     long: list[float] = field(default_factory=list)
+    parse: list[float] = field(default_factory=list)
 
     async def call(self, body: bytes) -> tuple[float, float]:
         """Seconds until the first byte of the body, and until the end."""
@@ -298,14 +299,20 @@ class Called:
     async def streams(self, calls: int) -> None:
         """A round of streams: when the first chunk leaves, and what short and long ones take."""
         short, long = request_body(2), request_body(CHUNKS)
-        few, many = [], []
+        few, many, parse = [], [], []
+        payloads = [part[6:] for part in EVENTS]
         for _ in range(calls):
             few.append(await self.call(short))
             many.append(await self.call(long))
+            start = time.perf_counter()
+            for payload in payloads:
+                json.loads(payload)
+            parse.append((time.perf_counter() - start) / CHUNKS)
         self.flush()
         self.first.append(statistics.median(first for first, _ in few + many))
         self.short.append(statistics.median(whole for _, whole in few))
         self.long.append(statistics.median(whole for _, whole in many))
+        self.parse.append(statistics.median(parse))
 
 
 def called(bench: Bench, stack: str) -> Called:
@@ -452,7 +459,7 @@ def print_in_process(stacks: dict[str, Called], fsync: float, signature: float) 
             row += f"  p50 added is {added / fsync / 1e6:.2f} × the fsync of this disk ({fsync * 1e6:.0f} µs)"
         print(row)
     guarded = stacks["async"]
-    parse = interleaved(lambda: json.loads(EVENTS[0][6:]), number=2000)[0]
+    parse = statistics.median(guarded.parse)
     chunks = CHUNKS - 2
     slopes = [[(long - short) / chunks for long, short in zip(s.long, s.short, strict=True)] for s in (guarded, bare)]
     per_chunk = median_of_differences(*slopes)

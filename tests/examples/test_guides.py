@@ -1,0 +1,117 @@
+"""What the guides show runs as it stands there, and the settings they list are those there are."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from fastapi.middleware.cors import CORSMiddleware
+from fastapi.middleware.gzip import GZipMiddleware
+from pydantic import BaseModel
+
+from provisioned import Provider
+from serving import Serve
+from tos_guard.config import FactSources, GuardSettings, Retention, RouteSettings, parse_settings
+from tos_guard.verify import verify_body
+from tos_guard_fastapi import TosGuard
+
+CHAT = "/v1/chat/completions"
+QUESTION = {"model": "smollm2-135m", "messages": [{"role": "user", "content": "Hello?"}]}
+GUIDES = Path(__file__).parents[2] / "docs" / "guides"
+
+
+def blocks(guide: str, language: str) -> list[str]:
+    """The code of a guide, in order."""
+    return re.findall(rf"```{language}\n(.*?)```", (GUIDES / guide).read_text(encoding="utf-8"), re.DOTALL)
+
+
+def host() -> FastAPI:
+    """An app to guard."""
+    app = FastAPI()
+
+    @app.post(CHAT)
+    async def chat() -> dict[str, Any]:
+        return {"choices": [{"index": 0, "message": {"role": "assistant", "content": "Hello. " * 100}}]}
+
+    return app
+
+
+class Authenticated:
+    """A host's own authentication."""
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            customer = dict(scope["headers"]).get(b"x-customer")
+            scope["state"] = {"customer": customer.decode()} if customer else {}
+        await self.app(scope, receive, send)
+
+
+def test_three_lines_with_own_authentication(tmp_path: Path, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """fastapi.md, first block: the account is whom the host's middleware named, and nobody is 401."""
+    Provider(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    app = host()
+    exec(blocks("fastapi.md", "python")[0], {"app": app})
+    app.add_middleware(Authenticated)
+    with serve(app) as base_url:
+        known = httpx.post(base_url + CHAT, json=QUESTION, headers={"x-customer": "good"})
+        assert (known.status_code, "ai_provenance" in known.json()) == (200, True)
+        assert httpx.post(base_url + CHAT, json=QUESTION).status_code == 401
+
+
+def test_three_lines_with_our_keys(tmp_path: Path, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """fastapi.md, second and third block: both headers carry a key, and a handler learns what was decided."""
+    provider = Provider(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {"app": host()}
+    exec(blocks("fastapi.md", "python")[1], names)
+    exec(blocks("fastapi.md", "python")[2], names)
+    key = provider.keys["good"]
+    with serve(names["app"]) as base_url:
+        for headers in ({"authorization": f"Bearer {key}"}, {"x-api-key": key}):
+            assert "ai_provenance" in httpx.post(base_url + CHAT, json=QUESTION, headers=headers).json()
+        scored = httpx.post(base_url + "/v1/score", json={"input": "x"}, headers={"x-api-key": key})
+    assert (scored.json()["account"], scored.json()["request"]) == ("good", scored.headers["x-request-id"])
+
+
+def test_middleware_in_the_order_of_the_guide(tmp_path: Path, serve: Serve) -> None:
+    """asgi.md: with compression and CORS outside, what a client decodes verifies, digest included, and a browser may read refusals."""
+    provider = Provider(tmp_path)
+    app = host()
+    guard = TosGuard.from_file(provider.settings)
+    exec(blocks("asgi.md", "python")[0], {"app": app, "guard": guard, "GZipMiddleware": GZipMiddleware, "CORSMiddleware": CORSMiddleware})
+    origin = {"origin": "https://app.example.com", "accept-encoding": "gzip"}
+    with serve(app) as base_url:
+        answer = httpx.post(base_url + CHAT, json=QUESTION, headers={"x-api-key": provider.keys["good"], **origin})
+        refused = httpx.post(base_url + CHAT, json=QUESTION, headers=origin)
+    assert answer.headers["content-encoding"] == "gzip"
+    now = guard.guard.clock()
+    assert verify_body(answer.content, trust=provider.trust(), now=now, content_digest=answer.headers["content-digest"])
+    assert (refused.status_code, refused.headers["access-control-allow-origin"]) == (401, "https://app.example.com")
+
+
+def test_every_setting_is_listed() -> None:
+    """configuration.md has a row for each field of each model, no other, and the defaults they have."""
+    listed = re.findall(r"^\| `(\w+)` \| (.+?) \|", (GUIDES / "configuration.md").read_text(encoding="utf-8"), re.MULTILINE)
+    models: list[type[BaseModel]] = [GuardSettings, RouteSettings, FactSources, Retention]
+    fields = [(name, field) for model in models for name, field in model.model_fields.items()]
+    assert sorted(name for name, _ in listed) == sorted(name for name, _ in fields)
+    texts = dict(listed)
+    for name, field in fields:
+        if field.is_required():
+            assert texts[name] == "required"
+        elif isinstance(field.default, (int, str)):
+            assert texts[name].strip('`"') == str(field.default)
+
+
+def test_the_settings_shown_are_settings() -> None:
+    """configuration.md: the example is read without an error."""
+    (example,) = blocks("configuration.md", "toml")
+    assert parse_settings(example.encode()).routes["/v1/score"].model == "scorer"
