@@ -65,6 +65,20 @@ def test_no_thread_before_there_is_work(writer):
     assert [thread for thread in threading.enumerate() if thread.name == "tos-guard-records"]
 
 
+def test_with_a_delay_rows_gather_and_nobody_who_asks_waits(database, disk):
+    """Rows that nobody waits for go to the disk together; a full group, a flush and the end do not wait for the delay."""
+    writer = GroupWriter(database, disk, max_pending=1000, delay=3600)
+    full = [writer.append(row(str(number))) for number in range(512)]
+    for future in full:
+        future.result(30)
+    few = [writer.append(row(name)) for name in "ab"]
+    writer.flush().result(30)
+    last = writer.append(row("c"))
+    writer.close()
+    assert all(future.done() for future in (*few, last))
+    assert [len(rows) for rows, _ in disk.groups] == [512, 2, 1]
+
+
 def test_an_idle_writer_waits_for_nobody_and_a_busy_one_groups(writer, disk):
     """The first row is written alone and at once; what comes during its commit is one group, of at most 512."""
     disk.open.clear()
