@@ -508,7 +508,13 @@ class WholeResponse:
         except MalformedError:
             projection = JSONProjection()  # covers whatever shape the body has
             projection.add_body(document)
-        return projection.content()
+        content = projection.content()
+        if content.projection == JSONProjection.name and any(digest is None for _, _, digest in content.leaves or ()):
+            self.carrier = "header"  # what has no canonical form is still bytes: a seal over nothing would fit any body
+            projection = BytesProjection()
+            projection.add_body(self._body)
+            content = projection.content()
+        return content
 
     def fail(self, *, message: str, code: str, extra: dict[str, Any], completion: Completion) -> Step:
         """Replace the body, of which nothing has been sent, by the dialect's error."""

@@ -404,7 +404,9 @@ class _Core:
             return None
 
     def seal(self, exchange: Exchange, response: Response, status: int) -> Steps[Sealed]:
-        """Record the exchange, then make its final token: whoever holds one can demand its record.
+        """Make the final token, and give it out once its record is durable: whoever holds one can demand its record.
+
+        Signed first, so that the record of an exchange whose signer failed does not speak of a token that nobody made.
 
         Raises:
             SignerError, StoreError: No token could be made.
@@ -413,14 +415,14 @@ class _Core:
         content = response.content
         assert content is not None  # noqa: S101 - a response that asks to be sealed has content
         key: KeyRecord = yield CurrentKey(now)
-        record = exchange.record(
-            now=now, status=status, content=content, completion=response.completion, kid=key.kid, carrier=response.carrier
-        )
-        yield Keep(record, wait=self.settings.records == "durable")
         token = yield from _signed(exchange.final_claims(now, content, response.completion), key)
         if len(token) > MAX_WRITTEN_CHARS and content.is_inline:
             content = content.with_leaves_beside()
             token = yield from _signed(exchange.final_claims(now, content, response.completion), key)
+        record = exchange.record(
+            now=now, status=status, content=content, completion=response.completion, kid=key.kid, carrier=response.carrier
+        )
+        yield Keep(record, wait=self.settings.records == "durable")
         return Sealed(token, content)
 
     def close(self, exchange: Exchange, response: Response | None, *, status: int, sealed: bool, reason: str = "") -> Steps[None]:

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from kit import CHAT, ISSUER, Kit, Message, Scope, ask, streamed, whole
-from tos_guard.errors import PolicyStop
+from tos_guard.errors import ContentMismatchError, PolicyStop, SignerError
+from tos_guard.verify import verify_body
 
 COMPLETION = b'{"choices":[{"index":0,"message":{"role":"assistant","content":"Hello."},"finish_reason":"stop"}]}'
 GENERATING = b'{"model":"small"}'
@@ -221,7 +222,39 @@ async def test_nothing_that_naive_readers_take_for_an_event_follows_the_seal() -
     assert answer.body.endswith(b"data: [DONE]"), "the end of a stream may be written sloppily"
 
 
+@pytest.mark.parametrize(
+    "body", [b'{"id":9007199254740993,"answer":"yes"}', b'{"x":"\\ud800","answer":"yes"}', b'{"x":1e400,"answer":"yes"}']
+)
+async def test_a_body_without_a_canonical_form_is_covered_all_the_same(body: bytes) -> None:
+    """One large integer was enough for a seal over nothing, under which any other answer was valid."""
+    kit = Kit()
+    answer = await ask(kit.wrap(whole(body)), "/v1/models", key=kit.key, body=b"{}")
+    assert answer.body == body
+    given: dict[str, Any] = {"trust": kit.trust, "now": kit.clock(), "token": answer.headers["ai-provenance"]}
+    assert verify_body(body, **given).uncovered == ()
+    with pytest.raises(ContentMismatchError):
+        verify_body(body.replace(b"yes", b"no!"), **given)
+    (record,) = records(kit)
+    assert (record.carrier, record.proj) == ("header", "bytes-1")
+
+
 # Records that say what happened
+
+
+@pytest.mark.parametrize("allowed", ["deny", "allow"])
+async def test_a_record_does_not_speak_of_a_token_that_was_never_made(allowed: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the signer failed after the record was kept, it said 200 and named a token, although the client got 503 and none."""
+    kit = Kit(settings={"on_seal_failure": allowed})
+
+    def fail(key: Any, message: bytes) -> bytes:
+        del key, message
+        raise SignerError("the device is gone")
+
+    monkeypatch.setattr(kit.signer, "sign", fail)
+    answer = await ask(kit.wrap(whole(COMPLETION)), key=kit.key)
+    assert answer.status == (503 if allowed == "deny" else 200)
+    (record,) = records(kit)
+    assert (record.status, record.jti, record.kid, record.unsealed, record.carrier) == (answer.status, None, None, "signer", "none")
 
 
 @pytest.mark.parametrize("begun", [False, True], ids=["before the head", "after the head"])
