@@ -43,8 +43,20 @@ Headers = list[tuple[bytes, bytes]]
 """Header fields in order; names in lower case."""
 
 _REPLACED: Final = frozenset(
-    {b"ai-provenance", b"ai-provenance-salt", b"content-usage", b"content-digest", b"x-request-id", b"request-id", b"content-length"}
+    {
+        b"ai-provenance",
+        b"ai-provenance-salt",
+        b"content-usage",
+        b"content-digest",
+        b"x-request-id",
+        b"request-id",
+        b"content-length",
+        b"transfer-encoding",
+    }
 )
+_OF_OTHER_BYTES: Final = frozenset({b"repr-digest", b"digest", b"content-md5"})
+"""Digests of the handler's bytes: false once a tag is in them."""
+
 _EXPOSED: Final = "AI-Provenance, AI-Provenance-Salt, Content-Usage, Content-Digest, Link, X-Request-ID, Request-ID"
 _NO_BODY: Final = frozenset({204, 205, 304})
 
@@ -233,7 +245,7 @@ class Exchange:
         media_type = fields.get(b"content-type", b"").split(b";")[0].strip().lower()
         if bodiless or head.status in _NO_BODY or head.status < 200:
             return OpaqueResponse(self, head, "no_body")
-        if fields.get(b"content-encoding", b"identity").strip().lower() not in (b"", b"identity"):
+        if any(name == b"content-encoding" and value.strip().lower() not in (b"", b"identity") for name, value in head.headers):
             return OpaqueResponse(self, head, "encoded")
         if head.status == 206:
             return OpaqueResponse(self, head, "partial")
@@ -411,7 +423,7 @@ class StreamResponse:
 
     def head(self, token: str | None) -> Head:
         """The handler's head with our fields and without a length."""
-        return Head(self._head.status, [*_kept(self._head.headers), *self._exchange.headers(token)])
+        return Head(self._head.status, [*_retagged(self._head.headers), *self._exchange.headers(token)])
 
     def feed(self, chunk: bytes) -> Step:
         """Take a chunk."""
@@ -545,7 +557,8 @@ class WholeResponse:
 
     def head(self, token: str | None) -> Head:
         """The handler's head with our fields, and the length and digest of the body as it now is."""
-        headers = [*_kept(self._head.headers), *self._exchange.headers(token)]
+        kept = _retagged(self._head.headers) if self._spliced else _kept(self._head.headers)
+        headers = [*kept, *self._exchange.headers(token)]
         if self._spliced:
             headers.append((b"content-length", str(len(self._body)).encode("ascii")))
             headers.append((b"content-digest", content_digest(self._body).encode("ascii")))
@@ -561,6 +574,11 @@ def tag_bytes(seal: Sealed) -> bytes:
     if seal.content.is_inline or seal.content.leaves is None:
         return b'{"token":"%s"}' % seal.token.encode("ascii")  # base64url and dots: nothing to escape
     return encode_claims({"token": seal.token, "leaves": [list(leaf) for leaf in seal.content.leaves]})
+
+
+def _retagged(headers: Sequence[tuple[bytes, bytes]]) -> Headers:
+    """As `_kept`, for a body with a tag in it."""
+    return [(name, value) for name, value in _kept(headers) if name not in _OF_OTHER_BYTES]
 
 
 def _kept(headers: Sequence[tuple[bytes, bytes]]) -> Headers:

@@ -452,7 +452,7 @@ class _Core:
             self.report_failure("record", failure)
 
     def count_unauthenticated(self, error: RequestError) -> None:
-        """Roll up a denial that has no account."""
+        """Roll up a refusal before anything was decided: no account, or a request that cannot be read."""
         self.count(f"denied:{error.code}")
         try:
             self._records.count_denial(error.code, self.clock())

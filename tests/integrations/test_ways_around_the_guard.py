@@ -195,6 +195,19 @@ async def test_an_answer_that_has_no_body_cannot_carry_one(method: str, status: 
     assert (answer.status, answer.body) == (status, b"")
 
 
+async def test_no_field_of_the_app_speaks_of_other_bytes() -> None:
+    """A length beside chunks, a digest of the untagged body, or a coding hidden behind a second field."""
+    kit = Kit()
+    fields = [(b"Transfer-Encoding", b"chunked"), (b"Repr-Digest", b"sha-256=:AAAA:"), (b"content-md5", b"x"), (b"etag", b'"1"')]
+    answer = await ask(kit.wrap(whole(COMPLETION, headers=fields)), key=kit.key)
+    assert int(answer.headers["content-length"]) == len(answer.body)
+    assert not {"transfer-encoding", "repr-digest", "content-md5"} & answer.headers.keys()
+    assert answer.headers["etag"] == '"1"'
+    coded = whole(COMPLETION, headers=[(b"content-encoding", b"gzip"), (b"content-encoding", b"identity")])
+    assert (await ask(kit.wrap(coded), key=kit.key)).body == COMPLETION
+    assert kit.guard.counts["unsealed:encoded"] == 1
+
+
 @pytest.mark.parametrize("media_type", [b"application/octet-stream", b"application/json"], ids=["untagged", "too large"])
 async def test_a_body_cut_by_an_error_does_not_look_whole(media_type: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where nothing can be said in-band the connection must break: ending the body made half a file look like all of it."""
@@ -255,6 +268,15 @@ async def test_a_record_does_not_speak_of_a_token_that_was_never_made(allowed: s
     assert answer.status == (503 if allowed == "deny" else 200)
     (record,) = records(kit)
     assert (record.status, record.jti, record.kid, record.unsealed, record.carrier) == (answer.status, None, None, "signer", "none")
+
+
+async def test_a_record_names_no_status_that_was_never_sent() -> None:
+    """A handler that had begun a body of its own and raised was recorded as 200, while the host answered 500."""
+    kit = Kit()
+    answer = await ask(kit.wrap(streamed(b"{", RuntimeError("boom"), media_type=b"application/json")), key=kit.key)
+    assert answer.status == 0, "the guard sent nothing"
+    (record,) = records(kit)
+    assert (record.status, record.unsealed) == (0, "handler_raised")
 
 
 @pytest.mark.parametrize("begun", [False, True], ids=["before the head", "after the head"])

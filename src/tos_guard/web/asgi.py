@@ -172,7 +172,7 @@ class TosGuardMiddleware:
             raise
         finally:
             await self.guard.run(
-                self.guard.close(exchange, delivery.response, status=delivery.status, sealed=delivery.sealed, reason=reason)
+                self.guard.close(exchange, delivery.response, status=delivery.sent_status, sealed=delivery.sealed, reason=reason)
             )
 
     async def _read_body(self, receive: Receive) -> bytes | None:
@@ -226,6 +226,11 @@ class _Delivery:
         self._exchange = exchange
         self._server_send = send
         self._bodiless = bodiless
+
+    @property
+    def sent_status(self) -> int:
+        """The status that was sent, or 0 while none is."""
+        return self.status if self.started else 0
 
     async def _send(self, message: Message) -> None:
         """Send to the server, and remember if it says that the client left: an ``OSError`` of the app's own means nothing of the kind."""
