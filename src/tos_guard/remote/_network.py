@@ -188,12 +188,16 @@ def _request(client: httpx.Client | httpx.AsyncClient, step: Fetch, address: str
         # To the address that was checked; certificate and virtual host are still those of the name.
         origin = f"{issuer.scheme}://{f'[{address}]' if ':' in address else address}:{issuer.port}"
         headers["host"] = issuer.origin.partition("://")[2]
+        # A pool knows connections by address: one whose certificate was checked for another issuer must not be there to be used again.
+        headers["connection"] = "close"
         if issuer.scheme == "https":
             extensions["sni_hostname"] = issuer.host.strip("[]")
     return client.build_request("GET", origin + step.path, headers=headers, timeout=seconds, extensions=extensions)
 
 
 def _check_head(step: Fetch, response: httpx.Response) -> None:
+    if step.addresses is not None and not response.http_version.startswith("HTTP/1."):
+        raise _failed(step, f"came over {response.http_version[:16]}, which shares connections between names")
     if response.is_redirect:
         raise _failed(step, "redirects, which is not followed")
     if response.status_code != 200:
