@@ -37,7 +37,7 @@ class RouteSettings(_Settings):
     Attributes:
         dialect: ``openai-chat``, or ``plain-json`` for any other JSON endpoint.
         action: Action of the terms that a request on this route asks for.
-        model: Model of a ``plain-json`` route whose requests name none; required there.
+        model: Model of a ``plain-json`` request whose body names none; required there.
     """
 
     dialect: Literal["openai-chat", "plain-json"]
@@ -47,7 +47,7 @@ class RouteSettings(_Settings):
     @model_validator(mode="after")
     def _needs_model(self) -> RouteSettings:
         if self.dialect == "plain-json" and self.model is None:
-            raise ValueError('a plain-json route needs model = "…", since its requests name none')
+            raise ValueError('a plain-json route needs model = "…", for requests that name none')
         return self
 
 
@@ -79,7 +79,7 @@ class GuardSettings(_Settings):
         store: SQLite file for accounts, terms and records.
         keys: Folder of key files.
         routes: Guarded paths (``*`` stands for one segment) and how.
-        exempt: Paths that are not guarded, by name; ``*`` at the end stands for the rest.
+        exempt: Paths that are not guarded, by name; ``*`` at the end stands for the rest, but for no detour (``//``, ``/../``).
         sources: Where asserted facts come from.
         records: ``durable``: a record is committed before its final token leaves. ``async``: it follows; a crash may lose the newest.
         on_seal_failure: What happens when signer or store fail, so that no final token can be made: ``deny``, or ``allow`` (untagged,
