@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from tos_guard.guard import RequestView as RequestView
     from tos_guard.rights import Account as Account
     from tos_guard.rights import Grant as Grant
+    from tos_guard.verifier import AsyncVerifier as AsyncVerifier
+    from tos_guard.verifier import Verifier as Verifier
 
 __version__ = "0.1.0"
 
@@ -28,6 +30,7 @@ _HOME: Final = {
     "Account": "tos_guard.rights",
     "Admission": "tos_guard.guard",
     "AsyncGuard": "tos_guard.guard",
+    "AsyncVerifier": "tos_guard.verifier",
     "Grant": "tos_guard.rights",
     "Guard": "tos_guard.guard",
     "GuardSettings": "tos_guard.config",
@@ -36,6 +39,7 @@ _HOME: Final = {
     "TosGuardError": "tos_guard.errors",
     "Verdict": "tos_guard.errors",
     "VerificationError": "tos_guard.errors",
+    "Verifier": "tos_guard.verifier",
 }
 """Public name → the module that defines it. The imports above tell the same to type checkers; tests/packaging compares the two."""
 
@@ -43,6 +47,7 @@ __all__ = [
     "Account",
     "Admission",
     "AsyncGuard",
+    "AsyncVerifier",
     "Grant",
     "Guard",
     "GuardSettings",
@@ -51,6 +56,7 @@ __all__ = [
     "TosGuardError",
     "Verdict",
     "VerificationError",
+    "Verifier",
     "__version__",
 ]
 

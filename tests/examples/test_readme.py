@@ -18,9 +18,9 @@ CHAT = "/v1/chat/completions"
 
 @pytest.fixture
 def blocks(root: Path) -> list[str]:
-    """The Python blocks of the README, in order: own authentication, our keys, verification."""
+    """The Python blocks of the README, in order: own authentication, our keys, verification, a verifying client."""
     found = re.findall(r"```python\n(.*?)```", (root / "README.md").read_text(encoding="utf-8"), re.DOTALL)
-    assert len(found) == 3
+    assert len(found) == 4
     return found
 
 
@@ -74,3 +74,12 @@ def test_the_three_lines_with_our_keys_and_the_proof(
     capsys.readouterr()
     exec(blocks[2], {"body": answer.content, "pinned": provider.key_set().to_bytes()})
     assert capsys.readouterr().out == "train-ai=n, ai-use=y\n"
+
+
+def test_the_client_that_verifies(blocks: list[str]) -> None:
+    """The fourth block makes a client; what it checks is tested in tests/integrations against the guarded provider."""
+    made: dict[str, Any] = {}
+    exec(blocks[3].replace("openai.OpenAI(", 'openai.OpenAI(api_key="none", '), made)  # noqa: S102 - our own README
+    assert list(made["verifier"].issuers) == ["https://api.example.com"]
+    made["client"].close()
+    made["verifier"].close()

@@ -13,7 +13,12 @@ What is demanded, and what happens to responses without a token, says `tos_guard
 
 from __future__ import annotations
 
-import httpx2
+try:
+    import httpx2
+except ModuleNotFoundError as _missing:
+    if _missing.name != "httpx2":
+        raise
+    raise ModuleNotFoundError('httpx2 is not installed: pip install "tos-guard[httpx2]"', name=_missing.name) from _missing
 
 from tos_guard.remote._transport import (
     AsyncResponseVerifier,
