@@ -297,6 +297,17 @@ async def test_the_record_of_a_stopped_body_has_the_status_that_was_sent(begun: 
     assert (record.status, record.completion) == (403, "policy")
 
 
+async def test_a_stop_does_not_swallow_what_else_went_wrong() -> None:
+    """A task group raises both; the client learns of the stop, and the server of the other."""
+    kit = Kit()
+    group = ExceptionGroup("tasks", [PolicyStop("stop", clause="c"), RuntimeError("a bug")])
+    answer = await ask(kit.wrap(streamed(b"data: {}\n\n", group)), key=kit.key)
+    assert answer.error is group
+    assert b"tos_policy_stop" in answer.body
+    (record,) = records(kit)
+    assert record.completion == "policy"
+
+
 async def test_a_word_that_is_no_unicode_does_not_lose_the_refusal() -> None:
     """A lone surrogate in a path, or in what the host says of a stop, once raised in the middle of the answer."""
     kit = Kit()

@@ -165,6 +165,8 @@ class TosGuardMiddleware:
             if stop is not None:
                 reason = ""
                 await delivery.fail(str(stop.what), stop.code, {"clause": stop.clause}, Completion.POLICY)
+                if isinstance(error, ExceptionGroup) and error.split(PolicyStop)[1] is not None:
+                    raise  # what else went wrong in the group is for the server to know
                 return
             reason = "client_gone" if delivery.client_gone or _is_disconnect(error) else "handler_raised"
             if delivery.started and reason == "handler_raised":
