@@ -79,7 +79,7 @@ def test_the_three_lines_with_our_keys_and_the_proof(
 def test_the_client_that_verifies(blocks: list[str]) -> None:
     """The fourth block makes a client; what it checks is tested in tests/integrations against the guarded provider."""
     made: dict[str, Any] = {}
-    exec(blocks[3].replace("openai.OpenAI(", 'openai.OpenAI(api_key="none", '), made)  # noqa: S102 - our own README
+    exec(blocks[3].replace("openai.OpenAI(", 'openai.OpenAI(api_key="none", '), made)
     assert list(made["verifier"].issuers) == ["https://api.example.com"]
     made["client"].close()
     made["verifier"].close()

@@ -25,7 +25,7 @@ EXTRAS = {
     # extra: code that must run with it
     "fastapi": "import tos_guard_fastapi; [getattr(tos_guard_fastapi, name) for name in tos_guard_fastapi.__all__]",
     "cli": "import tos_guard.cli",
-    "httpx2": "import httpx2, tos_guard",
+    "httpx2": "import tos_guard.remote.httpx2",
     "all": "import tos_guard.cli, tos_guard_fastapi, httpx2",
 }
 
