@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import codecs
 import json
+import time
 from typing import Any
 
 import pytest
@@ -75,6 +77,28 @@ async def test_a_plain_request_that_names_no_model_is_decided_on_the_routes_own(
     kit = Kit()
     for body in (b"", b"{}", b'{"model":null}', b"[1]"):
         assert (await ask(kit.wrap(whole(b"{}")), "/v1/models", key=kit.key, body=body)).status == 200
+
+
+async def test_a_large_request_does_not_hold_up_the_others() -> None:
+    """4 MB of brackets once stopped the event loop, and so every other request, for more than a second."""
+    kit = Kit()
+    longest = 0.0
+
+    async def beat() -> None:
+        nonlocal longest
+        while True:
+            before = time.monotonic()
+            await asyncio.sleep(0.001)
+            longest = max(longest, time.monotonic() - before)
+
+    other = asyncio.create_task(beat())
+    body = b'{"model":"small","messages":[' + b'{"a":[[1]]},' * 340_000 + b"1]}"
+    started = time.monotonic()
+    answer = await ask(kit.wrap(whole(COMPLETION)), key=kit.key, body=body)
+    took = time.monotonic() - started
+    other.cancel()
+    assert answer.status == 200
+    assert longest < took / 2
 
 
 # Methods, paths, scopes

@@ -48,6 +48,9 @@ STATE_KEY: Final = "tos_guard"
 _BODY_CHOICES: Final = frozenset({b"accept-encoding", b"range", b"if-range"})
 """Fields by which a client could ask for a compressed or partial body, which cannot be sealed. Compression belongs outside the guard."""
 
+_LARGE_BYTES: Final = 262_144
+"""A request larger than this is read in a thread: 16 MiB of brackets take seconds, in which the event loop would serve nobody."""
+
 _WITHOUT_CONTENT: Final = frozenset({"http.response.debug", "http.response.early_hint"})
 """Extensions of servers through which no content can leave. Others (pathsend, zerocopysend, push, trailers) are not offered to the app."""
 
@@ -137,7 +140,9 @@ class TosGuardMiddleware:
             body = await self._read_body(receive)
             if body is None:
                 return  # the client left before it had asked
-            exchange = self.guard.begin(account, view, route, body)
+            large = len(body) > _LARGE_BYTES
+            request = await asyncio.to_thread(route.dialect.read_request, body) if large else None
+            exchange = self.guard.begin(account, view, route, body, request=request)
             if not exchange.decision.allowed:
                 raise await self.guard.run(self.guard.keep_denial(exchange))
         except RequestError as error:
