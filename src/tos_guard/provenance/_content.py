@@ -144,7 +144,9 @@ def parse_leaves(value: object, *, where: str) -> tuple[Leaf, ...]:
 
 def normalise_text(text: str) -> str:
     """Line ends become LF, outer white space goes, nothing else changes (P2)."""
-    return text.replace("\r\n", "\n").replace("\r", "\n").strip(_OUTER)
+    if "\r" in text:
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
+    return text.strip(_OUTER)
 
 
 def encode_text(text: str) -> bytes | None:
