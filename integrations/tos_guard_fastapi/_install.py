@@ -13,7 +13,7 @@ from starlette.applications import Starlette
 from starlette.requests import HTTPConnection
 from starlette.routing import BaseRoute, Host, Mount
 
-from tos_guard.errors import ConfigurationError
+from tos_guard.errors import ConfigurationError, StoreError
 from tos_guard.guard import Admission, AsyncGuard
 from tos_guard.stores import KeyFolder
 from tos_guard.web.asgi import STATE_KEY, TosGuardMiddleware
@@ -22,6 +22,7 @@ from tos_guard.web.wellknown import PREFIX, KeyDocuments, WellKnown
 __all__ = ["TosGuard", "admission"]
 
 _log = logging.getLogger("tos_guard")
+_PURGE_SECONDS: Final = 86_400.0
 
 _DOCS_PAGES: Final = ("docs_url", "swagger_ui_oauth2_redirect_url", "redoc_url")
 
@@ -63,14 +64,25 @@ class TosGuard:
         @asynccontextmanager
         async def lifespan(running: Any) -> AsyncIterator[Any]:
             self.check_routes(app)
-            await asyncio.to_thread(self.guard.purge)
+            purging = asyncio.create_task(self._purge_daily())
             async with inner(running) as state:
                 try:
                     yield state
                 finally:
-                    self.guard.close_stores()
+                    purging.cancel()
+                    await asyncio.gather(purging, return_exceptions=True)
+                    await asyncio.to_thread(self.guard.close_stores)
 
         app.router.lifespan_context = lifespan
+
+    async def _purge_daily(self) -> None:
+        """Delete what is older than its type is kept, at start and each day."""
+        while True:
+            try:
+                await asyncio.to_thread(self.guard.purge)
+            except StoreError as error:
+                self.guard.report_failure("purge", error)
+            await asyncio.sleep(_PURGE_SECONDS)
 
     def check_routes(self, app: Starlette) -> None:
         """Look through the routes of *app*.

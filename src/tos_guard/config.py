@@ -23,6 +23,7 @@ from tos_guard.errors import ConfigurationError
 
 __all__ = ["FactSources", "GuardSettings", "Retention", "RouteSettings", "parse_settings"]
 
+MAX_REQUEST_BYTES: Final = 16 * 1024 * 1024  # what the dialects read
 MAX_ISSUER_CHARS: Final = 96  # it stands in each token, which must stay under 1.8 KB (docs/adr/0004)
 _ORIGIN: Final = re.compile(r"(https://[a-z0-9.-]+|http://(localhost|127\.0\.0\.1|\[::1\]))(:[0-9]{1,5})?")
 
@@ -99,7 +100,7 @@ class GuardSettings(_Settings):
     records: Literal["durable", "async"] = "durable"
     on_seal_failure: Literal["deny", "allow"] = "deny"
     appeal_url: Annotated[str, Field(max_length=200)] | None = None
-    max_request_bytes: Annotated[int, Field(ge=1024)] = 32 * 1024 * 1024
+    max_request_bytes: Annotated[int, Field(ge=1024, le=MAX_REQUEST_BYTES)] = MAX_REQUEST_BYTES
     retention: Retention = Retention()
 
     @field_validator("issuer")

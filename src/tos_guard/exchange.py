@@ -58,7 +58,7 @@ _OF_OTHER_BYTES: Final = frozenset({b"repr-digest", b"digest", b"content-md5"})
 """Digests of the handler's bytes: false once a tag is in them."""
 
 _EXPOSED: Final = "AI-Provenance, AI-Provenance-Salt, Content-Usage, Content-Digest, Link, X-Request-ID, Request-ID"
-_NO_BODY: Final = frozenset({204, 205, 304})
+_NO_BODY: Final = frozenset({204, 304})  # what a server sends no body with
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,8 +219,13 @@ class Exchange:
             account_id=self.account_id,
         )
 
-    def headers(self, token: str | None) -> Headers:
-        """The fields we add: the token, what it says in standard words, and the ids it is bound to."""
+    def headers(self, token: str | None, *, early: bool = False) -> Headers:
+        """The fields we add: the token, what it says in standard words, and the ids it is bound to.
+
+        Args:
+            token: The token that is known by now.
+            early: Whether a final token may still follow, which only the salt in this head can check.
+        """
         rid = self.ids.rid.encode("ascii")
         fields: Headers = [
             (b"link", f'<{self.in_force.terms.uri}>; rel="terms-of-service"'.encode("ascii")),
@@ -231,6 +236,7 @@ class Exchange:
             fields.append((b"content-usage", self.in_force.usage.content_usage.encode("ascii")))
         if token is not None:
             fields.append((b"ai-provenance", token.encode("ascii")))
+        if token is not None or early:
             fields.append((b"ai-provenance-salt", b64url_encode(self.ids.salt).encode("ascii")))
         return fields
 
@@ -305,6 +311,11 @@ class Response(Protocol):
         """Events that bore content after the seal."""
         ...
 
+    @property
+    def held_bytes(self) -> int:
+        """How much of the body waits for its end."""
+        ...
+
     def head(self, token: str | None) -> Head:
         """Status and fields to send, with the token that is known by then."""
         ...
@@ -343,6 +354,7 @@ class OpaqueResponse:
     completion: Completion = Completion.COMPLETE
     removed_tags: int = 0
     dropped_events: int = 0
+    held_bytes: int = 0
 
     def __init__(self, exchange: Exchange, head: Head, reason: str) -> None:
         self._exchange = exchange
@@ -389,6 +401,7 @@ class StreamResponse:
     """An OpenAI chat stream: the head goes out at once, the tag in the stream."""
 
     carrier = "sse"
+    held_bytes = 0
     early = True
 
     def __init__(self, exchange: Exchange, head: Head) -> None:
@@ -423,7 +436,7 @@ class StreamResponse:
 
     def head(self, token: str | None) -> Head:
         """The handler's head with our fields and without a length."""
-        return Head(self._head.status, [*_retagged(self._head.headers), *self._exchange.headers(token)])
+        return Head(self._head.status, [*_retagged(self._head.headers), *self._exchange.headers(token, early=True)])
 
     def feed(self, chunk: bytes) -> Step:
         """Take a chunk."""
@@ -471,6 +484,11 @@ class WholeResponse:
     def content(self) -> Content | None:
         """The content, once whole."""
         return self._content
+
+    @property
+    def held_bytes(self) -> int:
+        """All of the body, until it is whole."""
+        return self._size
 
     def feed(self, chunk: bytes) -> Step:
         """Keep a chunk. A body over the cap is let go, unsealed, as it comes."""
@@ -578,7 +596,11 @@ def tag_bytes(seal: Sealed) -> bytes:
 
 def _retagged(headers: Sequence[tuple[bytes, bytes]]) -> Headers:
     """As `_kept`, for a body with a tag in it."""
-    return [(name, value) for name, value in _kept(headers) if name not in _OF_OTHER_BYTES]
+    return [
+        (name, b"W/" + value if name == b"etag" and not value.startswith(b"W/") else value)  # the bytes differ, the meaning does not
+        for name, value in _kept(headers)
+        if name not in _OF_OTHER_BYTES
+    ]
 
 
 def _kept(headers: Sequence[tuple[bytes, bytes]]) -> Headers:

@@ -22,8 +22,9 @@ import re
 import secrets
 import threading
 from collections import Counter
-from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -455,7 +456,7 @@ class _Core:
         except StoreError as failure:
             self.report_failure("record", failure)
 
-    def count_unauthenticated(self, error: RequestError) -> None:
+    def count_refusal(self, error: RequestError) -> None:
         """Roll up a refusal before anything was decided: no account, or a request that cannot be read."""
         self.count(f"denied:{error.code}")
         try:
@@ -466,7 +467,7 @@ class _Core:
     def report_failure(self, what: str, failure: Exception) -> None:
         """Count and log that a part of us failed, so that no degraded mode passes unseen."""
         self.count(f"failed:{what}")
-        _log.error("tos_guard %s failed: %s", what, failure)
+        _log.error("tos_guard %s failed: %s", what, failure, exc_info=failure.__cause__)
 
     # Refusals
 
@@ -582,9 +583,11 @@ class Guard(_Core):
     def _serve(self, need: Need) -> Any:
         match need:
             case FindAccount():
-                return self._find(need)
+                with _of_the_host("its source of accounts"):
+                    return self._find(need)
             case Identify():
-                return self._identify(need.view) if self._identify is not None else None
+                with _of_the_host("identify="):
+                    return self._identify(need.view) if self._identify is not None else None
             case CurrentKey():
                 return cast(Signer, self._signer).current(need.now)
             case Sign():
@@ -631,10 +634,12 @@ class AsyncGuard(_Core):
     async def _serve(self, need: Need) -> Any:
         match need:
             case FindAccount():
-                return await self._find(need)
+                with _of_the_host("its source of accounts"):
+                    return await self._find(need)
             case Identify():
-                named = self._identify(need.view) if self._identify is not None else None
-                return await named if isinstance(named, Awaitable) else named
+                with _of_the_host("identify="):
+                    named = self._identify(need.view) if self._identify is not None else None
+                    return await named if isinstance(named, Awaitable) else named
             case CurrentKey():
                 key = self._signer.current(need.now)
                 return await key if isinstance(key, Awaitable) else key
@@ -665,6 +670,17 @@ class AsyncGuard(_Core):
                 with self._found_lock:
                     self._found[cache_key] = account
         return account
+
+
+@contextmanager
+def _of_the_host(what: str) -> Iterator[None]:
+    """Whatever the host's own code raises is a failure of a part, counted and answered with 503, and not an answer of ours."""
+    try:
+        yield
+    except (RequestError, StoreError):
+        raise
+    except Exception as error:  # anything at all may come out of code that is not ours
+        raise StoreError(f"{what} raised {type(error).__name__}", where="host") from error
 
 
 def _drive(steps: Steps[_T], serve: Callable[[Need], Any]) -> _T:

@@ -98,6 +98,21 @@ async def test_any_json_body_can_be_proven(body: bytes) -> None:
     assert proven(kit, answer).claims.completion is Completion.COMPLETE
 
 
+async def test_a_strong_etag_becomes_weak_with_a_tag_in_the_body() -> None:
+    """The bytes are others than the app named, the meaning is not."""
+    kit = Kit()
+    answer = await ask(kit.wrap(whole(COMPLETION, headers=[(b"etag", b'"v1"')])), key=kit.key)
+    assert answer.headers["etag"] == 'W/"v1"'
+
+
+async def test_a_large_body_is_sealed_like_a_small_one() -> None:
+    """It is read in a thread, so that nobody else waits for it."""
+    kit = Kit()
+    message = {"role": "assistant", "content": "word " * 200_000}
+    large = json.dumps({"choices": [{"index": 0, "message": message}]}).encode()
+    assert proven(kit, await ask(kit.wrap(whole(large)), key=kit.key)).claims.completion is Completion.COMPLETE
+
+
 async def test_an_upstream_tag_is_removed_and_counted() -> None:
     """An app, or a model behind it, cannot smuggle a tag of its own into an answer."""
     kit = Kit()
@@ -553,6 +568,26 @@ async def test_a_host_that_authenticates_already_names_its_account() -> None:
         assert (await ask(kit.wrap(whole(COMPLETION)), headers=[(b"x-user", b"acme")])).status == 200
         assert (await ask(kit.wrap(whole(COMPLETION)), headers=[(b"x-user", b"nobody")])).status == 401
         assert (await ask(kit.wrap(whole(COMPLETION)), key=kit.key)).status == 401
+
+
+async def test_what_the_hosts_own_code_raises_is_a_failure_with_a_name() -> None:
+    """`identify=` and the host's accounts may break; the client gets 503 and may try again, and the failure is counted."""
+
+    def broken(view: Any) -> str:
+        raise KeyError(view)
+
+    class Source:
+        version = Kit().store.version
+
+        def by_id(self, account_id: str) -> Any:
+            raise ConnectionError(account_id)
+
+    for overrides in ({"identify": broken}, {"identify": lambda view: view.path, "accounts": Source()}):
+        kit = Kit(overrides=overrides)
+        answer = await ask(kit.wrap(whole(COMPLETION)))
+        assert (answer.status, answer.error) == (503, None)
+        assert answer.headers["x-should-retry"] == "true"
+        assert kit.guard.counts["failed:accounts"] == 1
 
 
 async def test_accounts_may_come_from_an_asynchronous_source() -> None:

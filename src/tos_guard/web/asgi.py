@@ -147,7 +147,7 @@ class TosGuardMiddleware:
                 raise await self.guard.run(self.guard.keep_denial(exchange))
         except RequestError as error:
             if exchange is None:
-                self.guard.count_unauthenticated(error)
+                self.guard.count_refusal(error)
             await self._refuse(send, error, route, exchange)
             return
         except StoreError as error:
@@ -285,7 +285,10 @@ class _Delivery:
 
     async def _finish(self) -> None:
         assert self.response is not None  # noqa: S101
-        await self._forward(self.response.finish(), last=True)
+        # Reading and canonicalising megabytes takes seconds, which no other request should wait for.
+        large = self.response.held_bytes > _LARGE_BYTES
+        step = await asyncio.to_thread(self.response.finish) if large else self.response.finish()
+        await self._forward(step, last=True)
         if self.ended:
             return
         if not self.started:
