@@ -76,7 +76,7 @@ grants = st.builds(
     Grant,
     id=st.sampled_from(("g-1", "g-2", "g-3")),
     type=st.sampled_from(VALUES["grant"]),
-    models=st.frozensets(st.sampled_from((*VALUES["model"], "private")), max_size=1),
+    models=st.frozensets(st.sampled_from((*VALUES["model"], "private", "*")), max_size=2),
     actions=st.frozensets(st.sampled_from(("embed", "fine-tune")), max_size=1),
     not_after=st.sampled_from((None, datetime(2026, 1, 1, tzinfo=UTC), datetime(2027, 1, 1, tzinfo=UTC))),
 )
@@ -127,11 +127,11 @@ def holds(condition: Condition, account: Account, held: set[str], facts: Facts) 
 def naive(account: Account, terms: TermsVersion, facts: Facts) -> tuple[str, list[str], list[str], set[str], set[str]]:
     """Outcome or code of the denial, deciding clauses, shadowed ones, unknown facts of the deciding ones, duties."""
     in_force = [g for g in account.grants if g.not_after is None or g.not_after > NOW]
-    here = [g for g in in_force if not g.models or facts.model in g.models]
+    here = [g for g in in_force if not g.models or {"*", facts.model} & g.models]
     held = {g.type for g in here}
     if account.standing in ("suspended", "terminated"):
         return "tos_account_suspended", [], [], set(), set()
-    if not ({"*", facts.model} & account.models or any(facts.model in g.models for g in in_force)):
+    if not ({"*", facts.model} & account.models or any({"*", facts.model} & g.models for g in in_force)):
         return "tos_model_not_allowed", [], [], set(), set()
     if not ({"*", facts.action} & account.actions or any(facts.action in g.actions for g in here)):
         return "tos_action_not_allowed", [], [], set(), set()

@@ -39,7 +39,7 @@ class Grant(_Checked):
     Attributes:
         id: Its id, which tokens carry where it applies; 1–32 of ``A-Z a-z 0-9 . _ -``.
         type: Kind of grant, as the terms name it.
-        models: Models it is for; empty for all that the account may use. They are added to the account's own.
+        models: Models it is for, ``*`` for every model; they are added to the account's own. Empty for all that the account may use.
         actions: Actions it adds to the account's own, on the models it is for.
         not_before: First moment it is in force, or None.
         not_after: Last moment, or None.
@@ -62,6 +62,10 @@ class Grant(_Checked):
         if self.not_before is not None and self.not_after is not None and self.not_before > self.not_after:
             raise ValueError("the grant ends before it begins")
         return self
+
+    def is_for(self, model: str) -> bool:
+        """Whether it holds for requests on this model, if the account may use that."""
+        return not self.models or model in self.models or "*" in self.models
 
     def is_active(self, now: datetime) -> bool:
         """Whether it is in force at *now*."""

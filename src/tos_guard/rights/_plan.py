@@ -57,7 +57,7 @@ class Rights:
         return tuple(
             grant.id
             for grant in self._grants
-            if grant.type in kinds or (self._opened and facts.model in grant.models) or (by_action and facts.action in grant.actions)
+            if grant.type in kinds or (self._opened and grant.models) or (by_action and facts.action in grant.actions)
         )
 
 
@@ -126,7 +126,9 @@ def _nothing_permits(rules: Rules, facts: Facts) -> Reason:
 def compile_plan(account: Account, terms: TermsVersion, *, now: datetime) -> Plan:
     """Compile the rights of *account* under *terms*, as they are at *now*."""
     active = [grant for grant in account.grants if grant.is_active(now)]
-    special_models = {model for grant in active for model in grant.models}
+    granted_models = {model for grant in active for model in grant.models}
+    # Where a grant opens every model, the account's own must be told from those it opens.
+    special_models = (granted_models | account.models if ALL in granted_models else granted_models) - {ALL}
 
     def rights(grants: tuple[Grant, ...], *, opened: bool) -> Rights:
         kinds = frozenset(grant.type for grant in grants)
@@ -146,11 +148,11 @@ def compile_plan(account: Account, terms: TermsVersion, *, now: datetime) -> Pla
         account=account,
         terms=terms,
         expires=_next_change(account.grants, now),
-        _models=account.models | special_models,
-        _usual=rights(tuple(grant for grant in active if not grant.models), opened=False),
+        _models=account.models | granted_models,
+        _usual=rights(tuple(grant for grant in active if not grant.models or ALL in grant.models), opened=ALL not in account.models),
         _special={
             model: rights(
-                tuple(grant for grant in active if not grant.models or model in grant.models),
+                tuple(grant for grant in active if grant.is_for(model)),
                 opened=model not in account.models and ALL not in account.models,
             )
             for model in special_models

@@ -163,6 +163,14 @@ def test_a_grant_opens_its_models_and_its_actions_there_alone() -> None:
     assert codes(plan.decide(facts(model="large"))) == ["tos_model_not_allowed"]
 
 
+@pytest.mark.parametrize("model", ["small", "large", "*"])
+def test_a_grant_for_every_model_opened_them_all_but_held_for_none(model: str) -> None:
+    plan = plan_of(grants=[Grant(id="lic-1", type="licensed-distillation", models={"*"})])
+    assert plan.decide(facts(model=model, purpose="distillation")).grants == ("lic-1",)
+    assert plan.decide(facts(model=model)).grants == (() if model == "small" else ("lic-1",)), "what is open anyway needs no grant"
+    assert "train-ai=y" in plan.rights(model).usage.content_usage
+
+
 def test_licences_for_two_models_stay_apart() -> None:
     grants = [Grant(id="s-1", type="research", models={"small"}), Grant(id="l-1", type="licensed-distillation", models={"large"})]
     plan = plan_of(models={"small", "large"}, grants=grants)
