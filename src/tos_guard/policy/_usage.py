@@ -84,15 +84,16 @@ def _first_ids(clauses: Collection[Clause]) -> tuple[str, ...]:
 def _content_usage(clauses: Collection[Clause]) -> tuple[str, tuple[str, ...]]:
     """The AIPREF dictionary and its lossy labels.
 
-    ``n`` where anything a label covers is prohibited, ``y`` where something is permitted, nothing where the terms are silent: to forbid
-    more than the clauses do is the honest side to err on.
+    ``n`` where anything a label covers is prohibited, ``y`` where all of it is permitted, nothing otherwise: to forbid more than the
+    clauses do is the honest side to err on, to permit more is not.
     """
     members: list[str] = []
     lossy: list[str] = []
     for label in dict.fromkeys(label for label, _ in _LABELS.values()):
         for effect, value in ((Effect.PROHIBIT, "n"), (Effect.PERMIT, "y")):
             said = [_LABELS[a] for clause in clauses if clause.effect is effect for a in clause.actions if a in _LABELS]
-            if exact := [exact for covering, exact in said if covering == label]:
+            exact = [exact for covering, exact in said if covering == label]
+            if exact and (effect is Effect.PROHIBIT or any(exact)):
                 members.append(f"{label}={value}")
                 if not any(exact):
                     lossy.append(label)

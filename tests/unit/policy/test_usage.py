@@ -81,6 +81,8 @@ def test_grants_the_terms_do_not_know_change_nothing(sample: TermsVersion) -> No
         ([("prohibit", '["distil", "train-model"]', "")], "train-ai=n", ()),
         ([("permit", '"train-model"', "")], "train-ai=y", ()),
         ([("permit", '"train-model"', ""), ("prohibit", '"distil"', "")], "train-ai=n", ("train-ai",)),
+        ([("permit", '"distil"', "")], "", ()),
+        ([("permit", '["distil", "train-competing-model"]', ""), ("permit", '"use-as-input"', "")], "ai-use=y", ()),
         ([("permit", '"use-as-input"', "")], "ai-use=y", ()),
         ([("prohibit", '"use-as-input"', ""), ("permit", '"use-as-input"', "")], "ai-use=n", ()),
         ([("prohibit", '"resell"', "")], "", ()),
