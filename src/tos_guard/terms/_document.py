@@ -29,7 +29,8 @@ __all__ = ["GrantType", "Problem", "TermsVersion", "parse_terms", "read_document
 MAX_CLAUSES: Final = 200  # a decision over 100 has a budget; more would be a sign of another need
 MAX_DOCUMENT_BYTES: Final = 1 << 20  # 200 clauses of the longest text fit; a larger file is no terms document
 MAX_TEXT_BYTES: Final = 1 << 20  # ten times the longest published terms
-_URI: Final = re.compile(r"(https://|http://(localhost|127\.0\.0\.1|\[::1\]))[!-~]{1,112}")
+MAX_URI_CHARS: Final = 120  # it is in every token
+_URI: Final = re.compile(r"(https://[!-~]|http://(localhost|127\.0\.0\.1|\[::1\])[:/])[!-~]*")
 _REGION: Final = re.compile("[A-Z]{2}")
 _STANDINGS: Final = tuple(standing.value for standing in Standing)
 _Id = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{0,31}$")]
@@ -44,7 +45,7 @@ def _day(value: Any) -> Any:
 
 
 def _address(uri: Any) -> Any:
-    if not isinstance(uri, str) or _URI.fullmatch(uri) is None or '"' in uri or ">" in uri:
+    if not isinstance(uri, str) or len(uri) > MAX_URI_CHARS or _URI.fullmatch(uri) is None or '"' in uri or ">" in uri:
         raise PydanticCustomError("address", "should be an https address of at most 120 characters")
     return uri
 

@@ -16,8 +16,9 @@ __all__ = ["Lines"]
 Path = tuple[str | int, ...]
 
 _TOKEN: Final = re.compile(r'"""(?:\\.|[^\\])*?"{3,5}|\'\'\'.*?\'{3,5}|"(?:\\.|[^"\\\n])*"|\'[^\'\n]*\'|#[^\n]*|[\[\]{}\n]', re.DOTALL)
-_HEADER: Final = re.compile(r"\s*(\[\[?)\s*([^\[\]\n]+?)\s*\]")
-_KEY: Final = re.compile(r"\s*([A-Za-z0-9_.\"' -]+?)\s*=")
+# Matched against lines without outer blanks. Bounded and without backtracking into blanks: a line of these could take hours otherwise.
+_HEADER: Final = re.compile(r"(\[\[?)[ \t]*+([^\[\]\n]{1,300}?)[ \t]*+\]")
+_KEY: Final = re.compile(r"([A-Za-z0-9_.\"' -]{1,300}?)[ \t]*+=")
 
 
 class Lines:
@@ -62,7 +63,7 @@ class Lines:
 
 
 def _logical_lines(text: str) -> list[tuple[int, str]]:
-    """Number and text of each line that does not begin inside a string or bracket."""
+    """Number and text, without outer blanks, of each line that does not begin inside a string or bracket."""
     lines: list[tuple[int, str]] = []
     number, start, first, depth = 1, 0, 1, 0
     for token in _TOKEN.finditer(text + "\n"):
@@ -74,7 +75,7 @@ def _logical_lines(text: str) -> list[tuple[int, str]]:
         elif sign == "\n":
             number += 1
             if depth <= 0:
-                lines.append((first, text[start : token.start()]))
+                lines.append((first, text[start : token.start()].strip()))
                 start, first, depth = token.end(), number, 0
         else:
             number += sign.count("\n")

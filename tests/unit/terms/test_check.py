@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from tos_guard.rights import Account, compile_plan
 from tos_guard.terms import bare_requests, check_terms, parse_terms
+from tos_guard.types import Facts
 
 EXAMPLES = Path(__file__).parents[3] / "examples" / "terms"
 HEAD = """\
@@ -117,6 +120,16 @@ def test_an_unused_grant_is_named_at_its_line() -> None:
 def test_our_examples_have_no_findings(name: str) -> None:
     document, text = ((EXAMPLES / f"{name}{suffix}").read_bytes() for suffix in (".toml", ".md"))
     assert check_terms(document, text, sources={"region"}) == ()
+
+
+def test_the_table_of_bare_requests_is_what_a_plan_decides() -> None:
+    document, text = ((EXAMPLES / f"sample-2026-11{suffix}").read_bytes() for suffix in (".toml", ".md"))
+    terms = parse_terms(document, text)
+    for row in bare_requests(terms, kinds=["individual", "enterprise"]):
+        account = Account(id="a", kind=row.kind, models=frozenset({"*"}), actions=frozenset({"*"}))
+        facts = Facts(action=row.action, model="any", region="US" if row.asserted == "known" else None)
+        decision = compile_plan(account, terms, now=datetime(2026, 11, 22, tzinfo=UTC)).decide(facts)
+        assert (decision.allowed, decision.clauses) == (row.allowed, row.clauses)
 
 
 def test_the_table_of_bare_requests_shows_what_unknown_costs() -> None:

@@ -100,6 +100,7 @@ WRONG = [
     (HEAD.replace('"1"', "1") + CLAUSE, 2, "version: input should be a valid string"),
     (HEAD.replace("https:", "http:") + CLAUSE, 4, "https address"),
     (HEAD.replace("/terms/1", "/" + "x" * 120) + CLAUSE, 4, "120 characters"),
+    (HEAD.replace("https://api", "http://localhost.api") + CLAUSE, 4, "https address"),
     (HEAD.replace("2026-11-01", "2026-11-01T00:00:00Z") + CLAUSE, 6, "without a time"),
     (HEAD.replace("2026-11-01", "1.5") + CLAUSE, 6, "effective"),
     (HEAD + 'extra = "x"\n' + CLAUSE, 7, "unknown member extra"),
@@ -150,6 +151,20 @@ def test_lines_are_right_behind_strings_and_brackets_that_look_like_tables() -> 
     with pytest.raises(TermsError) as caught:
         parse_terms(document.encode(), TEXT)
     assert caught.value.where == f"terms.toml:{document[: document.index('nope')].count(chr(10)) + 1}"
+
+
+def test_lines_of_blanks_took_hours_to_find() -> None:
+    """Cubic backtracking: 600 blanks took 0.1 s. With it, this test would not end."""
+    blanks = " " * 100_000
+    quoted = f'{blanks}# comment\n["a[{blanks}"]\n"b{blanks}" = 1\n'
+    with pytest.raises(TermsError, match="unknown member"):
+        parsed(CLAUSE, blanks, "\n", quoted)
+
+
+def test_every_byte_of_the_text_is_in_the_digest() -> None:
+    text = b"# Terms\r\nOne.\n"
+    variants = [text, *(text[:at] + bytes([text[at] ^ 1]) + text[at + 1 :] for at in range(len(text))), text + b"\n", text[:-1]]
+    assert len({parsed(CLAUSE, text=variant).sha256 for variant in variants}) == len(variants)
 
 
 def test_the_number_of_clauses_is_bounded() -> None:
