@@ -18,6 +18,7 @@ from cachetools import LRUCache
 from measure import Budget, interleaved, report
 
 from tos_guard.rights import Account, Grant, Plan, PlanCache, compile_plan
+from tos_guard.rights._rules import compile_rules
 from tos_guard.terms import TermsVersion, parse_terms
 from tos_guard.types import Facts
 
@@ -107,6 +108,13 @@ def measured(terms: TermsVersion, budget: float, hit: float) -> list[tuple[str, 
     if (cedar := cedar_decision(plan)) is not None:
         candidates["cedarpy, parsed policies and entities"] = cedar
     times = interleaved(*candidates.values(), number=2_000)
+
+    def compile_afresh() -> object:
+        compile_rules.cache_clear()
+        return compile_plan(whose, terms, now=NOW)
+
+    candidates["compile a plan, rules too"] = compile_afresh
+    times += interleaved(compile_afresh, number=20)
     rows: list[tuple[str, float, Budget | None]] = []
     for name, seconds in zip(candidates, times, strict=True):
         checked = Budget(seconds * 1e6, budget, "µs") if name == "decide" else None
