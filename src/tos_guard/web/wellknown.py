@@ -10,16 +10,17 @@ from typing import Final, Protocol
 from tos_guard._canonical import encode_claims
 from tos_guard.config import GuardSettings
 from tos_guard.dialects import PROJECTIONS
+from tos_guard.errors import ConfigurationError
 from tos_guard.keys import KeySet
 from tos_guard.policy import usage_policy
 from tos_guard.protocols import TermsArchive
-from tos_guard.terms import TermsVersion
+from tos_guard.terms import Scope, TermsVersion
 
 __all__ = ["PREFIX", "Document", "KeyDocuments", "WellKnown"]
 
 PREFIX: Final = "/.well-known/ai-provenance"
 JWKS_PATH: Final = "/.well-known/jwks.json"
-MAX_GRANT_TYPES: Final = 8  # every set of them has a usage policy that anyone may ask for
+MAX_GRANT_TYPES: Final = 10  # every set of them has a usage policy that anyone may ask for: 1,024 documents of a few KB
 
 Document = tuple[int, list[tuple[bytes, bytes]], bytes]
 """Status, header fields and body."""
@@ -54,7 +55,12 @@ class WellKnown:
         self._keys = keys
         self._archive = archive
         self._clock = clock
-        grants = [grant.id for grant in terms.grants][:MAX_GRANT_TYPES]
+        grants = _grants_on_output(terms)
+        if len(grants) > MAX_GRANT_TYPES:
+            raise ConfigurationError(
+                f"{len(grants)} kinds of grants change what may be done with output, more than the {MAX_GRANT_TYPES} whose policies we serve",
+                where=f"terms {terms.version}",
+            )
         held = (set(chosen) for size in range(len(grants) + 1) for chosen in combinations(grants, size))
         self._policies = {policy.sha256: policy.document for policy in (usage_policy(terms, granted) for granted in held)}
         self._metadata = encode_claims(self._issuer_metadata())
@@ -107,6 +113,13 @@ class WellKnown:
             return self._terms.document_bytes, self._terms.text
         stored = self._archive.terms(version) if self._archive is not None else None
         return None if stored is None else (stored.document, stored.text)
+
+
+def _grants_on_output(terms: TermsVersion) -> list[str]:
+    """Kinds of grants that some clause on later use asks for: only these make usage policies differ."""
+    conditions = [condition for clause in terms.clauses if clause.scope is Scope.OUTPUT for condition in (*clause.when, *clause.unless)]
+    asked = {value for condition in conditions if condition.fact == "grant" for value in condition.values}
+    return [grant.id for grant in terms.grants if grant.id in asked]
 
 
 _FOR_EVER: Final = b"public, max-age=31536000, immutable"
