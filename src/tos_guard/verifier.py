@@ -81,7 +81,7 @@ class _StreamSteps:
         self._checker = StreamVerifier(trust=Trust(self._keys), now=clock, token=token, expected=expected)
         self._events = EventStream()
         self._pending = token
-        self.done = False
+        self.done: bool = False
 
     def feed(self, chunk: bytes) -> _Steps[None]:
         yield from self._know_pending()

@@ -9,7 +9,7 @@ import pytest
 
 from kit import CHAT, ISSUER, REQUEST, Kit, ask, whole
 from tos_guard.errors import AuthenticationError, SignerError, StoreError
-from tos_guard.exchange import Head
+from tos_guard.exchange import Head, respond
 from tos_guard.guard import Guard, RequestView
 from tos_guard.provenance import parse_token
 from tos_guard.rights import Account
@@ -44,7 +44,7 @@ def serve(guard: Guard, key: str) -> bytes:
     assert route is not None
     exchange = guard.begin(account, view(key), route, REQUEST)
     assert exchange.decision.allowed
-    response = exchange.respond(Head(200, [(b"content-type", b"application/json")]), bodiless=False)
+    response = respond(exchange, Head(200, [(b"content-type", b"application/json")]), bodiless=False)
     response.feed(BODY)
     assert response.finish().seal
     sealed = guard.run(guard.seal(exchange, response, 200))

@@ -235,7 +235,7 @@ async def test_no_field_of_the_app_speaks_of_other_bytes() -> None:
 @pytest.mark.parametrize("media_type", [b"application/octet-stream", b"application/json"], ids=["untagged", "too large"])
 async def test_a_body_cut_by_an_error_does_not_look_whole(media_type: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where nothing can be said in-band the connection must break: ending the body made half a file look like all of it."""
-    monkeypatch.setattr("tos_guard.exchange.MAX_BODY_BYTES", 4)
+    monkeypatch.setattr("tos_guard.exchange._responses.MAX_BODY_BYTES", 4)
     kit = Kit()
     answer = await ask(kit.wrap(streamed(b"half a file", RuntimeError("disk"), media_type=media_type)), key=kit.key)
     assert answer.body == b"half a file"

@@ -26,7 +26,7 @@ from tos_guard.errors import (
     SignerError,
     StoreError,
 )
-from tos_guard.exchange import Exchange, Head, Response
+from tos_guard.exchange import Exchange, Head, Response, respond
 from tos_guard.guard import AsyncGuard, RequestView, Route, unavailable
 from tos_guard.rights import Account
 from tos_guard.types import Completion
@@ -252,7 +252,7 @@ class _Delivery:
         if message["type"] == "http.response.start":
             head = Head(message["status"], [(name.lower(), value) for name, value in message.get("headers", ())])
             self.status = head.status
-            self.response = self._exchange.respond(head, bodiless=self._bodiless)
+            self.response = respond(self._exchange, head, bodiless=self._bodiless)
             if self.response.early:
                 await self._start_early()
         elif message["type"] == "http.response.body" and self.response is not None:
@@ -359,7 +359,7 @@ class _Delivery:
             return
         if self.response is None:
             head = Head(200, [(b"content-type", b"application/json")])
-            self.response = self._exchange.respond(head, bodiless=False)
+            self.response = respond(self._exchange, head, bodiless=False)
         extra = {**extra, "request_id": self._exchange.ids.rid, "terms_url": self._exchange.in_force.terms.uri}
         step = self.response.fail(message=message, code=code, extra=extra, completion=completion)
         if not self.started:

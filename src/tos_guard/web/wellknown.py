@@ -58,7 +58,7 @@ class WellKnown:
         grants = _grants_on_output(terms)
         if len(grants) > MAX_GRANT_TYPES:
             raise ConfigurationError(
-                f"{len(grants)} kinds of grants change what may be done with output, more than the {MAX_GRANT_TYPES} whose policies we serve",
+                f"{len(grants)} kinds of grants change what may be done with output; policies are served for {MAX_GRANT_TYPES}",
                 where=f"terms {terms.version}",
             )
         held = (set(chosen) for size in range(len(grants) + 1) for chosen in combinations(grants, size))

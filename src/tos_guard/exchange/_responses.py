@@ -1,20 +1,12 @@
-"""One request as a machine without I/O: begin → decide → feed → seal (DESIGN §5).
-
-`Exchange` knows what was asked, by whom and under which plan. `Exchange.respond` looks at the head of the handler's response and gives
-the `Response` that fits: a whole body, a chat stream, or bytes that pass untouched. A response takes the handler's bytes and says
-what to send and when to seal; its driver (`tos_guard.guard`) makes tokens, writes records and sends. Clock, randomness and keys
-come in as arguments.
-"""
+"""A response on its way out: bytes of the handler in, bytes to send out, and the moment to seal."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
+from collections.abc import Sequence
 from typing import Any, Final, Protocol
 
-from tos_guard._canonical import b64url_encode, encode_claims
+from tos_guard._canonical import encode_claims
 from tos_guard._content_digest import content_digest
 from tos_guard.dialects import (
     MAX_BODY_BYTES,
@@ -22,25 +14,19 @@ from tos_guard.dialects import (
     BytesProjection,
     ChatDialect,
     ChatSealing,
-    Dialect,
     JSONProjection,
     Projection,
-    RequestFacts,
     Step,
     parse_response_json,
     splice_tag,
     without_tag,
 )
 from tos_guard.errors import MalformedError
-from tos_guard.ledger import ExchangeRecord, RecordType
-from tos_guard.policy import UsagePolicy
-from tos_guard.provenance import Claims, Content, Terms, Usage, request_mac
-from tos_guard.types import Completion, Decision, Facts, Stage
+from tos_guard.exchange._exchange import Exchange, Head, Headers, Sealed
+from tos_guard.provenance import Content
+from tos_guard.types import Completion
 
-__all__ = ["Exchange", "ExchangeIds", "Head", "Response", "Sealed", "TermsInForce"]
-
-Headers = list[tuple[bytes, bytes]]
-"""Header fields in order; names in lower case."""
+__all__ = ["Response", "respond"]
 
 _REPLACED: Final = frozenset(
     {
@@ -61,217 +47,30 @@ _EXPOSED: Final = "AI-Provenance, AI-Provenance-Salt, Content-Usage, Content-Dig
 _NO_BODY: Final = frozenset({204, 304})  # what a server sends no body with
 
 
-@dataclass(frozen=True, slots=True)
-class ExchangeIds:
-    """The fresh values of one exchange, all drawn before it is decided.
+def respond(exchange: Exchange, head: Head, *, bodiless: bool) -> Response:
+    """The response machine that fits the handler's head.
 
-    Attributes:
-        rid: Request id.
-        jti: Id of the final token.
-        pending_jti: Id of the pending token.
-        sub: Pseudonym of the account in both.
-        salt: 32 bytes that bind the request; only the caller receives them.
+    Args:
+        exchange: The exchange that the handler answers.
+        head: What the handler sent.
+        bodiless: Whether the method allows no body (HEAD).
     """
-
-    rid: str
-    jti: str
-    pending_jti: str
-    sub: str
-    salt: bytes
-
-    @classmethod
-    def fresh(cls, entropy: Callable[[int], bytes], *, sub: str | None = None) -> ExchangeIds:
-        """Draw new ids: 128 random bits each, 256 for the salt, in one call."""
-        drawn = entropy(96)
-        names = [b64url_encode(drawn[start : start + 16]) for start in (0, 16, 32, 48)]
-        return cls(rid=f"req_{names[0]}", jti=names[1], pending_jti=names[2], sub=sub or names[3], salt=drawn[64:])
-
-
-@dataclass(frozen=True, slots=True)
-class TermsInForce:
-    """What a plan says about its terms and the use of the output, ready for the token."""
-
-    terms: Terms
-    usage: Usage
-    grant: str | None = None
-
-    @classmethod
-    def of(cls, *, uri: str, version: str, sha256: str, policy: UsagePolicy, grant: str | None) -> TermsInForce:
-        """From the parts of a plan."""
-        return cls(Terms(uri, version, sha256), Usage(policy.sha256, tuple(policy.clauses), policy.content_usage), grant)
-
-
-@dataclass(frozen=True, slots=True)
-class Sealed:
-    """A final token and the content it covers, which knows whether its leaves stand beside it."""
-
-    token: str
-    content: Content
-
-
-@dataclass(frozen=True, slots=True)
-class Head:
-    """Status and header fields to send."""
-
-    status: int
-    headers: Headers
-
-
-@dataclass(slots=True, kw_only=True)
-class Exchange:
-    """One authenticated exchange, from its decision to its record.
-
-    Attributes:
-        issuer: Origin that signs.
-        ids: Fresh ids.
-        account_id: Who asks; never in a token, and in the record only as the link kept apart.
-        started: When the request came.
-        dialect: What the request and response mean.
-        request: What the request asks for.
-        facts: What was decided on.
-        decision: The decision.
-        in_force: Terms and usage policy.
-        request_body: Body of the request as received.
-        nonce: Chosen by the caller, or None.
-    """
-
-    issuer: str
-    ids: ExchangeIds
-    account_id: str
-    started: datetime
-    dialect: Dialect
-    request: RequestFacts
-    facts: Facts
-    decision: Decision
-    in_force: TermsInForce
-    request_body: bytes
-    nonce: str | None = None
-    req: str = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.req = request_mac(self.ids.salt, self.request_body)
-
-    def pending_claims(self, now: datetime) -> Claims:
-        """Claims of the token that goes out before the content is known."""
-        return self._claims(now, self.ids.pending_jti, Stage.PENDING, None, None)
-
-    def final_claims(self, now: datetime, content: Content, completion: Completion) -> Claims:
-        """Claims of the token over the whole content."""
-        return self._claims(now, self.ids.jti, Stage.FINAL, content, completion)
-
-    def _claims(self, now: datetime, jti: str, stage: Stage, content: Content | None, completion: Completion | None) -> Claims:
-        return Claims(
-            iss=self.issuer,
-            iat=int(now.timestamp()),
-            jti=jti,
-            rid=self.ids.rid,
-            sub=self.ids.sub,
-            stage=stage,
-            model=self.facts.model,
-            terms=self.in_force.terms,
-            usage=self.in_force.usage,
-            req=self.req,
-            content=content,
-            completion=completion,
-            nonce=self.nonce,
-            grant=self.in_force.grant,
-        )
-
-    def record(
-        self,
-        *,
-        now: datetime,
-        status: int,
-        content: Content | None = None,
-        completion: Completion | None = None,
-        kid: str | None = None,
-        carrier: str = "none",
-        unsealed: str | None = None,
-    ) -> ExchangeRecord:
-        """What is kept of the exchange (docs/spec/records.md)."""
-        sealed = kid is not None
-        return ExchangeRecord(
-            type=RecordType.EXCHANGE if self.decision.allowed else RecordType.DENIAL,
-            issuer=self.issuer,
-            rid=self.ids.rid,
-            sub=self.ids.sub,
-            started=_milliseconds(self.started),
-            finished=_milliseconds(now),
-            status=status,
-            action=self.facts.action,
-            model=self.facts.model,
-            purpose=self.facts.purpose,
-            decision=self.decision.outcome.value,
-            reasons=tuple(_reason_word(reason) for reason in self.decision.reasons),
-            terms_version=self.in_force.terms.version,
-            terms_sha256=self.in_force.terms.sha256,
-            usage_sha256=self.in_force.usage.sha256,
-            grant=self.in_force.grant,
-            jti=self.ids.jti if sealed else None,
-            kid=kid,
-            proj=content.projection if content else None,
-            n=content.count if content else None,
-            root=content.root if content else None,
-            completion=completion.value if completion else None,
-            req=self.req,
-            carrier=carrier,
-            unsealed=unsealed,
-            account_id=self.account_id,
-        )
-
-    def headers(self, token: str | None, *, early: bool = False) -> Headers:
-        """The fields we add: the token, what it says in standard words, and the ids it is bound to.
-
-        Args:
-            token: The token that is known by now.
-            early: Whether a final token may still follow, which only the salt in this head can check.
-        """
-        rid = self.ids.rid.encode("ascii")
-        fields: Headers = [
-            (b"link", f'<{self.in_force.terms.uri}>; rel="terms-of-service"'.encode("ascii")),
-            (b"x-request-id", rid),
-            (b"request-id", rid),
-        ]
-        if self.in_force.usage.content_usage:
-            fields.append((b"content-usage", self.in_force.usage.content_usage.encode("ascii")))
-        if token is not None:
-            fields.append((b"ai-provenance", token.encode("ascii")))
-        if token is not None or early:
-            fields.append((b"ai-provenance-salt", b64url_encode(self.ids.salt).encode("ascii")))
-        return fields
-
-    def respond(self, head: Head, *, bodiless: bool) -> Response:
-        """The response machine that fits the handler's head.
-
-        Args:
-            head: What the handler sent.
-            bodiless: Whether the method allows no body (HEAD).
-        """
-        fields = dict(head.headers)
-        media_type = fields.get(b"content-type", b"").split(b";")[0].strip().lower()
-        if bodiless or head.status in _NO_BODY or head.status < 200:
-            return OpaqueResponse(self, head, "no_body")
-        if any(name == b"content-encoding" and value.strip().lower() not in (b"", b"identity") for name, value in head.headers):
-            return OpaqueResponse(self, head, "encoded")
-        if head.status == 206:
-            return OpaqueResponse(self, head, "partial")
-        if media_type == b"application/json" or media_type.endswith(b"+json"):
-            return WholeResponse(self, head, is_json=True)
-        if media_type == b"text/event-stream" and isinstance(self.dialect, ChatDialect):
-            return StreamResponse(self, head)
-        length = fields.get(b"content-length", b"")
-        if media_type != b"text/event-stream" and length.isdigit() and int(length) <= MAX_BODY_BYTES:
-            return WholeResponse(self, head, is_json=False)
-        return OpaqueResponse(self, head, "no_carrier")
-
-
-def _milliseconds(moment: datetime) -> int:
-    return int(moment.timestamp() * 1000)
-
-
-def _reason_word(reason: Any) -> str:
-    word = reason.code if reason.clause is None else f"{reason.code}:{reason.clause}"
-    return f"shadow:{word}" if reason.shadow else word
+    fields = dict(head.headers)
+    media_type = fields.get(b"content-type", b"").split(b";")[0].strip().lower()
+    if bodiless or head.status in _NO_BODY or head.status < 200:
+        return OpaqueResponse(exchange, head, "no_body")
+    if any(name == b"content-encoding" and value.strip().lower() not in (b"", b"identity") for name, value in head.headers):
+        return OpaqueResponse(exchange, head, "encoded")
+    if head.status == 206:
+        return OpaqueResponse(exchange, head, "partial")
+    if media_type == b"application/json" or media_type.endswith(b"+json"):
+        return WholeResponse(exchange, head, is_json=True)
+    if media_type == b"text/event-stream" and isinstance(exchange.dialect, ChatDialect):
+        return StreamResponse(exchange, head)
+    length = fields.get(b"content-length", b"")
+    if media_type != b"text/event-stream" and length.isdigit() and int(length) <= MAX_BODY_BYTES:
+        return WholeResponse(exchange, head, is_json=False)
+    return OpaqueResponse(exchange, head, "no_carrier")
 
 
 class Response(Protocol):

@@ -1,0 +1,208 @@
+"""Who asks for what, under which terms: the values of one exchange, its claims, its record and the header fields it adds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from tos_guard._canonical import b64url_encode
+from tos_guard.dialects import Dialect, RequestFacts
+from tos_guard.ledger import ExchangeRecord, RecordType
+from tos_guard.policy import UsagePolicy
+from tos_guard.provenance import Claims, Content, Terms, Usage, request_mac
+from tos_guard.types import Completion, Decision, Facts, Reason, Stage
+
+__all__ = ["Exchange", "ExchangeIds", "Head", "Headers", "Sealed", "TermsInForce"]
+
+Headers = list[tuple[bytes, bytes]]
+"""Header fields in order; names in lower case."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExchangeIds:
+    """The fresh values of one exchange, all drawn before it is decided.
+
+    Attributes:
+        rid: Request id.
+        jti: Id of the final token.
+        pending_jti: Id of the pending token.
+        sub: Pseudonym of the account in both.
+        salt: 32 bytes that bind the request; only the caller receives them.
+    """
+
+    rid: str
+    jti: str
+    pending_jti: str
+    sub: str
+    salt: bytes
+
+    @classmethod
+    def fresh(cls, entropy: Callable[[int], bytes], *, sub: str | None = None) -> ExchangeIds:
+        """Draw new ids: 128 random bits each, 256 for the salt, in one call."""
+        drawn = entropy(96)
+        names = [b64url_encode(drawn[start : start + 16]) for start in (0, 16, 32, 48)]
+        return cls(rid=f"req_{names[0]}", jti=names[1], pending_jti=names[2], sub=sub or names[3], salt=drawn[64:])
+
+
+@dataclass(frozen=True, slots=True)
+class TermsInForce:
+    """What a plan says about its terms and the use of the output, ready for the token."""
+
+    terms: Terms
+    usage: Usage
+    grant: str | None = None
+
+    @classmethod
+    def of(cls, *, uri: str, version: str, sha256: str, policy: UsagePolicy, grant: str | None) -> TermsInForce:
+        """From the parts of a plan."""
+        return cls(Terms(uri, version, sha256), Usage(policy.sha256, tuple(policy.clauses), policy.content_usage), grant)
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """A final token and the content it covers, which knows whether its leaves stand beside it."""
+
+    token: str
+    content: Content
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """Status and header fields to send."""
+
+    status: int
+    headers: Headers
+
+
+@dataclass(slots=True, kw_only=True)
+class Exchange:
+    """One authenticated exchange, from its decision to its record.
+
+    Attributes:
+        issuer: Origin that signs.
+        ids: Fresh ids.
+        account_id: Who asks; never in a token, and in the record only as the link kept apart.
+        started: When the request came.
+        dialect: What the request and response mean.
+        request: What the request asks for.
+        facts: What was decided on.
+        decision: The decision.
+        in_force: Terms and usage policy.
+        request_body: Body of the request as received.
+        nonce: Chosen by the caller, or None.
+    """
+
+    issuer: str
+    ids: ExchangeIds
+    account_id: str
+    started: datetime
+    dialect: Dialect
+    request: RequestFacts
+    facts: Facts
+    decision: Decision
+    in_force: TermsInForce
+    request_body: bytes
+    nonce: str | None = None
+    req: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.req = request_mac(self.ids.salt, self.request_body)
+
+    def pending_claims(self, now: datetime) -> Claims:
+        """Claims of the token that goes out before the content is known."""
+        return self._claims(now, self.ids.pending_jti, Stage.PENDING, None, None)
+
+    def final_claims(self, now: datetime, content: Content, completion: Completion) -> Claims:
+        """Claims of the token over the whole content."""
+        return self._claims(now, self.ids.jti, Stage.FINAL, content, completion)
+
+    def _claims(self, now: datetime, jti: str, stage: Stage, content: Content | None, completion: Completion | None) -> Claims:
+        return Claims(
+            iss=self.issuer,
+            iat=int(now.timestamp()),
+            jti=jti,
+            rid=self.ids.rid,
+            sub=self.ids.sub,
+            stage=stage,
+            model=self.facts.model,
+            terms=self.in_force.terms,
+            usage=self.in_force.usage,
+            req=self.req,
+            content=content,
+            completion=completion,
+            nonce=self.nonce,
+            grant=self.in_force.grant,
+        )
+
+    def record(
+        self,
+        *,
+        now: datetime,
+        status: int,
+        content: Content | None = None,
+        completion: Completion | None = None,
+        kid: str | None = None,
+        carrier: str = "none",
+        unsealed: str | None = None,
+    ) -> ExchangeRecord:
+        """What is kept of the exchange (docs/spec/records.md)."""
+        sealed = kid is not None
+        return ExchangeRecord(
+            type=RecordType.EXCHANGE if self.decision.allowed else RecordType.DENIAL,
+            issuer=self.issuer,
+            rid=self.ids.rid,
+            sub=self.ids.sub,
+            started=_milliseconds(self.started),
+            finished=_milliseconds(now),
+            status=status,
+            action=self.facts.action,
+            model=self.facts.model,
+            purpose=self.facts.purpose,
+            decision=self.decision.outcome.value,
+            reasons=tuple(_reason_word(reason) for reason in self.decision.reasons),
+            terms_version=self.in_force.terms.version,
+            terms_sha256=self.in_force.terms.sha256,
+            usage_sha256=self.in_force.usage.sha256,
+            grant=self.in_force.grant,
+            jti=self.ids.jti if sealed else None,
+            kid=kid,
+            proj=content.projection if content else None,
+            n=content.count if content else None,
+            root=content.root if content else None,
+            completion=completion.value if completion else None,
+            req=self.req,
+            carrier=carrier,
+            unsealed=unsealed,
+            account_id=self.account_id,
+        )
+
+    def headers(self, token: str | None, *, early: bool = False) -> Headers:
+        """The fields we add: the token, what it says in standard words, and the ids it is bound to.
+
+        Args:
+            token: The token that is known by now.
+            early: Whether a final token may still follow, which only the salt in this head can check.
+        """
+        rid = self.ids.rid.encode("ascii")
+        fields: Headers = [
+            (b"link", f'<{self.in_force.terms.uri}>; rel="terms-of-service"'.encode("ascii")),
+            (b"x-request-id", rid),
+            (b"request-id", rid),
+        ]
+        if self.in_force.usage.content_usage:
+            fields.append((b"content-usage", self.in_force.usage.content_usage.encode("ascii")))
+        if token is not None:
+            fields.append((b"ai-provenance", token.encode("ascii")))
+        if token is not None or early:
+            fields.append((b"ai-provenance-salt", b64url_encode(self.ids.salt).encode("ascii")))
+        return fields
+
+
+def _milliseconds(moment: datetime) -> int:
+    return int(moment.timestamp() * 1000)
+
+
+def _reason_word(reason: Reason) -> str:
+    word = reason.code if reason.clause is None else f"{reason.code}:{reason.clause}"
+    return f"shadow:{word}" if reason.shadow else word
