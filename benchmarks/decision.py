@@ -10,6 +10,7 @@ entities kept; it names the deciding policies, knows no unknown and carries no d
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -81,14 +82,14 @@ FACTS = Facts(action="generate", model="small", region="US", verification="email
 UNKNOWN = Facts(action="generate", model="small")
 
 
-def main() -> None:
+def main() -> int:
     cache: LRUCache[str, int] = LRUCache(1000)
     cache["key"] = 1
     ((hit),) = interleaved(lambda: cache["key"], number=20_000)
     rows: list[tuple[str, float, Budget | None]] = [("raw cachetools hit", hit, None)]
     for clauses, budget in BUDGETS.items():
         rows += measured(terms_of(clauses), budget, hit)
-    report("Decision with reasons, p50", rows)
+    return report("Decision with reasons, p50", rows)
 
 
 def measured(terms: TermsVersion, budget: float, hit: float) -> list[tuple[str, float, Budget | None]]:
@@ -154,4 +155,4 @@ def condition_in_cedar(fact: str, values: frozenset[str], negated: bool) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(min(main(), 1))

@@ -37,9 +37,10 @@ def interleaved(*candidates: Callable[[], object], number: int) -> list[float]:
     return [statistics.median(times) for times in rounds]
 
 
-def report(title: str, rows: list[tuple[str, float, Budget | None]]) -> None:
-    """Print a table: what, microseconds, budget."""
+def report(title: str, rows: list[tuple[str, float, Budget | None]]) -> int:
+    """Print a table: what, microseconds, budget. Returns how many budgets are missed."""
     width = max(len(what) for what, _, _ in rows)
     print(f"\n{title}\n{'-' * (width + 40)}")
     for what, seconds, budget in rows:
         print(f"{what:<{width}}  {seconds * 1e6:>10.2f} µs  {budget if budget is not None else ''}")
+    return sum(budget is not None and budget.figure > budget.at_most for _, _, budget in rows)
