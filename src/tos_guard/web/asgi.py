@@ -165,7 +165,7 @@ class TosGuardMiddleware:
         try:
             await self.app(scope, request, delivery.send)
             reason = "" if delivery.ended else "client_gone" if request.disconnected else "handler_ended_early"
-        except Exception as error:
+        except Exception as error:  # the app is the host's: whatever it raises ends this exchange, and goes on to the server
             stop = _policy_stop_in(error)
             if stop is not None:
                 reason = ""
