@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
-import pytest
 
 from provisioned import Provider, now
 from serving import ServeProcess
@@ -60,7 +60,7 @@ class Load:
 
 
 def test_every_final_token_that_a_client_holds_has_its_record(
-    tmp_path: Path, serve_process: ServeProcess, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, serve_process: ServeProcess, record_property: Callable[[str, object], None]
 ) -> None:
     """50 × SIGKILL of a worker under load: no token without its record, and the record says what the token says."""
     provider = Provider(tmp_path)
@@ -88,15 +88,14 @@ def test_every_final_token_that_a_client_holds_has_its_record(
         claims = parse_token(token).jws.payload
         assert record is not None
         assert (record.rid, record.root, record.sub) == (claims["rid"], claims["content"]["root"], claims["sub"])
-    with capsys.disabled():
-        counts = f"{len(load.tokens)} final tokens held, {kept} records kept, {load.broken} answers cut, {len(missing)} records missing"
-        print(f"\n{KILLS} workers killed under load: {counts}")  # noqa: T201 - counts are the point
+    counts = f"{len(load.tokens)} final tokens held, {kept} records kept, {load.broken} answers cut, {len(missing)} records missing"
+    record_property("counts", f"{KILLS} workers killed under load: {counts}")
     assert len(load.tokens) >= KILLS * 10
     assert missing == []
 
 
 def test_a_suspension_holds_in_the_other_workers_within_a_second(
-    tmp_path: Path, serve_process: ServeProcess, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, serve_process: ServeProcess, record_property: Callable[[str, object], None]
 ) -> None:
     """Suspended and reinstated from another process, again and again: each worker obeys within a second."""
     provider = Provider(tmp_path)
@@ -121,6 +120,5 @@ def test_a_suspension_holds_in_the_other_workers_within_a_second(
         finally:
             for client in clients:
                 client.close()
-    with capsys.disabled():
-        middle, slowest = sorted(delays)[len(delays) // 2] * 1000, max(delays) * 1000
-        print(f"\nstanding obeyed by all workers after {middle:.0f} ms (median), {slowest:.0f} ms at most")  # noqa: T201 - as above
+    middle, slowest = sorted(delays)[len(delays) // 2] * 1000, max(delays) * 1000
+    record_property("counts", f"standing obeyed by all workers after {middle:.0f} ms (median), {slowest:.0f} ms at most")
