@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -39,6 +40,10 @@ def test_good_vectors_pass_without_any_one_rule_of_refusal() -> None:
             assert [vector["id"] for vector in good if mutants.outcome(mutant, vector) != vector["expected"]] == [], rule
 
 
-def test_the_printed_table_ends_without_survivors(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_printed_table_ends_without_survivors(
+    capsys: pytest.CaptureFixture[str], record_property: Callable[[str, object], None]
+) -> None:
     assert mutants.main() == 0
-    assert f"{len(mutants.RULES)} mutants, 0 bad vectors that did not notice" in capsys.readouterr().out
+    table = capsys.readouterr().out
+    record_property("counts", table)
+    assert f"{len(mutants.RULES)} mutants, 0 bad vectors that did not notice" in table
