@@ -76,7 +76,8 @@ def respond(exchange: Exchange, head: Head, *, bodiless: bool) -> Response:
 class Response(Protocol):
     """A response on its way out.
 
-    The driver asks for `head` as soon as `has_head`; feeds; and when a step says `seal`, makes the token for `content` and calls
+    The driver sends `head` before anything is fed if it is `early`, and otherwise with the first bytes that come out; feeds; and when a
+    step says `seal`, makes the token for `content` and calls
     `sealed`, or `unsealed_because` if none can be made.
     """
 

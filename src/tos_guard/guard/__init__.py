@@ -7,8 +7,8 @@ Each step that needs the outside is a generator that yields what it needs (`Find
     exchange = guard.begin(account, view, route, body)
     run(guard.keep_denial(exchange))                  where it was denied → guard.refuse
     token    = run(guard.pending(exchange))           where the head goes out early
-    token    = run(guard.seal(exchange, response))    when a step says seal
-    run(guard.close(exchange, response))              in any case, once, in the end
+    sealed   = run(guard.seal(exchange, response, …)) when a step says seal: signed, recorded, then given out
+    run(guard.close(exchange, response, …))           in any case, once, in the end
 """
 
 from tos_guard.guard._colours import AsyncGuard, Guard

@@ -243,7 +243,7 @@ class Database:
                 for pragma in _WRITER_PRAGMAS:
                     connection.execute(f"PRAGMA {pragma}")
             connection.execute("PRAGMA trusted_schema=OFF")
-        except BaseException:
+        except BaseException:  # whatever it was, an interrupt included, no connection is left open
             connection.close()
             raise
         return connection
