@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from tos_guard.keys import KeyRecord
     from tos_guard.ledger import ExchangeRecord
+    from tos_guard.limits import Amounts, Charge, LimitRefusal, LimitState, Reservation
     from tos_guard.rights import Account
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "AsyncSigner",
     "Clock",
     "Entropy",
+    "LimitEngine",
     "PublishedTerms",
     "RecordStore",
     "Signer",
@@ -159,6 +161,73 @@ class RecordStore(Protocol):
 
     def close(self) -> None:
         """Wait until everything appended is durable, then stop the writer."""
+        ...
+
+
+@runtime_checkable
+class LimitEngine(Protocol):
+    """Counts what accounts use, and reserves it before it is used (DESIGN D4). Synchronous; any thread may call; safe after fork.
+
+    No counter ever admits more than its limit in any window, whatever calls meet, fail or stop half-way. Counters go by what is counted
+    (``Charge.counter``): the same usage is there after the limit's amount has changed. Charges of one call that share a counter are
+    counted once. Time never goes back: neither sliding windows nor leases follow the wall clock, and an earlier window of the calendar
+    is never opened again. Limits in shadow are counted and refuse nothing.
+    """
+
+    def reserve(self, charges: Sequence[Charge], *, id: str, lease: timedelta) -> Reservation | LimitRefusal:  # noqa: A002
+        """Take all charges, or none, in one step.
+
+        Args:
+            charges: What to take; see `tos_guard.limits.AccountLimits.charges`.
+            id: Name of the reservation; no two open ones share it.
+            lease: How long it holds without `renew`. Afterwards its slots of concurrency return, and the rest keeps the estimate.
+
+        Raises:
+            StoreError: The engine failed, or the id is taken. The charges may have been taken; they are never taken twice.
+        """
+        ...
+
+    def settle(self, reservation: Reservation, actual: Amounts | None) -> None:
+        """Replace the estimate by what was used, and free the slots.
+
+        What was not used goes back to the time it was charged for; what was used beyond it is charged now, even above the limit. Once
+        settled, cancelled or expired, further calls change nothing.
+
+        Args:
+            reservation: What `reserve` gave, in this process or another.
+            actual: What was used (`tos_guard.limits.actual`), or None to keep the estimate.
+
+        Raises:
+            StoreError: The engine failed. The estimate stands until it is settled or the windows are over.
+        """
+        ...
+
+    def renew(self, reservation: Reservation, *, lease: timedelta) -> None:
+        """Let the reservation hold for *lease* from now. One that has ended stays ended.
+
+        Raises:
+            StoreError: The engine failed.
+        """
+        ...
+
+    def cancel(self, reservation: Reservation) -> None:
+        """Give everything back, the request itself too. Only for what was never dispatched.
+
+        Raises:
+            StoreError: The engine failed. The estimate stands until the windows are over.
+        """
+        ...
+
+    def states(self, charges: Sequence[Charge]) -> tuple[LimitState, ...]:
+        """How far the limits are used, without charging anything.
+
+        Raises:
+            StoreError: The engine failed.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go of files and threads. Further use raises `StoreError`."""
         ...
 
 
