@@ -6,7 +6,7 @@ import ast
 import re
 import sys
 import tomllib
-from importlib.metadata import packages_distributions
+from importlib.metadata import files, packages_distributions
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +36,23 @@ def third_party(folder: Path) -> dict[str, set[str]]:
             if isinstance(node, ast.Import):
                 names = [alias.name for alias in node.names]
             elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-                names = [node.module]
+                names = [f"{node.module}.{alias.name}" for alias in node.names]
             else:
                 continue
-            for top in {name.partition(".")[0] for name in names} - sys.stdlib_module_names - OURS:
-                for distribution in providers.get(top, [top]):
+            for name in names:
+                top = name.partition(".")[0]
+                if top in sys.stdlib_module_names or top in OURS:
+                    continue
+                candidates = set(providers.get(top, [top]))
+                for distribution in candidates if len(candidates) == 1 else sharing(candidates, name):
                     found.setdefault(normal(distribution), set()).add(path.relative_to(folder).as_posix())
     return found
+
+
+def sharing(distributions: set[str], name: str) -> set[str]:
+    """Those of several distributions that share a namespace (``opentelemetry``) which bring this module of it."""
+    part = "/".join(name.split(".")[:2])
+    return {one for one in distributions if any(str(path).startswith((f"{part}/", f"{part}.py")) for path in files(one) or ())}
 
 
 def test_every_core_dependency_is_used(project: dict[str, Any], root: Path) -> None:
