@@ -11,14 +11,17 @@ from typing import Final
 
 __all__ = [
     "UNDECLARED",
+    "AcceptanceMethod",
     "Completion",
     "Decision",
     "Facts",
+    "Identification",
     "KeyPurpose",
     "Outcome",
     "Reason",
     "Stage",
     "Standing",
+    "SubjectKind",
 ]
 
 UNDECLARED: Final = "undeclared"
@@ -46,6 +49,34 @@ class KeyPurpose(StrEnum):
 
     PROVENANCE = "provenance"
     KEY_HISTORY = "key-history"
+
+
+class SubjectKind(StrEnum):
+    """For whom terms are accepted."""
+
+    ACCOUNT = "account"
+    ORGANIZATION = "organization"
+
+
+class AcceptanceMethod(StrEnum):
+    """How an acceptance or withdrawal reached the provider."""
+
+    CLI = "cli"
+    ACCOUNT_ROUTE = "account-route"
+    IMPORT = "import"
+
+
+class Identification(StrEnum):
+    """How it is known who the person was that accepted or withdrew."""
+
+    ADMINISTRATOR = "administrator"
+    """The provider's own people say so."""
+    HOST = "host"
+    """The provider's backend had authenticated the person."""
+    BEARER = "bearer"
+    """A bearer token of an identity provider names the person."""
+    DECLARED = "declared"
+    """The person's own word, behind the account's credential."""
 
 
 class Standing(StrEnum):

@@ -35,16 +35,18 @@ def test_a_package_of_private_files_lists_its_public_names(name: str) -> None:
     assert hasattr(importlib.import_module(name), "__all__")
 
 
-def test_type_checkers_and_the_interpreter_find_the_same_public_names(root: Path) -> None:
-    tree = ast.parse((root / "src" / "tos_guard" / "__init__.py").read_text(encoding="utf-8"))
+@pytest.mark.parametrize("package", ["tos_guard", "tos_guard.terms"])
+def test_type_checkers_and_the_interpreter_find_the_same_public_names(root: Path, package: str) -> None:
+    module = importlib.import_module(package)
+    tree = ast.parse((root / "src" / Path(*package.split(".")) / "__init__.py").read_text(encoding="utf-8"))
     block = next(
         node for node in tree.body if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
     )
     for_checkers = {
         alias.asname: node.module for node in block.body if isinstance(node, ast.ImportFrom) for alias in node.names if alias.asname
     }
-    assert for_checkers == tos_guard._HOME
-    assert set(tos_guard.__all__) == {*tos_guard._HOME, "__version__"}
+    assert for_checkers == {name: home if "." in home else f"{package}.{home}" for name, home in module._HOME.items()}
+    assert set(module.__all__) == {*module._HOME, *(["__version__"] if package == "tos_guard" else [])}
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:

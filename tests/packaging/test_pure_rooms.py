@@ -23,7 +23,7 @@ READS_THE_CLOCK = {"now", "utcnow", "today"}
 BUILTINS = {"breakpoint", "input", "open", "print"}
 NAMES_FILES = {"config.py"}
 """Settings hold paths as values; nothing is opened there."""
-MAY_IMPORT_FOR_TYPES_FROM_ABOVE = {"__init__.py", "protocols.py"}
+MAY_IMPORT_FOR_TYPES_FROM_ABOVE = {"__init__.py", "protocols.py", "terms/__init__.py"}
 """Others would hide a wrong direction from import-linter (docs/adr/0003)."""
 
 

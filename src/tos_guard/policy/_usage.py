@@ -6,10 +6,10 @@ import hashlib
 from collections.abc import Collection
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final
+from typing import Any, Final
 
 from tos_guard._canonical import b64url_encode, encode_claims
-from tos_guard.terms import Clause, Effect, Scope, TermsVersion
+from tos_guard.terms import Clause, Effect, Scope, TermsStack, TermsVersion
 
 __all__ = ["UsagePolicy", "usage_policy"]
 
@@ -45,8 +45,8 @@ class UsagePolicy:
     lossy: tuple[str, ...] = ()
 
 
-def usage_policy(terms: TermsVersion, grants: Collection[str]) -> UsagePolicy:
-    """The usage policy of an account with these kinds of grants.
+def usage_policy(terms: TermsVersion | TermsStack, grants: Collection[str]) -> UsagePolicy:
+    """The usage policy of an account with these kinds of grants, under these documents together.
 
     A clause on later use is in force if it counts with these grants: a prohibition that a grant lifts is absent, a permission that a
     grant gives is there.
@@ -55,19 +55,24 @@ def usage_policy(terms: TermsVersion, grants: Collection[str]) -> UsagePolicy:
 
 
 @lru_cache(maxsize=256)
-def _usage_policy(terms: TermsVersion, grants: frozenset[str]) -> UsagePolicy:
+def _usage_policy(terms: TermsVersion | TermsStack, grants: frozenset[str]) -> UsagePolicy:
     facts = {"grant": grants}
     in_force = [c for c in terms.clauses if c.scope is Scope.OUTPUT and not c.shadow and c.counts(facts)]
     content_usage, lossy = _content_usage(in_force)
+    also = [{"series": document.series, **_named(document)} for document in terms.documents[1:]]
     document = encode_claims(
         {
             "clauses": [{"actions": list(c.actions), "effect": c.effect.value, "id": c.id, "text": c.text} for c in in_force],
             "content_usage": content_usage,
-            "terms": {"sha256": terms.sha256, "version": terms.version},
+            "terms": _named(terms.general) | ({"also": also} if also else {}),
             "ver": 1,
         }
     )
     return UsagePolicy(b64url_encode(hashlib.sha256(document).digest()), _first_ids(in_force), content_usage, document, lossy)
+
+
+def _named(document: TermsVersion) -> dict[str, Any]:
+    return {"sha256": document.sha256, "version": document.version}
 
 
 def _first_ids(clauses: Collection[Clause]) -> tuple[str, ...]:

@@ -9,15 +9,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, PlainSerializer, ValidationError, model_validator
 
 from tos_guard.errors import AccountError
+from tos_guard.terms import Acceptance
 from tos_guard.types import Standing
-
-if TYPE_CHECKING:
-    from tos_guard.terms import Acceptance  # type: ignore[attr-defined]
 
 __all__ = ["Account", "AuthorizedPerson", "Grant", "Holder", "Organization"]
 

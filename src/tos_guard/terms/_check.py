@@ -13,7 +13,9 @@ from typing import Final, Literal
 
 from tos_guard.terms._actions import Scope
 from tos_guard.terms._clause import ASSERTED_FACTS, Clause, Condition, Effect
-from tos_guard.terms._document import Problem, TermsVersion, read_document
+from tos_guard.terms._document import GENERAL, AcceptanceRule, Problem, TermsVersion, read_document
+from tos_guard.terms._lines import Lines
+from tos_guard.terms._shelf import TermsShelf, TermsStack
 from tos_guard.types import UNDECLARED, Standing
 
 __all__ = ["BareRequest", "Finding", "bare_requests", "check_terms"]
@@ -59,7 +61,14 @@ class BareRequest:
     clauses: tuple[str, ...]
 
 
-def check_terms(document: bytes, text: bytes, *, where: str = "terms.toml", sources: Collection[str] | None = None) -> tuple[Finding, ...]:
+def check_terms(
+    document: bytes,
+    text: bytes,
+    *,
+    where: str = "terms.toml",
+    sources: Collection[str] | None = None,
+    beside: TermsShelf | None = None,
+) -> tuple[Finding, ...]:
     """Everything that is wrong or odd about a terms document, in the order of its lines.
 
     Args:
@@ -67,6 +76,7 @@ def check_terms(document: bytes, text: bytes, *, where: str = "terms.toml", sour
         text: The text people read.
         where: Name of the document, for findings.
         sources: Asserted facts (``region``, ``verification``) that the provider has a source for; None when that is not known here.
+        beside: The terms published so far, beside which it will hold; None when they are not at hand.
 
     Raises:
         TermsError: It is not TOML or not UTF-8, so that nothing can be said of it.
@@ -74,8 +84,10 @@ def check_terms(document: bytes, text: bytes, *, where: str = "terms.toml", sour
     terms, problems = read_document(document, text, where=where)
     findings = [Finding("error", p.code, p.message, where, p.line, p.clause) for p in problems]
     if terms is not None:
-        findings += [Finding("error", p.code, p.message, where, p.line, p.clause) for p in _without_source(terms, sources)]
-        findings += [Finding("warning", p.code, p.message, where, p.line, p.clause) for p in _odd(terms)]
+        lines = Lines(document.decode("utf-8"))
+        wrong = (*_without_source(terms, sources), *(_unfit(terms, beside, lines) if beside is not None else ()))
+        findings += [Finding("error", p.code, p.message, where, p.line, p.clause) for p in wrong]
+        findings += [Finding("warning", p.code, p.message, where, p.line, p.clause) for p in (*_odd(terms), *_odd_header(terms, lines))]
     return tuple(sorted(findings, key=lambda finding: (finding.line, finding.severity)))
 
 
@@ -84,6 +96,51 @@ def _without_source(terms: TermsVersion, sources: Collection[str] | None) -> Ite
         for fact in sorted({c.fact for c in (*clause.when, *clause.unless)} & ASSERTED_FACTS - set(sources or ())):
             message = f"clause {clause.id}: asks for {fact}, which has no source, so the guard will not start"
             yield Problem("fact-without-source", message, clause.line, clause.id)
+
+
+def _unfit(terms: TermsVersion, beside: TermsShelf, lines: Lines) -> Iterable[Problem]:
+    """What does not fit the terms that are published already."""
+    earlier = [other for other in beside.versions_of(terms.series) if other.version != terms.version]
+    if any(other.organization != terms.organization for other in earlier):
+        message = f"[terms] organization: series {terms.series} is for {earlier[-1].organization or 'all'}, and stays so"
+        yield Problem("series-changed", message, lines.of(("terms", "organization")))
+    if earlier and earlier[-1].effective > terms.effective:
+        message = f"[terms] effective: before version {earlier[-1].version} of the series, so this one would be set aside by it"
+        yield Problem("out-of-order", message, lines.of(("terms", "effective")))
+    general = _general_beside(terms, beside)
+    if general is None or terms.series == GENERAL:
+        return
+    for name in sorted(terms.replaces - {clause.id for clause in general.clauses}):
+        yield Problem(
+            "unknown-clause",
+            f"[terms] replaces: the general terms {general.version} have no clause {name}",
+            lines.of(("terms", "replaces")),
+        )
+    for position, declared in enumerate(terms.document.get("action", ())):
+        action, known = terms.actions[declared["id"]], general.actions.get(declared["id"])
+        if known is not None and known.scope is not action.scope:
+            message = f"action {action.id} is of scope {action.scope} here, and of {known.scope} in the general terms"
+            yield Problem("action-differs", message, lines.of(("action", position)))
+
+
+def _general_beside(terms: TermsVersion, beside: TermsShelf) -> TermsVersion | None:
+    """The general terms in effect when *terms* begin, or the first to come."""
+    versions = beside.versions_of(GENERAL)
+    begun = [general for general in versions if general.effective <= terms.effective]
+    return begun[-1] if begun else next(iter(versions), None)
+
+
+def _odd_header(terms: TermsVersion, lines: Lines) -> Iterable[Problem]:
+    """Members of ``[terms]`` that likely do not mean what was meant."""
+    if terms.organization is not None and terms.acceptance is AcceptanceRule.NONE:
+        message = "[terms] acceptance: binds an organization without anyone having accepted for it; a contract says 'required'"
+        yield Problem("contract-without-acceptance", message, lines.of(("terms", "organization")))
+    if terms.organization is not None and terms.organization in terms.series:
+        message = "[terms] series: names the organization, and goes into the tokens of its outputs with each of its clauses"
+        yield Problem("series-names-organization", message, lines.of(("terms", "series")))
+    if terms.grace_days and (terms.acceptance is AcceptanceRule.NONE or not terms.material):
+        message = "[terms] grace_days: has no effect where no new acceptance is asked for"
+        yield Problem("grace-without-effect", message, lines.of(("terms", "grace_days")))
 
 
 def _odd(terms: TermsVersion) -> Iterable[Problem]:
@@ -99,7 +156,7 @@ def _odd(terms: TermsVersion) -> Iterable[Problem]:
             if set(clause.actions) <= {action for other in earlier for action in other.actions}:
                 yield Problem("redundant", f"clause {clause.id}: already prohibited by {_named(earlier)}", clause.line, clause.id)
     permits = [clause for clause in terms.clauses if clause.effect is Effect.PERMIT and not clause.shadow]
-    if not any(clause.scope is Scope.REQUEST for clause in permits):
+    if terms.series == GENERAL and not any(clause.scope is Scope.REQUEST for clause in permits):
         yield Problem("no-permission", "no clause permits any request, so every request is denied", 1)
     used = {value for clause in terms.clauses for c in (*clause.when, *clause.unless) if c.fact == "grant" for value in c.values}
     for grant in terms.grants:
@@ -197,7 +254,7 @@ def _implies(one: Condition, other: Condition) -> bool:
 _NO_ONE: Final = "\0"  # a known value that is in no clause
 
 
-def bare_requests(terms: TermsVersion, *, kinds: Collection[str] = ("default",)) -> tuple[BareRequest, ...]:
+def bare_requests(terms: TermsVersion | TermsStack, *, kinds: Collection[str] = ("default",)) -> tuple[BareRequest, ...]:
     """What a request that declares nothing gets, for each kind of account and action, with asserted facts known and unknown."""
     rows = []
     actions = [name for name, action in terms.actions.items() if action.scope is Scope.REQUEST]
@@ -210,7 +267,7 @@ def bare_requests(terms: TermsVersion, *, kinds: Collection[str] = ("default",))
     return tuple(rows)
 
 
-def _bare(terms: TermsVersion, kind: str, action: str, asserted: Literal["known", "unknown"]) -> BareRequest:
+def _bare(terms: TermsVersion | TermsStack, kind: str, action: str, asserted: Literal["known", "unknown"]) -> BareRequest:
     facts: dict[str, str | Collection[str] | None] = {
         "model": _NO_ONE,
         "purpose": UNDECLARED,

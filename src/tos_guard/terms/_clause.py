@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
@@ -53,7 +53,7 @@ class Clause:
     """One permission, prohibition or obligation.
 
     Attributes:
-        id: Short name, stable across versions where the meaning is.
+        id: Short name, stable across versions where the meaning is; in a `TermsStack` after its series, as in ``contract-7/no-resale``.
         effect: What it does.
         actions: Which actions it speaks of; all of one scope.
         scope: Of the actions.
@@ -74,7 +74,7 @@ class Clause:
     shadow: bool = False
     text: str = ""
     duties: tuple[str, ...] = ()
-    line: int = 0
+    line: int = field(default=0, compare=False)
 
     def applies(self, facts: Mapping[str, str | Collection[str] | None]) -> bool | None:
         """Whether the clause applies to these facts; None for unknown. A missing fact is unknown."""

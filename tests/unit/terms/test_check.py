@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tos_guard.rights import Account, compile_plan
-from tos_guard.terms import bare_requests, check_terms, parse_terms
+from tos_guard.terms import TermsShelf, TermsStack, bare_requests, check_terms, parse_terms
 from tos_guard.types import Facts
 
 EXAMPLES = Path(__file__).parents[3] / "examples" / "terms"
@@ -141,3 +141,71 @@ def test_the_table_of_bare_requests_shows_what_unknown_costs() -> None:
     assert table["individual", "generate", "unknown"] == (False, ("regions",))
     assert table["individual", "fine-tune", "known"] == (False, ())
     assert table["organization", "fine-tune", "known"] == (True, ("fine-tuning-verified",))
+
+
+CONTRACT_HEAD = HEAD.replace('"1"', '"2"').replace(
+    "[[grant]]", 'series = "contract-7"\norganization = "acme"\nacceptance = "required"\n[[grant]]'
+)
+GENERAL = parse_terms((HEAD + USE_GRANT + USE).encode(), b"text")
+
+
+def found_beside(head: str, *parts: str, shelf: TermsShelf | None = None) -> list[tuple[str, str, int]]:
+    document = "".join((head, USE_GRANT, *parts))
+    beside = shelf or TermsShelf.of((GENERAL,))
+    return [(finding.code, finding.severity, finding.line) for finding in check_terms(document.encode(), b"text", beside=beside)]
+
+
+def test_a_sound_contract_has_no_findings() -> None:
+    """It permits no request by itself: the general terms do."""
+    assert found_beside(CONTRACT_HEAD, clause("no", "prohibit", '"embed"')) == []
+    assert found_beside(CONTRACT_HEAD.replace("[[grant]]", 'replaces = ["use"]\n[[grant]]'), USE) == []
+
+
+HEADERS = [
+    ("contract-without-acceptance", "warning", 8, CONTRACT_HEAD.replace('"required"', '"none"')),
+    ("contract-without-acceptance", "warning", 8, CONTRACT_HEAD.replace('acceptance = "required"\n', "")),
+    ("series-names-organization", "warning", 7, CONTRACT_HEAD.replace("contract-7", "acme-contract")),
+    ("grace-without-effect", "warning", 10, CONTRACT_HEAD.replace("[[grant]]", "grace_days = 5\nmaterial = false\n[[grant]]")),
+    ("grace-without-effect", "warning", 7, HEAD.replace("[[grant]]", "grace_days = 5\n[[grant]]")),
+    ("unknown-clause", "error", 10, CONTRACT_HEAD.replace("[[grant]]", 'replaces = ["use", "nothing"]\n[[grant]]')),
+    (
+        "action-differs",
+        "error",
+        12,
+        CONTRACT_HEAD + '[[action]]\nid = "translate"\nscope = "output"\n' + clause("t", "prohibit", '"translate"'),
+    ),
+]
+
+
+@pytest.mark.parametrize(("code", "severity", "line", "head"), HEADERS, ids=[f"{code}-{n}" for n, (code, *_) in enumerate(HEADERS)])
+def test_what_a_document_says_of_itself_is_checked(code: str, severity: str, line: int, head: str) -> None:
+    translating = HEAD + USE_GRANT + USE + '[[action]]\nid = "translate"\nscope = "request"\n'
+    shelf = TermsShelf.of((parse_terms(translating.encode(), b"text"),))
+    more = () if "[[action]]" in head else (USE,)
+    assert found_beside(head, *more, shelf=shelf) == [(code, severity, line)]
+
+
+def test_a_series_stays_with_its_organization_and_its_versions_in_order() -> None:
+    first = parse_terms((CONTRACT_HEAD + USE_GRANT).encode(), b"text")
+    shelf = TermsShelf.of((GENERAL, first))
+    assert found_beside(CONTRACT_HEAD, shelf=shelf) == [], "the same version again"
+    third = CONTRACT_HEAD.replace('"2"', '"3"')
+    assert found_beside(third, shelf=shelf) == []
+    assert found_beside(third.replace('"acme"', '"other"'), shelf=shelf) == [("series-changed", "error", 8)]
+    assert found_beside(third.replace("2026-11-01", "2026-10-31"), shelf=shelf) == [("out-of-order", "error", 6)]
+
+
+def test_what_is_replaced_is_looked_for_in_the_general_terms_of_its_day() -> None:
+    newer = HEAD.replace('"1"', '"9"').replace("2026-11-01", "2027-01-01") + USE_GRANT + clause("newer", "permit", '"generate"')
+    shelf = TermsShelf.of((GENERAL, parse_terms(newer.encode(), b"text")))
+    replacing = CONTRACT_HEAD.replace("[[grant]]", 'replaces = ["newer"]\n[[grant]]')
+    assert [code for code, _, _ in found_beside(replacing, shelf=shelf)] == ["unknown-clause"]
+    assert found_beside(replacing.replace("2026-11-01", "2027-01-01"), shelf=shelf) == []
+    assert [code for code, _, _ in found_beside(replacing.replace("2026-11-01", "2026-01-01"), shelf=shelf)] == ["unknown-clause"]
+
+
+def test_a_bare_request_under_a_contract_is_told_with_the_general_terms() -> None:
+    contract = parse_terms((CONTRACT_HEAD + USE_GRANT + clause("no", "prohibit", '"embed"')).encode(), b"text")
+    rows = {row.action: row for row in bare_requests(TermsStack.of(GENERAL, (contract,)))}
+    assert (rows["generate"].allowed, rows["generate"].clauses) == (True, ("use",))
+    assert (rows["embed"].allowed, rows["embed"].clauses) == (False, ("contract-7/no",))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tos_guard._canonical import b64url_encode, canonical_json
 from tos_guard.errors import TermsError
-from tos_guard.terms import Condition, Effect, Scope, TermsVersion, parse_terms
+from tos_guard.terms import GENERAL, AcceptanceRule, Condition, Effect, Scope, TermsVersion, parse_terms, terms_from_document
 
 HEAD = """\
 [terms]
@@ -90,6 +90,101 @@ def test_clauses_on_later_use_are_told_by_their_actions() -> None:
     assert terms.clauses[1].line == 17
 
 
+def test_a_document_that_names_no_series_is_general_and_binds_at_once() -> None:
+    """What documents said before there were series they say still."""
+    terms = parsed(CLAUSE)
+    assert (terms.series, terms.organization, terms.models, terms.replaces) == (GENERAL, None, frozenset(), frozenset())
+    assert (terms.locale, terms.material, terms.grace_days, terms.acceptance) == ("en", True, 0, AcceptanceRule.NONE)
+    assert (terms.general, terms.documents) == (terms, (terms,))
+    assert terms.is_for("small")
+    assert terms.is_for(None)
+
+
+CONTRACT = (
+    'series = "contract-7"\norganization = "acme-corp"\nmodels = ["large", "small"]\nlocale = "de-CH"\nmaterial = false\n'
+    'grace_days = 30\nacceptance = "required"\nreplaces = ["regions"]\n'
+)
+
+
+def test_a_contract_says_for_whom_it_is_and_what_it_sets_aside() -> None:
+    terms = parsed(CONTRACT, CLAUSE)
+    assert (terms.series, terms.organization, terms.models) == ("contract-7", "acme-corp", {"large", "small"})
+    assert (terms.locale, terms.material, terms.grace_days) == ("de-CH", False, 30)
+    assert (terms.acceptance, terms.replaces) == (AcceptanceRule.REQUIRED, {"regions"})
+    assert terms.is_for("small")
+    assert not terms.is_for("medium")
+    assert not terms.is_for(None)
+    assert terms.document["terms"]["grace_days"] == 30
+
+
+EXAMPLES = sorted((Path(__file__).parents[3] / "examples" / "terms").glob("*.toml"))
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_what_was_published_is_read_again_as_it_was(path: Path) -> None:
+    terms = parse_terms(path.read_bytes(), path.with_suffix(".md").read_bytes())
+    again = terms_from_document(terms.document_bytes, terms.text)
+    assert again == terms
+    assert again.sha256 == terms.sha256
+    assert again.document_bytes == terms.document_bytes
+
+
+def published(**header: object) -> bytes:
+    members = {"version": "1", "title": "T", "uri": "https://a.example/1", "text": "t.md", "effective": "2026-11-01", **header}
+    return canonical_json(
+        {
+            "terms": {name: value for name, value in members.items() if value is not ...},
+            "clause": [{"id": "use", "effect": "permit", "action": "generate"}],
+            "text_sha256": b64url_encode(hashlib.sha256(TEXT).digest()),
+        }
+    )
+
+
+def test_the_published_form_is_read_from_bytes_or_text() -> None:
+    assert terms_from_document(published(), TEXT) == terms_from_document(published(), TEXT.decode())
+
+
+HOSTILE = [
+    (published(), TEXT + b"\n", "text_sha256 is not the digest"),
+    (published(), "\ud800", "unpaired UTF-16"),
+    (published() + b"\n", TEXT, "canonical"),
+    (b" " + published(), TEXT, "canonical"),
+    (published().replace(b'"version":"1"', b'"version":"\\u0031"'), TEXT, "canonical"),
+    (b"[]", TEXT, "canonical"),
+    (b"{}", TEXT, "text_sha256"),
+    (b"", TEXT, "not strict JSON"),
+    (b"\xff", TEXT, "not strict JSON"),
+    (b"[" * 100_000, TEXT, "nested"),
+    (b'{"a":1,"a":1}', TEXT, "occurs twice"),
+    (b'{"a":1.5}', TEXT, "not an integer"),
+    (b'{"a":"\\ud800"}', TEXT, "unpaired"),
+    (b'"' + b"a" * (4 << 20) + b'"', TEXT, "bytes"),
+    (published(effective=...), TEXT, "effective is missing"),
+    (published(effective="20261101"), TEXT, "effective"),
+    (published(effective="2026-02-30"), TEXT, "effective"),
+    (published(effective=20261101), TEXT, "effective"),
+    (published(organization=None), TEXT, "organization"),
+    (published(series="x", organization=""), TEXT, "organization"),
+    (published(extra=1), TEXT, "unknown member extra"),
+    (published(organization="acme"), TEXT, "series general is for everyone"),
+    (canonical_json({"text_sha256": b64url_encode(hashlib.sha256(TEXT).digest())}), TEXT, "terms is missing"),
+    (canonical_json({"terms": 5, "text_sha256": b64url_encode(hashlib.sha256(TEXT).digest())}), TEXT, "terms"),
+]
+
+
+@pytest.mark.parametrize(("document", "text", "said"), HOSTILE, ids=range(len(HOSTILE)))
+def test_other_published_forms_are_refused(document: bytes, text: bytes | str, said: str) -> None:
+    with pytest.raises(TermsError, match=said):
+        terms_from_document(document, text)
+
+
+@given(st.binary(max_size=300), st.one_of(st.binary(max_size=20), st.text(st.characters(), max_size=20)))
+@example(b'{"terms":{"effective":"2026-11-01"}}', b"")
+def test_any_bytes_as_a_published_form_are_terms_or_our_error(document: bytes, text: bytes | str) -> None:
+    with pytest.raises(TermsError):
+        terms_from_document(document, text)
+
+
 GRANT = '\n[[grant]]\nid = "research"\n'
 WRONG = [
     # document, line, what the message says
@@ -104,6 +199,25 @@ WRONG = [
     (HEAD.replace("2026-11-01", "2026-11-01T00:00:00Z") + CLAUSE, 6, "without a time"),
     (HEAD.replace("2026-11-01", "1.5") + CLAUSE, 6, "effective"),
     (HEAD + 'extra = "x"\n' + CLAUSE, 7, "unknown member extra"),
+    (HEAD + 'series = "A"\n' + CLAUSE, 7, "series"),
+    (HEAD + 'series = "a/b"\n' + CLAUSE, 7, "series"),
+    (HEAD + 'series = "x"\norganization = ""\n' + CLAUSE, 8, "organization"),
+    (HEAD + 'series = "x"\nmodels = []\n' + CLAUSE, 8, "models"),
+    (HEAD + 'series = "x"\nmodels = "small"\n' + CLAUSE, 8, "models"),
+    (HEAD + 'series = "x"\nmodels = ["a", "a"]\n' + CLAUSE, 8, "name each once"),
+    (HEAD + 'series = "x"\nmodels = ["*"]\n' + CLAUSE, 8, "one by one"),
+    (HEAD + 'locale = "deutsch!"\n' + CLAUSE, 7, "locale"),
+    (HEAD + 'locale = ""\n' + CLAUSE, 7, "locale"),
+    (HEAD + 'material = "yes"\n' + CLAUSE, 7, "material"),
+    (HEAD + "grace_days = -1\n" + CLAUSE, 7, "grace_days"),
+    (HEAD + "grace_days = 367\n" + CLAUSE, 7, "grace_days"),
+    (HEAD + "grace_days = true\n" + CLAUSE, 7, "grace_days"),
+    (HEAD + 'acceptance = "click"\n' + CLAUSE, 7, "acceptance"),
+    (HEAD + 'series = "x"\norganization = "a"\nreplaces = ["A"]\n' + CLAUSE, 9, "replaces"),
+    (HEAD + 'organization = "acme"\n' + CLAUSE, 7, "series general is for everyone"),
+    (HEAD + 'models = ["small"]\n' + CLAUSE, 7, "series general is for everyone"),
+    (HEAD + 'replaces = ["use"]\n' + CLAUSE, 7, "series general is for everyone"),
+    (HEAD + 'series = "x"\nreplaces = ["use"]\n' + CLAUSE, 8, "only terms for an organization or for models"),
     (HEAD + CLAUSE + "\n[extra]\n", 13, "unknown member extra"),
     (HEAD + CLAUSE + clause("no", "shaddow = true"), 17, "clause no: unknown member shaddow"),
     (HEAD + CLAUSE + clause("no", "shadow = 1"), 17, "clause no: shadow"),
