@@ -139,7 +139,7 @@ def check_keys(keys):
         rule("K5", key.get("use", "sig") == "sig" and key.get("alg", algorithms(key)[0]) in algorithms(key), detail="use or alg")
         rule("K6", key.get("kid") == sha(canonical({name: key.get(name) for name in ("crv", "kty", *names)})), detail="kid: no thumbprint")
         timed = has(key, nbf_=is_int, exp_=is_int, revoked_=is_int, reason_=lambda v: v in ("compromised", "superseded"))
-        rule("K7", timed and key.get("purpose") in ("provenance", "key-history"), detail="purpose, times or reason")
+        rule("K7", timed and key.get("purpose") in ("provenance", "key-history", "receipt"), detail="purpose, times or reason")
     rule("K6", len({str(key.get("kid")) for key in keys}) == len(keys), detail="two keys alike")
     return keys
 def key_set(data):

@@ -49,6 +49,7 @@ class KeyPurpose(StrEnum):
 
     PROVENANCE = "provenance"
     KEY_HISTORY = "key-history"
+    RECEIPT = "receipt"
 
 
 class SubjectKind(StrEnum):

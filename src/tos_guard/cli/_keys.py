@@ -27,10 +27,20 @@ class RevocationReason(StrEnum):
     SUPERSEDED = "superseded"
 
 
+class SigningPurpose(StrEnum):
+    """What a key that can be rotated signs."""
+
+    PROVENANCE = "provenance"
+    RECEIPT = "receipt"
+
+
 def _folder(config: Any) -> KeyFolder:
+    """The key folder, with a key for each purpose."""
     from tos_guard.stores import KeyFolder
 
-    return KeyFolder(load_settings(config).keys)
+    folder = KeyFolder(load_settings(config).keys)
+    folder.complete(now=now())
+    return folder
 
 
 def state(key: KeyRecord, at: datetime) -> str:
@@ -98,12 +108,17 @@ def rotate(
     lead: Annotated[
         str, typer.Option("--lead", metavar="SPAN", help="How long the key is published before it signs: 3600, 30m, 1h, 2d.")
     ] = "1h",
+    purpose: Annotated[
+        SigningPurpose, typer.Option("--purpose", help="What the key signs: tokens, or receipts of acceptance.")
+    ] = SigningPurpose.PROVENANCE,
     config: ConfigOption = None,
     as_json: JSONOption = False,
 ) -> None:
     """Publish the next signing key; the present one signs until it takes over."""
+    from tos_guard.types import KeyPurpose
+
     at = now()
-    fresh = _folder(config).rotate(now=at, lead=parse_span(lead, where="--lead"))
+    fresh = _folder(config).rotate(now=at, lead=parse_span(lead, where="--lead"), purpose=KeyPurpose(purpose.value))
     if as_json:
         show_json({"key": _document(fresh, at)})
         return

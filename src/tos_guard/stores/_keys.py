@@ -6,6 +6,9 @@
       key-history.jwt         the signed history of the registry
       .lock                   held by whoever changes the folder
 
+Each purpose has keys of its own, and a signer is for one purpose. A folder from before a purpose was known gets its key when one is
+first asked for (`KeyFolder.complete`).
+
 Rotation publishes the next key before it signs: it enters the registry at once, with an ``nbf`` in the future, and the signer of every
 process takes it up when that moment comes.
 """
@@ -19,7 +22,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -39,6 +42,7 @@ from tos_guard.keys import (
     parse_jwk,
     record_of,
 )
+from tos_guard.protocols import Clock
 from tos_guard.stores._files import read_secret_file, write_secret_file
 from tos_guard.types import KeyPurpose
 
@@ -83,22 +87,40 @@ class KeyFolder:
             made = tuple(self._generate(purpose, not_before=int(now.timestamp())) for purpose in KeyPurpose)
             return self._write(KeyHistory(issuer, 0, int(now.timestamp()), made))
 
-    def rotate(self, *, now: datetime, lead: timedelta = DEFAULT_LEAD) -> KeyRecord:
-        """Publish the next provenance key. It signs from *now* + *lead* on; the present one until then.
+    def complete(self, *, now: datetime) -> KeyHistory:
+        """The registry, after a key was made for each purpose that had none: those made before a purpose was known lack one.
+
+        A folder that lacks none is only read. The other keys stay as they are.
 
         Raises:
-            KeyFileError: A next key is published already, or the folder cannot be read or written.
+            KeyFileError: The folder cannot be read, or lacks a key and cannot be written.
         """
+        history = self.history()
+        if not _lacking(history):
+            return history
+        with self._locked():
+            history = self._latest()
+            made = [self._generate(purpose, not_before=int(now.timestamp())) for purpose in _lacking(history)]
+            return self._write(self._changed(history, made, now)) if made else history
+
+    def rotate(self, *, now: datetime, lead: timedelta = DEFAULT_LEAD, purpose: KeyPurpose = KeyPurpose.PROVENANCE) -> KeyRecord:
+        """Publish the next key of a purpose. It signs from *now* + *lead* on; the present one until then.
+
+        Raises:
+            KeyFileError: A next key is published already, the purpose is the key history, or the folder cannot be read or written.
+        """
+        if purpose is KeyPurpose.KEY_HISTORY:
+            raise KeyFileError("the key of the history does not change", where=str(self.path), cure="Publish a new issuer instead.")
         with self._locked():
             history = self._latest()
             present = int(now.timestamp())
             starts = int((now + lead).timestamp())
-            provenance = [key for key in history.keys if key.purpose is KeyPurpose.PROVENANCE]
-            if any((key.not_before or 0) > present for key in provenance):
+            alike = [key for key in history.keys if key.purpose is purpose]
+            if any((key.not_before or 0) > present for key in alike):
                 raise KeyFileError("the next key is published already", where=str(self.path), cure="Wait until it has taken over.")
-            fresh = self._generate(KeyPurpose.PROVENANCE, not_before=starts)
+            fresh = self._generate(purpose, not_before=starts)
             ends = max(starts, int((now + _TAKE_UP).timestamp()))
-            retired = [key.with_times(not_after=ends) for key in provenance if key.not_after is None]
+            retired = [key.with_times(not_after=ends) for key in alike if key.not_after is None]
             self._write(self._changed(history, [*retired, fresh], now))
             return fresh
 
@@ -123,7 +145,7 @@ class KeyFolder:
         key = next((key for key in history.keys if key.kid == kid), None)
         if key is None:
             raise KeyFileError(f"there is no key {kid}", where=str(self.path), cure="'tos-guard keys list' shows all.")
-        if key.purpose is not KeyPurpose.PROVENANCE:
+        if key.purpose is KeyPurpose.KEY_HISTORY:
             raise KeyFileError(f"key {kid} signs the key history", where=str(self.path), cure="Publish a new issuer instead.")
         present = int(now.timestamp())
         if key.revoked is not None and (reason != "compromised" or key.reason != "superseded"):
@@ -134,19 +156,19 @@ class KeyFolder:
         revoked = key.with_times(revoked=moment, not_after=moment if key.not_after is None else min(key.not_after, moment))
         revoked = parse_jwk({**revoked.to_jwk(), "reason": reason}, where="revoked key")
         changed = [revoked]
-        if (starts := self._first_gap(history, without=kid, present=present)) is not None:
-            changed.append(self._generate(KeyPurpose.PROVENANCE, not_before=starts))
+        if (starts := self._first_gap(history, without=key, present=present)) is not None:
+            changed.append(self._generate(key.purpose, not_before=starts))
         self._write(self._changed(history, changed, now))
         return revoked
 
     @staticmethod
-    def _first_gap(history: KeyHistory, *, without: str, present: int) -> int | None:
-        """The first moment from *present* on at which no provenance key would be in force, or None if there is none."""
+    def _first_gap(history: KeyHistory, *, without: KeyRecord, present: int) -> int | None:
+        """The first moment from *present* on at which no key of this one's purpose would be in force, or None if there is none."""
         alive = [
             key
             for key in history.keys
-            if key.purpose is KeyPurpose.PROVENANCE
-            and key.kid != without
+            if key.purpose is without.purpose
+            and key.kid != without.kid
             and key.revoked is None
             and (key.not_after is None or key.not_after > present)
         ]
@@ -259,18 +281,37 @@ class KeyFolder:
         return history
 
 
+def _lacking(history: KeyHistory) -> tuple[KeyPurpose, ...]:
+    """Purposes of which there never was a key."""
+    known = {key.purpose for key in history.keys}
+    return tuple(purpose for purpose in KeyPurpose if purpose not in known)
+
+
 class FileSigner:
-    """Signs with the provenance key in force, and follows rotation without a restart.
+    """Signs with the key in force of one purpose, and follows rotation without a restart.
 
     Args:
-        path: The key folder.
+        path: The key folder. It gets a key of the purpose where it has none yet.
+        purpose: What it signs. It uses no key of another purpose.
         monotonic: Seconds that never go back; how often the folder is looked at depends on them.
+        clock: Tells when such a new key begins to sign.
+
+    Raises:
+        KeyFileError: The folder cannot be read, or lacks a key of the purpose and cannot be written.
     """
 
     _LOOK_SECONDS: Final = 1.0
 
-    def __init__(self, path: Path, *, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        purpose: KeyPurpose = KeyPurpose.PROVENANCE,
+        monotonic: Callable[[], float] = time.monotonic,
+        clock: Clock = lambda: datetime.now(UTC),
+    ) -> None:
         self.folder: KeyFolder = KeyFolder(path)
+        self.purpose = purpose
         self._monotonic = monotonic
         self._lock = threading.Lock()
         self._looked = float("-inf")
@@ -278,6 +319,10 @@ class FileSigner:
         self._keys: tuple[KeyRecord, ...] = ()
         self._private: dict[str, Ed25519PrivateKey] = {}
         self._refresh()
+        if not self._keys:
+            self.folder.complete(now=clock())
+            self._looked = float("-inf")
+            self._refresh()
 
     def current(self, now: datetime) -> KeyRecord:
         """The key to sign with; of several in force, the newest.
@@ -289,19 +334,25 @@ class FileSigner:
         present = int(now.timestamp())
         usable = [key for key in self._keys if (key.not_before or 0) <= present and (key.not_after is None or present <= key.not_after)]
         if not usable:
-            raise SignerError("no provenance key is in force", where=str(self.folder.path), cure="Run 'tos-guard keys rotate --lead 0'.")
+            raise SignerError(
+                f"no {self.purpose} key is in force",
+                where=str(self.folder.path),
+                cure=f"Run 'tos-guard keys rotate --lead 0 --purpose {self.purpose}'.",
+            )
         return max(usable, key=lambda key: key.not_before or 0)
 
     def sign(self, key: KeyRecord, message: bytes) -> bytes:
         """Sign.
 
         Raises:
-            SignerError: The private key cannot be loaded.
+            SignerError: The key is for another purpose, or the private key cannot be loaded.
         """
+        if key.purpose is not self.purpose:
+            raise SignerError(f"key {key.kid} is for {key.purpose}, not for {self.purpose}", where=str(self.folder.path))
         private = self._private.get(key.kid)
         if private is None:
             try:
-                private = self.folder.private_key(key.kid, KeyPurpose.PROVENANCE)
+                private = self.folder.private_key(key.kid, self.purpose)
             except KeyFileError as error:
                 raise SignerError(error.what, where=error.where, cure=error.cure) from None
             self._private[key.kid] = private
@@ -325,5 +376,5 @@ class FileSigner:
                 if isinstance(error, KeyFileError):
                     raise
                 raise KeyFileError("there are no keys", where=str(self.folder.path), cure="'tos-guard keys generate' makes them.") from None
-            self._keys = tuple(key for key in history.keys if key.purpose is KeyPurpose.PROVENANCE and key.revoked is None)
+            self._keys = tuple(key for key in history.keys if key.purpose is self.purpose and key.revoked is None)
             self._seen = seen

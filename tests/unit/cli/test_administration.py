@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import stat
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ from tos_guard.guard import Guard
 from tos_guard.keys import parse_key_set
 from tos_guard.ledger import ExchangeRecord, RecordType
 from tos_guard.rights import hash_secret, parse_api_key
-from tos_guard.stores import SQLiteStore
+from tos_guard.stores import KeyFolder, SQLiteStore
+from tos_guard.types import KeyPurpose
 from tos_guard.verify import open_key_history
 
 Call = Callable[..., Any]
@@ -105,7 +107,11 @@ def test_keys_are_made_once(provider: Path, call: Call) -> None:
     for path in (provider / "keys").iterdir():
         path.unlink()
     made = call("keys", "generate", "--json").document
-    assert [(key["purpose"], key["state"]) for key in made["keys"]] == [("provenance", "in force"), ("key-history", "in force")]
+    assert [(key["purpose"], key["state"]) for key in made["keys"]] == [
+        ("provenance", "in force"),
+        ("key-history", "in force"),
+        ("receipt", "in force"),
+    ]
 
 
 def test_a_rotation_is_published_before_it_signs(provider: Path, call: Call) -> None:
@@ -115,8 +121,24 @@ def test_a_rotation_is_published_before_it_signs(provider: Path, call: Call) -> 
     keys = parse_key_set(call("keys", "jwks").out.encode())
     assert fresh["kid"] in {key.kid for key in keys.keys}
     assert call("keys", "rotate").code == 2
-    assert [key["state"] for key in call("keys", "list", "--json").document["keys"]] == ["in force", "in force", "next"]
+    assert [key["state"] for key in call("keys", "list", "--json").document["keys"]] == ["in force", "in force", "in force", "next"]
     assert "next" in call("keys", "list").out
+
+
+def test_the_key_of_receipts_is_rotated_by_its_name(provider: Path, call: Call) -> None:
+    fresh = call("keys", "rotate", "--purpose", "receipt", "--json").document["key"]
+    assert (fresh["purpose"], fresh["state"]) == ("receipt", "next")
+    assert call("keys", "rotate").code == 0, "that of tokens is another"
+    assert call("keys", "rotate", "--purpose", "key-history").code == 2
+
+
+@pytest.mark.parametrize("command", ["list", "jwks", "history", "rotate"])
+def test_keys_from_before_receipts_get_theirs_at_the_next_command(provider: Path, call: Call, command: str) -> None:
+    folder = KeyFolder(provider / "keys")
+    history = folder.history()
+    folder._write(replace(history, keys=tuple(key for key in history.keys if key.purpose is not KeyPurpose.RECEIPT)))
+    assert call("keys", command).code == 0
+    assert {key.purpose for key in folder.history().keys} == set(KeyPurpose)
 
 
 @pytest.mark.parametrize("lead", ["", "1w", "-1", "1.5h", "1h30m", "٣", "9999999999"])

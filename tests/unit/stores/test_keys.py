@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -167,3 +168,93 @@ def test_a_signer_without_a_key_in_force_says_so(folder: KeyFolder) -> None:
     """Before the first moment of the first key."""
     with pytest.raises(SignerError, match="no provenance key is in force"):
         FileSigner(folder.path).current(START - HOUR)
+
+
+def without(folder: KeyFolder, purpose: KeyPurpose) -> None:
+    """The folder as it was made before the purpose was known."""
+    history = folder.history()
+    for key in history.keys:
+        if key.purpose is purpose:
+            (folder.path / f"{key.kid}.key").unlink()
+    keys = tuple(key for key in history.keys if key.purpose is not purpose)
+    folder._write(KeyHistory(history.issuer, history.sequence, history.issued_at, keys))
+
+
+def test_there_is_a_key_for_each_purpose(folder: KeyFolder) -> None:
+    keys = folder.history().keys
+    assert sorted(key.purpose for key in keys) == sorted(KeyPurpose)
+    assert len({key.kid for key in keys}) == len(keys)
+    assert {key.purpose for key in folder.public_set(START).keys} == set(KeyPurpose)
+
+
+def test_a_folder_from_before_a_purpose_was_known_gets_its_key_and_keeps_the_others(folder: KeyFolder) -> None:
+    without(folder, KeyPurpose.RECEIPT)
+    before, files = published(folder), {path.name: path.read_bytes() for path in folder.path.glob("*.key")}
+    history = folder.complete(now=START + HOUR)
+    assert history.keys[:-1] == before.keys
+    assert (history.keys[-1].purpose, history.keys[-1].not_before) == (KeyPurpose.RECEIPT, int((START + HOUR).timestamp()))
+    published(folder).check_follows(before)
+    assert {name: (folder.path / name).read_bytes() for name in files} == files
+
+
+def test_a_complete_folder_is_only_read(folder: KeyFolder) -> None:
+    before = {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.path.iterdir()}
+    assert folder.complete(now=START + HOUR) == folder.history()
+    assert {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.path.iterdir()} == before
+
+
+def test_of_many_who_complete_a_folder_at_once_one_makes_the_key(folder: KeyFolder) -> None:
+    without(folder, KeyPurpose.RECEIPT)
+    gate = threading.Barrier(6)
+
+    def complete() -> None:
+        gate.wait()
+        FileSigner(folder.path, purpose=KeyPurpose.RECEIPT, clock=lambda: START)
+
+    threads = [threading.Thread(target=complete) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(key.purpose for key in folder.history().keys) == sorted(KeyPurpose)
+
+
+def test_a_signer_signs_for_its_purpose_alone(folder: KeyFolder) -> None:
+    tokens, receipts = FileSigner(folder.path), FileSigner(folder.path, purpose=KeyPurpose.RECEIPT)
+    key = receipts.current(START + HOUR)
+    assert key.purpose is KeyPurpose.RECEIPT
+    key.verify("Ed25519", b"message", receipts.sign(key, b"message"), where="receipt")
+    assert tokens.current(START + HOUR).purpose is KeyPurpose.PROVENANCE
+    for signer, other in ((tokens, key), (receipts, tokens.current(START + HOUR))):
+        with pytest.raises(SignerError, match="is for"):
+            signer.sign(other, b"message")
+
+
+def test_a_key_file_of_another_purpose_is_refused_when_it_is_loaded(folder: KeyFolder) -> None:
+    """Whoever calls a key by another purpose's name in the registry gets no signature of it."""
+    key = next(key for key in folder.history().keys if key.purpose is KeyPurpose.PROVENANCE)
+    with pytest.raises(KeyFileError, match="holds a key for provenance, not for receipt"):
+        folder.private_key(key.kid, KeyPurpose.RECEIPT)
+    renamed = replace(key, purpose=KeyPurpose.RECEIPT)
+    with pytest.raises(SignerError, match="holds a key for provenance"):
+        FileSigner(folder.path, purpose=KeyPurpose.RECEIPT).sign(renamed, b"message")
+
+
+def test_keys_of_each_purpose_are_rotated_and_revoked_by_themselves(folder: KeyFolder) -> None:
+    receipts = FileSigner(folder.path, purpose=KeyPurpose.RECEIPT, monotonic=iter(range(0, 100, 2)).__next__)
+    before = receipts.current(START)
+    (token_key,) = provenance(folder)
+    fresh = folder.rotate(now=START, lead=HOUR, purpose=KeyPurpose.RECEIPT)
+    assert receipts.current(START + HOUR - SECOND) == before.with_times(not_after=fresh.not_before)
+    assert receipts.current(START + HOUR) == fresh
+    assert folder.rotate(now=START, lead=HOUR).purpose is KeyPurpose.PROVENANCE, "the next receipt key is none of tokens"
+    folder.revoke(fresh.kid, now=START + 2 * HOUR, reason="compromised")
+    following = receipts.current(START + 2 * HOUR)
+    assert following.purpose is KeyPurpose.RECEIPT
+    assert following.kid not in (before.kid, fresh.kid)
+    assert token_key in provenance(folder)
+
+
+def test_the_key_of_the_history_is_not_rotated(folder: KeyFolder) -> None:
+    with pytest.raises(KeyFileError, match="does not change"):
+        folder.rotate(now=START, purpose=KeyPurpose.KEY_HISTORY)
