@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from tos_guard.keys import KeyRecord
     from tos_guard.ledger import ExchangeRecord
     from tos_guard.limits import Amounts, Charge, LimitRefusal, LimitState, Reservation
-    from tos_guard.rights import Account
+    from tos_guard.rights import Account, Holder
 
 __all__ = [
     "AccountSource",
@@ -25,6 +25,7 @@ __all__ = [
     "LimitEngine",
     "PublishedTerms",
     "RecordStore",
+    "RightsSource",
     "Signer",
     "TermsArchive",
 ]
@@ -119,6 +120,26 @@ class AsyncAccountSource(Protocol):
 
     async def by_id(self, account_id: str) -> Account | None:
         """As `AccountSource.by_id`."""
+        ...
+
+
+@runtime_checkable
+class RightsSource(Protocol):
+    """Adds to an account what else its rights depend on: its organization, and the acceptances of both. Any thread may call.
+
+    Apart from `AccountSource`, so that a host may keep its own accounts while our store (`tos_guard.stores`) keeps organizations and
+    acceptances, by the account's `id` and `organization`. Our store is both, and answers both from one cached look-up.
+    """
+
+    def version(self) -> int:
+        """A number that changes whenever the answer for any account may have changed, as `AccountSource.version`."""
+        ...
+
+    def rights_of(self, account: Account) -> Holder:
+        """The account with its organization and acceptances; without, where nothing is known of them. Cheap when asked again.
+
+        As long as nothing of it has changed, the answer is the same object, so that plans can be kept by its identity.
+        """
         ...
 
 

@@ -11,6 +11,7 @@ from tos_guard.types import Standing
 
 HASH = b"\x01" * 32
 OTHER = b"\x02" * 32
+EU = "eu_" + "A" * 22
 
 
 def test_is_one(case):
@@ -61,7 +62,10 @@ def test_each_change_shows_within_a_second(case, account, grant):
         (lambda s: s.set_standing("acme", Standing.SUSPENDED, "test"), lambda s: s.by_id("acme").standing is Standing.SUSPENDED),
         (lambda s: s.set_standing("acme", Standing.GOOD, "test"), lambda s: s.by_api_key("AAAAAAAAAAAA", HASH).standing is Standing.GOOD),
         (lambda s: s.add_grant("acme", grant()), lambda s: [g.id for g in s.by_id("acme").grants] == ["g1"]),
-        (lambda s: s.void_grant("acme", "g1"), lambda s: not s.by_id("acme").grants),
+        (lambda s: s.void_grant("acme", "g1"), lambda s: [g.voided is not None for g in s.by_id("acme").grants] == [True]),
+        (lambda s: s.set_limit("acme", "tokens", 5), lambda s: s.by_id("acme").limits == {"tokens": 5}),
+        (lambda s: s.block_end_user("acme", EU), lambda s: s.by_id("acme").blocked_end_users == {EU}),
+        (lambda s: s.unblock_end_user("acme", EU), lambda s: not s.by_id("acme").blocked_end_users),
         (lambda s: s.revoke_api_key("AAAAAAAAAAAA"), lambda s: s.by_api_key("AAAAAAAAAAAA", HASH) is None),
         (lambda s: s.delete_account("acme"), lambda s: s.by_id("acme") is None),
     ]

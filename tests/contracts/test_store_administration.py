@@ -7,6 +7,7 @@ from datetime import UTC, date, datetime, timedelta
 import pytest
 
 from tos_guard.errors import AccountError, ConfigurationError, TermsError
+from tos_guard.rights import Organization
 from tos_guard.types import Standing
 
 HASH = b"\x01" * 32
@@ -35,6 +36,12 @@ def test_the_unknown_cannot_be_changed(store, account, grant):
         lambda: store.history("acme"),
         lambda: store.delete_account("acme"),
         lambda: store.revoke_api_key("AAAAAAAAAAAA"),
+        lambda: store.set_limit("acme", "tokens", 5),
+        lambda: store.block_end_user("acme", "eu_" + "A" * 22),
+        lambda: store.unblock_end_user("acme", "eu_" + "A" * 22),
+        lambda: store.put_organization(Organization(id="acme-corp")),
+        lambda: store.set_organization_limit("acme-corp", "tokens", 5),
+        lambda: store.organization_history("acme-corp"),
     ):
         with pytest.raises(AccountError):
             step()
@@ -67,36 +74,139 @@ def test_put_replaces(store, account):
     assert (changed.version, changed.models) == (2, {"large"})
 
 
-def test_grants_come_and_go(store, account, grant):
-    """A grant's id is held once; a voided grant is gone."""
+def test_grants_are_voided_by_a_mark(case, account, grant):
+    """A grant's id is held once and for ever; a voided one stays, with when and why, and cannot be voided again."""
+    case.store.add_account(account())
+    case.store.add_grant("acme", grant("g1"))
+    case.store.add_grant("acme", grant("g2"))
+    case.clock.move(timedelta(hours=1))
+    first, second = case.store.void_grant("acme", "g1", "contract ended").grants
+    assert (first.unvoided(), first.voided, first.void_reason) == (grant("g1"), case.clock(), "contract ended")
+    assert not first.is_active(case.clock())
+    assert second == grant("g2")
+    for step in (lambda: case.store.add_grant("acme", grant("g1")), lambda: case.store.void_grant("acme", "g1", "again")):
+        with pytest.raises(AccountError, match="g1"):
+            step()
+    case.a_second_passes()
+    assert case.peer.by_id("acme").grants == (first, second)
+
+
+def test_put_account_leaves_grants_as_they_were_given(store, account, grant):
+    """Replacing an account may add grants and void them; whatever else befalls a grant is refused, and nothing changes."""
     store.add_account(account())
-    store.add_grant("acme", grant("g1"))
+    store.add_grant("acme", grant("g1", reason="contract 7"))
     store.add_grant("acme", grant("g2"))
-    with pytest.raises(AccountError, match="g1"):
-        store.add_grant("acme", grant("g1"))
-    assert store.void_grant("acme", "g1", "expired").grants == (grant("g2"),)
+    read = store.void_grant("acme", "g2", "ended")
+    kept, voided = read.grants
+    for grants in (
+        (),
+        (kept,),
+        (voided,),
+        (kept.model_copy(update={"reason": "contract 8"}), voided),
+        (kept.model_copy(update={"models": frozenset({"large"})}), voided),
+        (kept, voided.unvoided()),
+        (kept, voided.model_copy(update={"void_reason": "another"})),
+        (kept, grant("g2", type="research", voided=voided.voided)),
+    ):
+        with pytest.raises(AccountError, match="grant g"):
+            store.put_account(read.model_copy(update={"grants": grants}))
+    assert store.by_id("acme") == read
+    marked = kept.model_copy(update={"voided": voided.voided, "void_reason": "all over"})
+    changed = store.put_account(read.model_copy(update={"grants": (grant("g3"), voided, marked)}))
+    assert changed.grants == (grant("g3"), voided, marked)
 
 
 def test_history_tells_every_step(case, account, grant):
-    """What was done to an account, when, and why."""
-    case.store.add_account(account())
+    """What was done to an account, when, why and by whom."""
+    end_user = "eu_" + "A" * 22
+    case.store.add_account(account(), actor="ann")
     case.clock.move(timedelta(hours=1))
-    case.store.set_standing("acme", Standing.SUSPENDED, "scraping")
-    case.store.add_grant("acme", grant())
-    case.store.void_grant("acme", "g1", "contract ended")
-    case.store.add_api_key("acme", "AAAAAAAAAAAA", HASH)
-    case.store.revoke_api_key("AAAAAAAAAAAA", "leaked")
+    case.store.set_standing("acme", Standing.SUSPENDED, "scraping", actor="bob")
+    case.store.add_grant("acme", grant(), actor="ann")
+    case.store.void_grant("acme", "g1", "contract ended", actor="cli")
+    case.store.set_limit("acme", "tokens-per-minute", 500, "asked for", actor="ann")
+    case.store.set_limit("acme", "tokens-per-minute", None, "over", actor="ann")
+    case.store.block_end_user("acme", end_user, "abuse", actor="bob")
+    case.store.block_end_user("acme", end_user, "again", actor="bob")
+    case.store.unblock_end_user("acme", end_user, "appeal", actor="ann")
+    case.store.put_account(case.store.by_id("acme"), reason="tidy", actor="ann")
+    case.store.add_api_key("acme", "AAAAAAAAAAAA", HASH, actor="cli")
+    case.store.revoke_api_key("AAAAAAAAAAAA", "leaked", actor="bob")
     case.store.revoke_api_key("AAAAAAAAAAAA", "again")
     history = case.peer.history("acme")
-    assert [(each.version, each.what, each.detail, each.reason) for each in history] == [
-        (1, "added", "", ""),
-        (2, "standing", "suspended", "scraping"),
-        (3, "grant_added", "g1", ""),
-        (4, "grant_voided", "g1", "contract ended"),
-        (4, "key_added", "AAAAAAAAAAAA", ""),
-        (4, "key_revoked", "AAAAAAAAAAAA", "leaked"),
+    assert [(each.version, each.what, each.detail, each.reason, each.actor) for each in history] == [
+        (1, "added", "", "", "ann"),
+        (2, "standing", "suspended", "scraping", "bob"),
+        (3, "grant_added", "g1", "", "ann"),
+        (4, "grant_voided", "g1", "contract ended", "cli"),
+        (5, "limit_set", "tokens-per-minute=500", "asked for", "ann"),
+        (6, "limit_cleared", "tokens-per-minute", "over", "ann"),
+        (7, "end_user_blocked", end_user, "abuse", "bob"),
+        (8, "end_user_unblocked", end_user, "appeal", "ann"),
+        (9, "changed", "", "tidy", "ann"),
+        (9, "key_added", "AAAAAAAAAAAA", "", "cli"),
+        (9, "key_revoked", "AAAAAAAAAAAA", "leaked", "bob"),
     ]
     assert history[1].at - history[0].at == timedelta(hours=1)
+
+
+def test_a_text_that_cannot_be_stored_is_refused(store, account, grant):
+    """Reasons, labels and names of administrators with half of a UTF-16 pair are our error, and nothing changes."""
+    added = store.add_account(account())
+    store.add_api_key("acme", "AAAAAAAAAAAA", HASH)
+    bad = "\ud800"
+    for step in (
+        lambda: store.set_standing("acme", Standing.SUSPENDED, bad),
+        lambda: store.put_account(added, actor=bad),
+        lambda: store.add_grant("acme", grant(), actor=bad),
+        lambda: store.block_end_user("acme", bad),
+        lambda: store.set_limit("acme", bad, 5),
+        lambda: store.revoke_api_key("AAAAAAAAAAAA", bad),
+        lambda: store.add_api_key("acme", "BBBBBBBBBBBB", HASH, label=bad),
+    ):
+        with pytest.raises(AccountError):
+            step()
+    assert store.by_id("acme") == added
+    assert [key.revoked for key in store.api_keys("acme")] == [None]
+
+
+def test_limits_of_an_account_are_set_and_cleared(store, account):
+    """An own amount holds until it is cleared; what is no amount, and clearing what is not there, is refused."""
+    store.add_account(account())
+    assert store.set_limit("acme", "tokens", 5).limits == {"tokens": 5}
+    assert store.set_limit("acme", "requests", 0).limits == {"tokens": 5, "requests": 0}
+    assert store.set_limit("acme", "tokens", None).limits == {"requests": 0}
+    for limit_id, amount in (("tokens", None), ("Tokens", 1), ("tokens", -1), ("tokens", 2**53)):
+        with pytest.raises(AccountError):
+            store.set_limit("acme", limit_id, amount)
+
+
+def test_end_users_are_blocked_one_by_one(store, account):
+    """Blocking one again is nothing new; one that is not blocked cannot be unblocked, and a name that is no keyed hash is refused."""
+    one, other = "eu_" + "A" * 22, "eu_" + "B" * 22
+    store.add_account(account())
+    blocked = store.block_end_user("acme", one, "abuse")
+    assert store.block_end_user("acme", one, "again") == blocked
+    assert store.block_end_user("acme", other).blocked_end_users == {one, other}
+    assert store.unblock_end_user("acme", one).blocked_end_users == {other}
+    for step in (lambda: store.unblock_end_user("acme", one), lambda: store.block_end_user("acme", "customer@example.com")):
+        with pytest.raises(AccountError):
+            step()
+
+
+def test_every_version_of_an_account_is_kept(case, account):
+    """What an account was in a version, and at a moment, can still be told; before it was there, and of a version to come, nothing."""
+    start = case.clock()
+    versions = [case.store.add_account(account())]
+    for standing in (Standing.SUSPENDED, Standing.GOOD):
+        case.clock.move(timedelta(hours=1))
+        versions.append(case.store.set_standing("acme", standing, "why"))
+    for source in (case.store, case.peer):
+        assert [source.account_version("acme", number) for number in (1, 2, 3, 4, 0)] == [*versions, None, None]
+        moments = [start - timedelta(milliseconds=1), start, *(start + timedelta(minutes=minutes) for minutes in (59, 60, 119, 120, 9999))]
+        first, second, third = versions
+        assert [source.account_at("acme", moment) for moment in moments] == [None, first, first, second, second, third, third]
+        assert source.account_at("nobody", start) is source.account_version("\ud800", 1) is None
 
 
 def test_keys_are_listed_without_their_secret(case, account):
@@ -124,16 +234,20 @@ def test_a_public_id_is_used_once(store, account):
         store.add_api_key("other", "BBBBBBBBBBBB", b"short")
 
 
-def test_deletion_takes_keys_and_history(store, account):
+def test_deletion_takes_keys_history_and_versions(case, account):
     """A deleted account is gone with all that hangs on it, and its id is free."""
+    store = case.store
     store.add_account(account())
+    store.set_standing("acme", Standing.WARNED, "why")
     store.add_api_key("acme", "AAAAAAAAAAAA", HASH)
     store.delete_account("acme")
     assert store.by_api_key("AAAAAAAAAAAA", HASH) is None
     assert store.accounts() == ()
-    store.add_account(account())
+    assert store.account_version("acme", 1) is store.account_at("acme", case.clock()) is None
+    again = store.add_account(account())
     assert store.api_keys("acme") == ()
     assert len(store.history("acme")) == 1
+    assert [store.account_version("acme", version) for version in (1, 2)] == [again, None]
 
 
 def test_the_pepper_is_made_once(case):

@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from tos_guard.errors import TosGuardError
 from tos_guard.ledger import ExchangeRecord, RecordType
-from tos_guard.rights import Account, Grant
+from tos_guard.rights import Account, Grant, Organization
 from tos_guard.stores import MemoryStore, SQLiteStore, Store
 from tos_guard.types import Standing
 
@@ -25,9 +25,12 @@ NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 ACCOUNTS = ("acme", "ünïcode' --", "a\x00b")
 KEYS = ("aaaaaaaaaaaa", "bbbbbbbbbbbb")
 HASHES = (bytes(32), b"\x01" * 32, b"short")
+ORGANIZATIONS = ("acme-corp", "ünïcode' --")
+END_USERS = ("eu_" + "A" * 22, "eu_" + "B" * 22, "else")
 RIDS = ("r0", "r1", "r2", "r3")
 
 ids = st.sampled_from(ACCOUNTS)
+organizations = st.sampled_from(ORGANIZATIONS)
 names = st.sampled_from(KEYS)
 hashes = st.sampled_from(HASHES)
 rids = st.sampled_from(RIDS)
@@ -72,9 +75,9 @@ class Stores(RuleBasedStateMachine):
         assert outcome(lambda: question(self.sqlite)) == expected
         assert outcome(lambda: question(self.peer)) == expected
 
-    @rule(account_id=ids, models=st.frozensets(st.sampled_from(["small", "large"])))
-    def add_account(self, account_id, models):
-        self.change(lambda store: store.add_account(Account(id=account_id, models=models)))
+    @rule(account_id=ids, models=st.frozensets(st.sampled_from(["small", "large"])), organization=st.none() | organizations)
+    def add_account(self, account_id, models, organization):
+        self.change(lambda store: store.add_account(Account(id=account_id, models=models, organization=organization)))
 
     @rule(account_id=ids, version=st.integers(1, 3))
     def put_account(self, account_id, version):
@@ -90,7 +93,31 @@ class Stores(RuleBasedStateMachine):
 
     @rule(account_id=ids, grant_id=st.sampled_from(["g1", "g2"]))
     def void_grant(self, account_id, grant_id):
-        self.change(lambda store: store.void_grant(account_id, grant_id))
+        self.change(lambda store: store.void_grant(account_id, grant_id, "why", actor="ann"))
+
+    @rule(account_id=ids, amount=st.none() | st.integers(-1, 2))
+    def set_limit(self, account_id, amount):
+        self.change(lambda store: store.set_limit(account_id, "tokens", amount, "why", actor="ann"))
+
+    @rule(account_id=ids, end_user=st.sampled_from(END_USERS))
+    def block_end_user(self, account_id, end_user):
+        self.change(lambda store: store.block_end_user(account_id, end_user, "why"))
+
+    @rule(account_id=ids, end_user=st.sampled_from(END_USERS))
+    def unblock_end_user(self, account_id, end_user):
+        self.change(lambda store: store.unblock_end_user(account_id, end_user, "why"))
+
+    @rule(organization_id=organizations)
+    def add_organization(self, organization_id):
+        self.change(lambda store: store.add_organization(Organization(id=organization_id), actor="ann"))
+
+    @rule(organization_id=organizations, version=st.integers(1, 3))
+    def put_organization(self, organization_id, version):
+        self.change(lambda store: store.put_organization(Organization(id=organization_id, version=version, name="x"), reason="why"))
+
+    @rule(organization_id=organizations, amount=st.none() | st.integers(-1, 2))
+    def set_organization_limit(self, organization_id, amount):
+        self.change(lambda store: store.set_organization_limit(organization_id, "tokens", amount, "why"))
 
     @rule(account_id=ids)
     def delete_account(self, account_id):
@@ -134,9 +161,19 @@ class Stores(RuleBasedStateMachine):
         for account_id in ACCOUNTS:
             self.ask(lambda store, a=account_id: store.by_id(a))
             self.ask(lambda store, a=account_id: store.api_keys(a))
+            self.ask(lambda store, a=account_id: store.holder_by_id(a))
+            self.ask(lambda store, a=account_id: store.rights_of(Account(id=a, organization=ORGANIZATIONS[0])))
             self.ask(lambda store, a=account_id: store.history(a))
+            for number in (1, 2, 3):
+                self.ask(lambda store, a=account_id, n=number: store.account_version(a, n))
+            for moment in (self.now, self.now - timedelta(hours=1)):
+                self.ask(lambda store, a=account_id, m=moment: store.account_at(a, m))
             self.ask(lambda store, a=account_id: sorted(record.rid for record in store.of_account(ISSUER, a)))
             self.ask(lambda store, a=account_id: [record.started for record in store.of_account(ISSUER, a)])
+        for organization_id in ORGANIZATIONS:
+            self.ask(lambda store, o=organization_id: store.organization(o))
+            self.ask(lambda store, o=organization_id: store.organization_history(o))
+            self.ask(lambda store, o=organization_id: store.organization_at(o, self.now - timedelta(hours=1)))
         for rid in RIDS:
             self.ask(lambda store, r=rid: store.by_request_id(ISSUER, r))
             self.ask(lambda store, r=rid: store.by_token_id(ISSUER, f"j-{r}"))

@@ -177,7 +177,7 @@ def list_accounts(config: ConfigOption = None, as_json: JSONOption = False) -> N
                 account.standing,
                 ", ".join(sorted(account.models)),
                 ", ".join(sorted(account.actions)),
-                ", ".join(grant.id for grant in account.grants),
+                ", ".join(grant.id for grant in account.grants if grant.voided is None),
                 account.region or "",
                 account.organization or "",
             )
@@ -219,7 +219,8 @@ def show_account(account_id: AccountArgument, config: ConfigOption = None, as_js
 def _grant_text(grant: Grant) -> str:
     models = f" for {', '.join(sorted(grant.models))}" if grant.models else ""
     until = f" until {moment(grant.not_after)}" if grant.not_after is not None else ""
-    return f"{grant.id} ({grant.type}){models}{until}" + (f": {grant.reason}" if grant.reason else "")
+    voided = f" voided {moment(grant.voided)}" if grant.voided is not None else ""
+    return f"{grant.id} ({grant.type}){models}{until}{voided}" + (f": {grant.reason}" if grant.reason else "")
 
 
 @app.command("suspend")

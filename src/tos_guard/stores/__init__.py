@@ -7,7 +7,7 @@
 from tos_guard.stores._files import load_terms, read_secret_file, write_secret_file
 from tos_guard.stores._keys import FileSigner, KeyFolder
 from tos_guard.stores._memory import MemoryStore
-from tos_guard.stores._model import AccountChange, StoredKey, StoredTerms
+from tos_guard.stores._model import AccountChange, OrganizationChange, StoredKey, StoredTerms
 from tos_guard.stores._settings import read_settings
 from tos_guard.stores._sqlite import SQLiteStore
 from tos_guard.stores._store import Store
@@ -17,6 +17,7 @@ __all__ = [
     "FileSigner",
     "KeyFolder",
     "MemoryStore",
+    "OrganizationChange",
     "SQLiteStore",
     "Store",
     "StoredKey",

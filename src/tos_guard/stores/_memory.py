@@ -4,23 +4,33 @@ from __future__ import annotations
 
 import json
 import secrets
-import threading
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Literal
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
 
-from tos_guard.errors import AccountError, StoreError
-from tos_guard.ledger import ExchangeRecord
 from tos_guard.protocols import Clock, Entropy
-from tos_guard.stores._accounts import SECRET_HASH_BYTES, account_exists, already_published, check_name, unknown_account
-from tos_guard.stores._model import AccountChange, StoredKey, StoredTerms, changed_account, checked_public_key
-from tos_guard.stores._records import encode_row, hour_of, retention_cutoffs
+from tos_guard.stores._accounts import account_exists, check_secret_hash, key_taken, unknown_account, unknown_key
+from tos_guard.stores._administration import ToAccount, ToOrganization
+from tos_guard.stores._archive import already_published
+from tos_guard.stores._memory_records import MemoryRecords
+from tos_guard.stores._model import (
+    AccountChange,
+    OrganizationChange,
+    Step,
+    StoredKey,
+    StoredTerms,
+    changed_account,
+    changed_organization,
+    check_name,
+    check_text,
+    checked_public_key,
+)
+from tos_guard.stores._organizations import organization_exists, unknown_organization
 from tos_guard.stores._store import Store, matching
 
 if TYPE_CHECKING:
-    from tos_guard.rights import Account
+    from tos_guard.rights import Account, Holder, Organization
     from tos_guard.terms import TermsVersion
 
 __all__ = ["MemoryStore"]
@@ -32,7 +42,7 @@ class _Key:
     secret_hash: bytes
 
 
-class MemoryStore(Store):
+class MemoryStore(MemoryRecords, Store):
     """A `Store` in memory. A fork copies it; the copies know nothing of each other.
 
     Args:
@@ -45,41 +55,59 @@ class MemoryStore(Store):
     """
 
     def __init__(self, *, issuer: str, clock: Clock, entropy: Entropy = secrets.token_bytes) -> None:
+        MemoryRecords.__init__(self, issuer=issuer)
         self.issuer = issuer
-        self.fault: Literal["before", "after"] | None = None
         self._clock = clock
-        self._lock = threading.RLock()
-        self._closed = False
         self._version = 1
         self._pepper = entropy(32)
         self._accounts: dict[str, Account] = {}
+        self._account_versions: dict[str, list[tuple[datetime, Account]]] = {}
         self._changes: dict[str, list[AccountChange]] = {}
         self._api_keys: dict[str, _Key] = {}
+        self._organizations: dict[str, Organization] = {}
+        self._organization_versions: dict[str, list[tuple[datetime, Organization]]] = {}
+        self._organization_changes: dict[str, list[OrganizationChange]] = {}
+        self._holders: dict[str, Holder] = {}
         self._terms: dict[str, StoredTerms] = {}
         self._public_keys: dict[str, dict[str, Any]] = {}
-        self._records: dict[tuple[str, str], ExchangeRecord] = {}
-        self._denials: dict[tuple[int, str], int] = {}
+
+    # What a request asks.
 
     def version(self) -> int:
         """As `Store.version`."""
         return self._version
 
-    def by_api_key(self, public_id: str, secret_hash: bytes) -> Account | None:
-        """As `Store.by_api_key`."""
+    def holder_by_api_key(self, public_id: str, secret_hash: bytes) -> Holder | None:
+        """As `Store.holder_by_api_key`."""
         with self._lock:
             key = self._api_keys.get(public_id)
             usable = key is not None and key.stored.revoked is None
             if not matching(key.secret_hash if key is not None and usable else None, secret_hash) or key is None:
                 return None
-            return self._accounts[key.stored.account_id]
+            return self.rights_of(self._accounts[key.stored.account_id])
 
-    def by_id(self, account_id: str) -> Account | None:
-        """As `Store.by_id`."""
-        return self._accounts.get(account_id)
+    def holder_by_id(self, account_id: str) -> Holder | None:
+        """As `Store.holder_by_id`."""
+        with self._lock:
+            account = self._accounts.get(account_id)
+            return None if account is None else self.rights_of(account)
+
+    def rights_of(self, account: Account) -> Holder:
+        """As `Store.rights_of`."""
+        from tos_guard.rights import Holder
+
+        with self._lock:
+            holder = Holder(account, self._organizations.get(account.organization or ""))
+            known = self._holders.get(account.id)
+            if known != holder:
+                known = self._holders[account.id] = holder
+            return known
 
     def pepper(self) -> bytes:
         """As `Store.pepper`."""
         return self._pepper
+
+    # Accounts.
 
     def accounts(self) -> Sequence[Account]:
         """As `Store.accounts`."""
@@ -91,8 +119,9 @@ class MemoryStore(Store):
         with self._lock:
             self._stored(account_id)
             self._version += 1
-            del self._accounts[account_id]
-            del self._changes[account_id]
+            for kept in (self._accounts, self._account_versions, self._changes):
+                del kept[account_id]
+            self._holders.pop(account_id, None)
             self._api_keys = {name: key for name, key in self._api_keys.items() if key.stored.account_id != account_id}
 
     def history(self, account_id: str) -> Sequence[AccountChange]:
@@ -101,31 +130,42 @@ class MemoryStore(Store):
             self._stored(account_id)
             return tuple(self._changes[account_id])
 
-    def add_api_key(self, account_id: str, public_id: str, secret_hash: bytes, *, label: str = "") -> StoredKey:
+    def account_version(self, account_id: str, version: int) -> Account | None:
+        """As `Store.account_version`."""
+        with self._lock:
+            return next((account for _, account in self._account_versions.get(account_id, ()) if account.version == version), None)
+
+    def account_at(self, account_id: str, moment: datetime) -> Account | None:
+        """As `Store.account_at`."""
+        with self._lock:
+            return next((account for at, account in reversed(self._account_versions.get(account_id, [])) if at <= moment), None)
+
+    def add_api_key(self, account_id: str, public_id: str, secret_hash: bytes, *, label: str = "", actor: str = "") -> StoredKey:
         """As `Store.add_api_key`."""
-        if len(secret_hash) != SECRET_HASH_BYTES:
-            raise AccountError(f"a hash of {len(secret_hash)} bytes, not {SECRET_HASH_BYTES}", where=f"key {public_id}")
+        check_secret_hash(secret_hash, public_id)
+        step = Step("key_added", check_name(public_id, "key"), actor=actor)
         with self._lock:
             account = self._stored(account_id)
-            if check_name(public_id, "key") in self._api_keys:
-                raise AccountError("this public id is taken", where=f"key {public_id}", cure="Make a new key")
+            if public_id in self._api_keys:
+                raise key_taken(public_id)
+            stored = StoredKey(public_id, account_id, check_text(label, "label"), self._now())
             self._version += 1
-            stored = StoredKey(public_id, account_id, label, self._now())
             self._api_keys[public_id] = _Key(stored, secret_hash)
-            self._note(account, "key_added", public_id, "")
+            self._note(account, step)
             return stored
 
-    def revoke_api_key(self, public_id: str, reason: str = "") -> StoredKey:
+    def revoke_api_key(self, public_id: str, reason: str = "", *, actor: str = "") -> StoredKey:
         """As `Store.revoke_api_key`."""
         with self._lock:
             key = self._api_keys.get(public_id)
             if key is None:
-                raise AccountError("unknown API key", where=f"key {public_id}")
+                raise unknown_key(public_id)
             if key.stored.revoked is None:
+                step = Step("key_revoked", public_id, reason, actor)
                 self._version += 1
                 key = replace(key, stored=replace(key.stored, revoked=self._now()))
                 self._api_keys[public_id] = key
-                self._note(self._accounts[key.stored.account_id], "key_revoked", public_id, reason)
+                self._note(self._accounts[key.stored.account_id], step)
             return key.stored
 
     def api_keys(self, account_id: str) -> Sequence[StoredKey]:
@@ -133,6 +173,91 @@ class MemoryStore(Store):
         with self._lock:
             self._stored(account_id)
             return tuple(key.stored for key in self._api_keys.values() if key.stored.account_id == account_id)
+
+    def _insert_account(self, account: Account, step: Step) -> Account:
+        with self._lock:
+            if check_name(account.id, "account") in self._accounts:
+                raise account_exists(account.id)
+            self._account_versions[account.id], self._changes[account.id] = [], []
+            return self._keep_account(account, step)
+
+    def _change_account(self, account_id: str, change: ToAccount, step: Step) -> Account:
+        with self._lock:
+            stored = self._stored(account_id)
+            changes = change(stored)
+            if changes is None:
+                return stored
+            return self._keep_account(changed_account(stored, {**changes, "version": stored.version + 1}), step)
+
+    def _keep_account(self, account: Account, step: Step) -> Account:
+        self._version += 1
+        self._accounts[account.id] = account
+        self._account_versions[account.id].append((self._now(), account))
+        self._note(account, step)
+        return account
+
+    def _note(self, account: Account, step: Step) -> None:
+        change = AccountChange(account.id, account.version, self._now(), step.what, step.detail, step.reason, step.actor)
+        self._changes[account.id].append(change)
+
+    def _stored(self, account_id: str) -> Account:
+        account = self._accounts.get(account_id)
+        if account is None:
+            raise unknown_account(account_id)
+        return account
+
+    # Organizations.
+
+    def organization(self, organization_id: str) -> Organization | None:
+        """As `Store.organization`."""
+        return self._organizations.get(organization_id)
+
+    def organizations(self) -> Sequence[Organization]:
+        """As `Store.organizations`."""
+        with self._lock:
+            return tuple(self._organizations[name] for name in sorted(self._organizations))
+
+    def organization_history(self, organization_id: str) -> Sequence[OrganizationChange]:
+        """As `Store.organization_history`."""
+        with self._lock:
+            self._stored_organization(organization_id)
+            return tuple(self._organization_changes[organization_id])
+
+    def organization_at(self, organization_id: str, moment: datetime) -> Organization | None:
+        """As `Store.organization_at`."""
+        with self._lock:
+            versions = self._organization_versions.get(organization_id, [])
+            return next((organization for at, organization in reversed(versions) if at <= moment), None)
+
+    def _insert_organization(self, organization: Organization, step: Step) -> Organization:
+        with self._lock:
+            if check_name(organization.id, "organization") in self._organizations:
+                raise organization_exists(organization.id)
+            self._organization_versions[organization.id], self._organization_changes[organization.id] = [], []
+            return self._keep_organization(organization, step)
+
+    def _change_organization(self, organization_id: str, change: ToOrganization, step: Step) -> Organization:
+        with self._lock:
+            stored = self._stored_organization(organization_id)
+            return self._keep_organization(changed_organization(stored, {**change(stored), "version": stored.version + 1}), step)
+
+    def _keep_organization(self, organization: Organization, step: Step) -> Organization:
+        self._version += 1
+        now = self._now()
+        self._organizations[organization.id] = organization
+        self._organization_versions[organization.id].append((now, organization))
+        self._organization_changes[organization.id].append(
+            OrganizationChange(organization.id, organization.version, now, step.what, step.detail, step.reason, step.actor)
+        )
+        return organization
+
+    def _stored_organization(self, organization_id: str) -> Organization:
+        organization = self._organizations.get(organization_id)
+        if organization is None:
+            raise unknown_organization(organization_id)
+        return organization
+
+    # Terms and public keys.
 
     def publish_terms(self, terms: TermsVersion) -> None:
         """As `Store.publish_terms`."""
@@ -166,123 +291,3 @@ class MemoryStore(Store):
         """As `Store.public_keys`."""
         with self._lock:
             return tuple(json.loads(json.dumps(document)) for document in self._public_keys.values())
-
-    def append(self, record: ExchangeRecord) -> Future[None]:
-        """As `Store.append`."""
-        future: Future[None] = Future()
-        future.set_running_or_notify_cancel()
-        try:
-            encode_row(record)
-            with self._lock:
-                if self._closed:
-                    raise StoreError("the store is closed", where="memory")
-                if self.fault == "before":
-                    raise StoreError("the record was not stored", where="memory")
-                self._records.setdefault((record.issuer, record.rid), record)
-                if self.fault == "after":
-                    raise StoreError("the record was stored, and the store failed", where="memory")
-        except StoreError as error:
-            future.set_exception(error)
-        else:
-            future.set_result(None)
-        return future
-
-    def count_denial(self, code: str, now: datetime) -> None:
-        """As `Store.count_denial`."""
-        with self._lock:
-            counter = (hour_of(now), code)
-            self._denials[counter] = self._denials.get(counter, 0) + 1
-
-    def flush(self) -> None:
-        """As `Store.flush`."""
-
-    def by_request_id(self, issuer: str, rid: str) -> ExchangeRecord | None:
-        """As `Store.by_request_id`."""
-        return self._records.get((issuer, rid))
-
-    def by_token_id(self, issuer: str, jti: str) -> ExchangeRecord | None:
-        """As `Store.by_token_id`."""
-        return next((record for record in self._of(issuer) if record.jti == jti), None)
-
-    def of_account(self, issuer: str, account_id: str) -> Sequence[ExchangeRecord]:
-        """As `Store.of_account`."""
-        return tuple(sorted((record for record in self._of(issuer) if record.account_id == account_id), key=lambda record: record.started))
-
-    def count_records(self, issuer: str) -> int:
-        """As `Store.count_records`."""
-        return len(self._of(issuer))
-
-    def denial_counts(self, issuer: str) -> Sequence[tuple[datetime, str, int]]:
-        """As `Store.denial_counts`."""
-        if issuer != self.issuer:
-            return ()
-        with self._lock:
-            return tuple((datetime.fromtimestamp(hour * 3600, UTC), code, count) for (hour, code), count in sorted(self._denials.items()))
-
-    def erase_account(self, issuer: str, account_id: str) -> int:
-        """As `Store.erase_account`."""
-        with self._lock:
-            linked = self.of_account(issuer, account_id)
-            for record in linked:
-                self._records[record.issuer, record.rid] = replace(record, account_id=None)
-            return len(linked)
-
-    def purge(self, now: datetime, retention_days: Mapping[str, int]) -> int:
-        """As `Store.purge`."""
-        cutoffs = retention_cutoffs(now, retention_days)
-        with self._lock:
-            old_records = [
-                key
-                for key, record in self._records.items()
-                if record.issuer == self.issuer and record.type in cutoffs and record.started < int(cutoffs[record.type].timestamp() * 1000)
-            ]
-            counts_from = hour_of(cutoffs["denial_count"]) if "denial_count" in cutoffs else 0
-            old_counts = [counter for counter in self._denials if counter[0] < counts_from]
-            for key in old_records:
-                del self._records[key]
-            for counter in old_counts:
-                del self._denials[counter]
-            return len(old_records) + len(old_counts)
-
-    def close(self) -> None:
-        """As `Store.close`."""
-        self._closed = True
-
-    def _of(self, issuer: str) -> list[ExchangeRecord]:
-        with self._lock:
-            return [record for record in self._records.values() if record.issuer == issuer]
-
-    def _now(self) -> datetime:
-        """The present as other stores keep it: in milliseconds."""
-        now = self._clock()
-        return now.replace(microsecond=now.microsecond // 1000 * 1000)
-
-    def _stored(self, account_id: str) -> Account:
-        account = self._accounts.get(account_id)
-        if account is None:
-            raise unknown_account(account_id)
-        return account
-
-    def _note(self, account: Account, what: str, detail: str, reason: str) -> None:
-        self._changes[account.id].append(AccountChange(account.id, account.version, self._now(), what, detail, reason))
-
-    def _insert_account(self, account: Account) -> Account:
-        with self._lock:
-            if check_name(account.id, "account") in self._accounts:
-                raise account_exists(account.id)
-            self._version += 1
-            self._accounts[account.id] = account
-            self._changes[account.id] = []
-            self._note(account, "added", "", "")
-            return account
-
-    def _change_account(
-        self, account_id: str, change: Callable[[Account], Mapping[str, Any]], *, what: str, detail: str, reason: str
-    ) -> Account:
-        with self._lock:
-            stored = self._stored(account_id)
-            account = changed_account(stored, {**change(stored), "version": stored.version + 1})
-            self._version += 1
-            self._accounts[account_id] = account
-            self._note(account, what, detail, reason)
-            return account

@@ -1,31 +1,44 @@
-"""What stores keep besides accounts and records, and the JSON form of an account."""
+"""What stores keep besides accounts and records, and the JSON forms of accounts and organizations."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import date, datetime
-from functools import cache
-from typing import TYPE_CHECKING, Any, Final
-
-from pydantic import TypeAdapter, ValidationError
+from datetime import UTC, date, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from tos_guard.errors import AccountError, ConfigurationError
 
 if TYPE_CHECKING:
-    from tos_guard.rights import Account, Grant
+    from tos_guard.rights import Account, Grant, Organization
 
 __all__ = [
     "AccountChange",
+    "OrganizationChange",
+    "Step",
     "StoredKey",
     "StoredTerms",
     "account_document",
     "account_from_document",
     "changed_account",
+    "changed_organization",
+    "check_grants_kept",
+    "check_name",
+    "check_text",
     "checked_public_key",
+    "from_ms",
     "grant_document",
+    "organization_document",
+    "organization_from_document",
+    "storable",
+    "to_ms",
 ]
+
+_T = TypeVar("_T")
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND: Final = timedelta(milliseconds=1)
 
 _PRIVATE_MEMBERS: Final = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
 """Members of a JWK that are secret (RFC 7518 section 6): a public key document never holds one."""
@@ -54,6 +67,30 @@ class StoredKey:
 
 
 @dataclass(frozen=True, slots=True)
+class Step:
+    """What an administrator does, as the history tells it.
+
+    Attributes:
+        what: The kind of step.
+        detail: What was set.
+        reason: Why, in the administrator's words.
+        actor: Who did it.
+
+    Raises:
+        AccountError: A text cannot be stored.
+    """
+
+    what: str
+    detail: str = ""
+    reason: str = ""
+    actor: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("detail", "reason", "actor"):
+            check_text(getattr(self, name), name)
+
+
+@dataclass(frozen=True, slots=True)
 class AccountChange:
     """One step in the history of an account.
 
@@ -61,9 +98,11 @@ class AccountChange:
         account_id: Whose.
         version: The account's version after the step; an API key changes no version but is listed under the one it found.
         at: When.
-        what: ``added``, ``changed``, ``standing``, ``grant_added``, ``grant_voided``, ``key_added``, ``key_revoked``.
-        detail: What was set: the standing, the grant's or the key's id.
+        what: ``added``, ``changed``, ``standing``, ``grant_added``, ``grant_voided``, ``limit_set``, ``limit_cleared``,
+            ``end_user_blocked``, ``end_user_unblocked``, ``key_added``, ``key_revoked``.
+        detail: What was set: the standing, the grant's, the key's or the end user's id, the limit with its amount.
         reason: Why, in the administrator's words.
+        actor: Who did it: an administrator's name, ``cli``, …; empty where nobody said.
     """
 
     account_id: str
@@ -72,6 +111,30 @@ class AccountChange:
     what: str
     detail: str = ""
     reason: str = ""
+    actor: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class OrganizationChange:
+    """One step in the history of an organization.
+
+    Attributes:
+        organization_id: Whose.
+        version: The organization's version after the step.
+        at: When.
+        what: ``added``, ``changed``, ``limit_set``, ``limit_cleared``.
+        detail: What was set: the limit with its amount.
+        reason: Why, in the administrator's words.
+        actor: Who did it; empty where nobody said.
+    """
+
+    organization_id: str
+    version: int
+    at: datetime
+    what: str
+    detail: str = ""
+    reason: str = ""
+    actor: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,24 +158,9 @@ class StoredTerms:
     text: str
 
 
-@cache
-def _accounts() -> TypeAdapter[Account]:
-    from tos_guard.rights import Account
-
-    return TypeAdapter(Account)
-
-
-@cache
-def _grants() -> TypeAdapter[Grant]:
-    from tos_guard.rights import Grant
-
-    return TypeAdapter(Grant)
-
-
 def account_document(account: Account) -> dict[str, Any]:
     """The JSON form of *account*."""
-    document: dict[str, Any] = _accounts().dump_python(account, mode="json")
-    return document
+    return account.model_dump(mode="json")
 
 
 def account_from_document(document: Mapping[str, Any] | bytes | str) -> Account:
@@ -121,14 +169,9 @@ def account_from_document(document: Mapping[str, Any] | bytes | str) -> Account:
     Raises:
         AccountError: The document is no account.
     """
-    try:
-        text = document if isinstance(document, bytes | str) else json.dumps(document)
-        return _accounts().validate_json(text)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise AccountError(
-            f"not a valid account ({first['msg']})", where=".".join(str(part) for part in first["loc"]) or "account"
-        ) from None
+    from tos_guard.rights import Account
+
+    return _of_document(Account, document)
 
 
 def changed_account(account: Account, changes: Mapping[str, Any]) -> Account:
@@ -142,8 +185,59 @@ def changed_account(account: Account, changes: Mapping[str, Any]) -> Account:
 
 def grant_document(grant: Grant) -> dict[str, Any]:
     """The JSON form of *grant*."""
-    document: dict[str, Any] = _grants().dump_python(grant, mode="json")
-    return document
+    return grant.model_dump(mode="json")
+
+
+def check_grants_kept(before: Account, after: Account) -> None:
+    """See to it that *after* holds every grant of *before* as it was given; one that was in force may be voided.
+
+    Raises:
+        AccountError: A grant was changed or dropped, or the mark of a voided one was.
+    """
+    held = {grant.id: grant for grant in after.grants}
+    for grant in before.grants:
+        given = held.get(grant.id)
+        if given is None or given.unvoided() != grant.unvoided() or (grant.voided is not None and given != grant):
+            problem = "left out" if given is None else "changed"
+            raise AccountError(
+                f"grant {grant.id} was {problem}: a grant stays as it was given",
+                where=f"account {before.id}",
+                cure="Void it, and give another under a new id",
+            )
+
+
+def organization_document(organization: Organization) -> dict[str, Any]:
+    """The JSON form of *organization*."""
+    return organization.model_dump(mode="json")
+
+
+def organization_from_document(document: Mapping[str, Any] | bytes | str) -> Organization:
+    """The organization of a JSON form.
+
+    Raises:
+        AccountError: The document is no organization.
+    """
+    from tos_guard.rights import Organization
+
+    return _of_document(Organization, document)
+
+
+def changed_organization(organization: Organization, changes: Mapping[str, Any]) -> Organization:
+    """*organization* with the members of its JSON form in *changes* set.
+
+    Raises:
+        AccountError: The result is no organization.
+    """
+    return organization_from_document(organization_document(organization) | dict(changes))
+
+
+def _of_document(kind: type[_T], document: Mapping[str, Any] | bytes | str) -> _T:
+    what = kind.__name__.lower()
+    try:
+        members = json.loads(document) if isinstance(document, bytes | str) else document
+        return kind(**members)
+    except (ValueError, TypeError):  # no JSON, no object, or a member of the name ``self``
+        raise AccountError(f"not a valid {what}", where=what) from None
 
 
 def checked_public_key(document: Mapping[str, Any], known: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -160,3 +254,44 @@ def checked_public_key(document: Mapping[str, Any], known: Mapping[str, Any] | N
     if known is not None and any(known.get(name) != document.get(name) for name in _MATERIAL):
         raise ConfigurationError("another key is known under this kid", where=f"key {kid}", cure="Name keys by their thumbprint")
     return dict(document)
+
+
+def storable(name: str) -> str:
+    """*name*, or what nothing stored has, for a name that no engine can take: a lone surrogate of a hostile header, say."""
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        return ""
+    return name
+
+
+def check_name(name: str, what: str) -> str:
+    """*name*, if something can be found by it.
+
+    Raises:
+        AccountError: It is empty, or cannot be stored.
+    """
+    if not name or storable(name) != name:
+        raise AccountError(f"{name!r} cannot name it", where=what, cure="Choose a name of letters, digits and dashes")
+    return name
+
+
+def check_text(text: str, what: str) -> str:
+    """*text*, if it can be stored.
+
+    Raises:
+        AccountError: It holds half of a UTF-16 pair.
+    """
+    if storable(text) != text:
+        raise AccountError(f"{text!r} is no text", where=what)
+    return text
+
+
+def to_ms(at: datetime) -> int:
+    """Whole milliseconds since 1970: as exactly as stores keep a time."""
+    return (at - _EPOCH) // _MILLISECOND
+
+
+def from_ms(milliseconds: int) -> datetime:
+    """The time of `to_ms`."""
+    return _EPOCH + milliseconds * _MILLISECOND

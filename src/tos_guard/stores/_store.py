@@ -1,22 +1,21 @@
-"""What every store of ours does alike: the administration of accounts, told in terms of a few primitives that engines provide."""
+"""What every store of ours can do, beside the administration of accounts and organizations: look-ups, terms, public keys, records."""
 
 from __future__ import annotations
 
 import hmac
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from tos_guard.errors import AccountError
 from tos_guard.ledger import ExchangeRecord
-from tos_guard.stores._model import AccountChange, StoredKey, StoredTerms, account_document, changed_account, grant_document
-from tos_guard.types import Standing
+from tos_guard.stores._administration import AccountAdministration, OrganizationAdministration
+from tos_guard.stores._model import StoredTerms
 
 if TYPE_CHECKING:
-    from tos_guard.rights import Account, Grant
+    from tos_guard.rights import Account, Holder
     from tos_guard.terms import TermsVersion
 
 __all__ = ["NO_HASH", "Store", "matching"]
@@ -31,14 +30,13 @@ def matching(stored: bytes | None, given: bytes) -> bool:
     return equal and stored is not None
 
 
-class Store(ABC):
-    """Accounts, API keys, terms, public keys and exchange records of one issuer: `AccountSource`, `RecordStore` and their administration.
+class Store(AccountAdministration, OrganizationAdministration):
+    """Accounts, organizations, API keys, terms, public keys and exchange records of one issuer.
 
-    Any thread may call; safe across forks. Every change of an account raises its `Account.version` and `version`, and is durable when
-    the call returns. Used as a context manager, the store closes at the end.
+    An `AccountSource`, a `RightsSource`, a `RecordStore` and a `TermsArchive`, with their administration. Any thread may call; safe
+    across forks. Every change of an account raises its `Account.version` and `version`, and is durable when the call returns. Used as
+    a context manager, the store closes at the end.
     """
-
-    issuer: str
 
     def __enter__(self) -> Self:
         return self
@@ -46,162 +44,68 @@ class Store(ABC):
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
-    # Accounts: what a request asks.
+    # What a request asks.
 
     @abstractmethod
     def version(self) -> int:
-        """Changes with every change of an account, an API key, the terms or the public keys; in other processes within 50 ms.
+        """Changes with every change of an account, an organization, an acceptance, an API key, the terms or the public keys.
+
+        In other processes within 50 ms.
 
         Raises:
             StoreError: The engine failed.
         """
 
     @abstractmethod
+    def holder_by_api_key(self, public_id: str, secret_hash: bytes) -> Holder | None:
+        """The account of a key, with what else its rights depend on; None for an unknown or revoked key and for a wrong secret alike.
+
+        The same object as long as nothing of it has changed, so that it may stand in the key of a cache by its identity. Keep it
+        there as well, or its identity may be given to another.
+
+        Raises:
+            StoreError: The engine failed.
+        """
+
+    @abstractmethod
+    def holder_by_id(self, account_id: str) -> Holder | None:
+        """The account with this id and what else its rights depend on, or None. The same object as of `holder_by_api_key`.
+
+        Raises:
+            StoreError: The engine failed.
+        """
+
+    @abstractmethod
+    def rights_of(self, account: Account) -> Holder:
+        """As `RightsSource.rights_of`, for an account of this store or one that the host keeps itself.
+
+        Raises:
+            StoreError: The engine failed.
+        """
+
     def by_api_key(self, public_id: str, secret_hash: bytes) -> Account | None:
-        """The account of a key; None for an unknown or revoked key and for a wrong secret alike.
+        """As `AccountSource.by_api_key`: `holder_by_api_key` without the rest.
 
         Raises:
             StoreError: The engine failed.
         """
+        holder = self.holder_by_api_key(public_id, secret_hash)
+        return None if holder is None else holder.account
 
-    @abstractmethod
     def by_id(self, account_id: str) -> Account | None:
-        """The account with this id, or None.
+        """As `AccountSource.by_id`: `holder_by_id` without the rest.
 
         Raises:
             StoreError: The engine failed.
         """
+        holder = self.holder_by_id(account_id)
+        return None if holder is None else holder.account
 
     @abstractmethod
     def pepper(self) -> bytes:
         """32 random bytes, made once per issuer, under which secrets of API keys are hashed.
 
         Raises:
-            StoreError: The engine failed.
-        """
-
-    # Accounts: administration.
-
-    @abstractmethod
-    def accounts(self) -> Sequence[Account]:
-        """All accounts, by id.
-
-        Raises:
-            StoreError: The engine failed.
-        """
-
-    def add_account(self, account: Account) -> Account:
-        """Store a new account, as version 1, and return it.
-
-        Raises:
-            AccountError: The id is taken.
-            StoreError: The engine failed.
-        """
-        return self._insert_account(changed_account(account, {"version": 1}))
-
-    def put_account(self, account: Account, *, reason: str = "") -> Account:
-        """Replace an account that was read before, and return it with its new version.
-
-        Raises:
-            AccountError: The id is unknown, or the account has changed since it was read: `Account.version` is not the stored one.
-            StoreError: The engine failed.
-        """
-
-        def replaced(stored: Account) -> Mapping[str, Any]:
-            if stored.version != account.version:
-                raise AccountError(
-                    f"changed meanwhile: it is version {stored.version}, and you read {account.version}",
-                    where=f"account {account.id}",
-                    cure="Read it again and repeat the change",
-                )
-            return account_document(account)
-
-        return self._change_account(account.id, replaced, what="changed", detail="", reason=reason)
-
-    def set_standing(self, account_id: str, standing: Standing, reason: str) -> Account:
-        """Move the account to *standing*, and return it.
-
-        Raises:
-            AccountError: The id is unknown.
-            StoreError: The engine failed.
-        """
-        return self._change_account(
-            account_id, lambda _: {"standing": standing.value}, what="standing", detail=standing.value, reason=reason
-        )
-
-    def add_grant(self, account_id: str, grant: Grant) -> Account:
-        """Give the account *grant*, and return it.
-
-        Raises:
-            AccountError: The account is unknown, or already has a grant of this id.
-            StoreError: The engine failed.
-        """
-
-        def added(stored: Account) -> Mapping[str, Any]:
-            if any(held.id == grant.id for held in stored.grants):
-                raise AccountError(f"grant {grant.id} is there already", where=f"account {account_id}", cure="Give it another id")
-            return {"grants": [*map(grant_document, stored.grants), grant_document(grant)]}
-
-        return self._change_account(account_id, added, what="grant_added", detail=grant.id, reason="")
-
-    def void_grant(self, account_id: str, grant_id: str, reason: str = "") -> Account:
-        """Take the grant from the account, and return it. Its history keeps both steps.
-
-        Raises:
-            AccountError: The account is unknown, or has no such grant.
-            StoreError: The engine failed.
-        """
-
-        def voided(stored: Account) -> Mapping[str, Any]:
-            kept = [grant for grant in stored.grants if grant.id != grant_id]
-            if len(kept) == len(stored.grants):
-                raise AccountError(f"there is no grant {grant_id}", where=f"account {account_id}")
-            return {"grants": [*map(grant_document, kept)]}
-
-        return self._change_account(account_id, voided, what="grant_voided", detail=grant_id, reason=reason)
-
-    @abstractmethod
-    def delete_account(self, account_id: str) -> None:
-        """Forget the account, its keys and its history, in every file of the accounts. Its records: see `erase_account`.
-
-        Raises:
-            AccountError: The id is unknown.
-            StoreError: The engine failed. The account may be gone already and still be legible in a file: call again.
-        """
-
-    @abstractmethod
-    def history(self, account_id: str) -> Sequence[AccountChange]:
-        """What happened to the account, oldest first.
-
-        Raises:
-            AccountError: The id is unknown.
-            StoreError: The engine failed.
-        """
-
-    @abstractmethod
-    def add_api_key(self, account_id: str, public_id: str, secret_hash: bytes, *, label: str = "") -> StoredKey:
-        """Store a key: its public id, and the keyed hash of its secret.
-
-        Raises:
-            AccountError: The account is unknown, the public id is taken, or the hash has not 32 bytes.
-            StoreError: The engine failed.
-        """
-
-    @abstractmethod
-    def revoke_api_key(self, public_id: str, reason: str = "") -> StoredKey:
-        """End a key for good. Revoking it again changes nothing.
-
-        Raises:
-            AccountError: The key is unknown.
-            StoreError: The engine failed.
-        """
-
-    @abstractmethod
-    def api_keys(self, account_id: str) -> Sequence[StoredKey]:
-        """The account's keys, revoked ones too, oldest first.
-
-        Raises:
-            AccountError: The account is unknown.
             StoreError: The engine failed.
         """
 
@@ -345,13 +249,3 @@ class Store(ABC):
     @abstractmethod
     def close(self) -> None:
         """Wait until everything appended is durable, then let go of files and threads."""
-
-    # What an engine provides for the above.
-
-    @abstractmethod
-    def _insert_account(self, account: Account) -> Account: ...
-
-    @abstractmethod
-    def _change_account(
-        self, account_id: str, change: Callable[[Account], Mapping[str, Any]], *, what: str, detail: str, reason: str
-    ) -> Account: ...

@@ -247,7 +247,10 @@ def test_grants_are_those_of_the_terms_and_can_be_voided(provider: Path, call: C
     assert "contract" in call("accounts", "show", "acme").out
     assert call("accounts", "void-grant", "acme", "lic-7", "--reason", "ended").code == 0
     assert call("accounts", "void-grant", "acme", "lic-7").code == 2
-    assert call("accounts", "show", "acme", "--json").document["account"]["grants"] == []
+    (voided,) = call("accounts", "show", "acme", "--json").document["account"]["grants"]
+    assert (voided["id"], voided["voided"] is not None, voided["void_reason"]) == ("lic-7", True, "ended")
+    assert "UTC voided 20" in next(line for line in call("accounts", "show", "acme").out.splitlines() if line.startswith("grant"))
+    assert "lic-7" not in call("accounts", "list").out
 
 
 @pytest.mark.parametrize("until", ["tomorrow", "2026-13-01", "2026-11-22T10:00:00", "1e9", "9" * 40])

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tos_guard.errors import StoreError
-from tos_guard.rights import Account
+from tos_guard.rights import Account, Organization
 from tos_guard.stores import SQLiteStore
 from tos_guard.types import Standing
 
@@ -59,15 +59,21 @@ def account(account_id: str = "acme", **fields) -> Account:
 
 def test_a_request_reads_nothing(store, seconds):
     """Within 50 ms a known key costs no statement at all; after it, one that asks whether anything has changed."""
-    store.add_account(account())
+    store.add_organization(Organization(id="acme-corp"))
+    store.add_account(account(organization="acme-corp"))
     store.add_api_key("acme", "aaaaaaaaaaaa", HASH)
+    theirs = account("theirs", organization="acme-corp")
     seconds.now += 1
     store.by_api_key("aaaaaaaaaaaa", HASH)
     store.by_api_key("bbbbbbbbbbbb", HASH)
+    store.rights_of(theirs)
     asked = statements(store)
     for _ in range(10):
-        assert store.by_api_key("aaaaaaaaaaaa", HASH) is not None
+        holder = store.holder_by_api_key("aaaaaaaaaaaa", HASH)
+        assert holder is store.rights_of(holder.account)
+        assert store.by_api_key("aaaaaaaaaaaa", HASH) is holder.account
         assert store.by_api_key("bbbbbbbbbbbb", HASH) is None
+        assert store.rights_of(theirs).organization is holder.organization
     assert asked == []
     seconds.now += 0.05
     store.by_api_key("aaaaaaaaaaaa", HASH)
@@ -346,5 +352,14 @@ def test_a_damaged_row_is_our_error(store, record):
     store.add_account(account())
     with store._accounts.write() as connection:
         connection.execute("UPDATE account SET document = '{}'")
-    with pytest.raises(StoreError, match="cannot be read"):
-        store.accounts()
+    store.add_organization(Organization(id="acme-corp"))
+    with store._accounts.write() as connection:
+        connection.execute("UPDATE organization SET document = '[]'")
+    for ask in (
+        lambda: store.accounts(),
+        lambda: store.by_id("acme"),
+        lambda: store.organizations(),
+        lambda: store.rights_of(account("theirs", organization="acme-corp")),
+    ):
+        with pytest.raises(StoreError, match="cannot be read"):
+            ask()

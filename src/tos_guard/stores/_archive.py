@@ -1,0 +1,91 @@
+"""What is published once and kept for ever, in SQLite: terms, public keys."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import date
+from typing import TYPE_CHECKING, Any, Final
+
+from tos_guard.errors import TermsError
+from tos_guard.stores._accounts_file import AccountsFile
+from tos_guard.stores._model import StoredTerms, checked_public_key, storable, to_ms
+
+if TYPE_CHECKING:
+    from tos_guard.terms import TermsVersion
+
+__all__ = ["SQLiteArchive", "already_published"]
+
+_SELECT_TERMS: Final = "SELECT version, uri, effective, sha256, document, text FROM terms"
+
+
+class SQLiteArchive(AccountsFile):
+    """Terms and public keys of `Store`."""
+
+    def publish_terms(self, terms: TermsVersion) -> None:
+        """As `Store.publish_terms`."""
+        known = self.terms(terms.version)
+        if known is not None and known.sha256 == terms.sha256:
+            return  # as each worker does at its start
+        with self._changing() as (connection, _):
+            row = connection.execute("SELECT sha256 FROM terms WHERE issuer = ? AND version = ?", (self.issuer, terms.version)).fetchone()
+            if row is None:
+                connection.execute(
+                    """INSERT INTO terms (issuer, version, uri, effective, sha256, document, text, published)
+                    VALUES (?, ?, ?, ?, ?, ?, ?, ?)""",
+                    (
+                        self.issuer,
+                        terms.version,
+                        terms.uri,
+                        terms.effective.isoformat(),
+                        terms.sha256,
+                        terms.document_bytes,
+                        terms.text,
+                        to_ms(self._clock()),
+                    ),
+                )
+            elif row[0] != terms.sha256:
+                raise already_published(terms.version)
+
+    def terms(self, version: str) -> StoredTerms | None:
+        """As `Store.terms`."""
+        with self._accounts.read() as connection:
+            row = connection.execute(f"{_SELECT_TERMS} WHERE issuer = ? AND version = ?", (self.issuer, storable(version))).fetchone()
+        return None if row is None else _stored_terms(row)
+
+    def terms_versions(self) -> Sequence[StoredTerms]:
+        """As `Store.terms_versions`."""
+        with self._accounts.read() as connection:
+            rows = connection.execute(f"{_SELECT_TERMS} WHERE issuer = ? ORDER BY effective, number", (self.issuer,)).fetchall()
+        return tuple(map(_stored_terms, rows))
+
+    def put_public_key(self, document: Mapping[str, Any]) -> None:
+        """As `Store.put_public_key`."""
+        with self._changing() as (connection, _):
+            row = connection.execute(
+                "SELECT document FROM public_key WHERE issuer = ? AND kid = ?", (self.issuer, storable(str(document.get("kid"))))
+            ).fetchone()
+            checked = checked_public_key(document, None if row is None else json.loads(row[0]))
+            connection.execute(
+                """INSERT INTO public_key (issuer, kid, document) VALUES (?, ?, ?)
+                ON CONFLICT DO UPDATE SET document = excluded.document""",
+                (self.issuer, checked["kid"], json.dumps(checked)),
+            )
+
+    def public_keys(self) -> Sequence[dict[str, Any]]:
+        """As `Store.public_keys`."""
+        with self._accounts.read() as connection:
+            rows = connection.execute("SELECT document FROM public_key WHERE issuer = ? ORDER BY number", (self.issuer,)).fetchall()
+        return tuple(json.loads(document) for (document,) in rows)
+
+
+def already_published(version: str) -> TermsError:
+    """A version is one document and one text, for ever."""
+    return TermsError(
+        "other terms have been published under this version", where=f"terms {version}", cure="Give the changed terms a new version"
+    )
+
+
+def _stored_terms(row: tuple[str, str, str, str, bytes, str]) -> StoredTerms:
+    version, uri, effective, sha256, document, text = row
+    return StoredTerms(version, uri, date.fromisoformat(effective), sha256, document, text)

@@ -1,0 +1,188 @@
+"""Who asks, and with what rights: look-ups that cost a request next to nothing.
+
+- Whatever was found is kept under the version of the state that it was read from, and holds until `version` shows a later one.
+- Then only what has changed is parsed again. Each row says when it last changed, and acceptances are only ever added.
+- A `Holder` is the same object as long as nothing of it has changed, by whichever key it was found: plans are kept by it.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from cachetools import LRUCache
+
+from tos_guard.errors import AccountError, StoreError
+from tos_guard.stores._accounts_file import AccountsFile
+from tos_guard.stores._model import account_from_document, organization_from_document, storable
+from tos_guard.stores._store import matching
+
+if TYPE_CHECKING:
+    from tos_guard.rights import Account, Holder, Organization
+
+__all__ = ["SQLiteHolders"]
+
+_CACHED: Final = 20_000
+"""Accounts, keys and organizations kept in memory, of each, about 2 KB each."""
+
+_MISSING: Final = 20_000
+"""Unknown ids kept in memory, apart from the known ones: whoever invents ids must not be able to push the known out."""
+
+_OF_THE_HOST: Final = -1
+"""In place of the change of an account that was not read here."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What a look-up found in the state of this version."""
+
+    version: int
+    holder: Holder | None
+    secret_hash: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """A holder, the version of the last state in which it was so, and what tells whether it still is.
+
+    Attributes:
+        changed: When its account changed last, or `_OF_THE_HOST`.
+        organization_changed: When its organization changed last, 0 where it has none.
+    """
+
+    version: int
+    holder: Holder
+    changed: int
+    organization_changed: int
+
+    def is_of(self, account: Account, changed: int) -> bool:
+        """Whether its account is this one."""
+        if changed != _OF_THE_HOST:
+            return self.changed == changed
+        return self.holder.account is account or self.holder.account == account
+
+
+class SQLiteHolders(AccountsFile):
+    """The look-ups of `Store`."""
+
+    def _forget(self) -> None:
+        super()._forget()
+        self._caching = threading.Lock()
+        self._known: LRUCache[tuple[str, str], _Found] = LRUCache(_CACHED)
+        self._unknown: LRUCache[tuple[str, str], _Found] = LRUCache(_MISSING)
+        self._holders: LRUCache[str, _Kept] = LRUCache(_CACHED)
+        self._organizations: LRUCache[str, tuple[Organization, int]] = LRUCache(_CACHED)
+
+    def holder_by_api_key(self, public_id: str, secret_hash: bytes) -> Holder | None:
+        """As `Store.holder_by_api_key`."""
+        found = self._find("key", public_id, self._read_key)
+        return found.holder if matching(found.secret_hash, secret_hash) else None
+
+    def holder_by_id(self, account_id: str) -> Holder | None:
+        """As `Store.holder_by_id`."""
+        return self._find("id", account_id, self._read_account).holder
+
+    def rights_of(self, account: Account) -> Holder:
+        """As `Store.rights_of`."""
+        version = self.version()
+        with self._caching:
+            kept = self._holders.get(account.id)
+        changed = _OF_THE_HOST
+        if kept is not None and kept.is_of(account, _OF_THE_HOST):
+            if kept.version >= version:
+                return kept.holder
+            account, changed = kept.holder.account, kept.changed
+        with self._snapshot() as (connection, version):
+            return self._complete(connection, version, account, changed)
+
+    def _find(self, kind: str, name: str, read: Callable[[str], _Found]) -> _Found:
+        version = self.version()
+        key = (kind, name)
+        with self._caching:
+            before = self._known.get(key) or self._unknown.get(key)
+        if before is not None and before.version >= version:
+            return before
+        found = read(name)
+        with self._caching:
+            # Another thread may have read and kept a newer state while we read: ours must not take its place.
+            kept = self._known.get(key) or self._unknown.get(key)
+            if kept is not None and kept.version > found.version:
+                return kept
+            cache, other = (self._known, self._unknown) if found.holder is not None else (self._unknown, self._known)
+            other.pop(key, None)
+            cache[key] = found
+        return found
+
+    def _read_key(self, public_id: str) -> _Found:
+        with self._snapshot() as (connection, version):
+            row = connection.execute(
+                """SELECT account.id, account.changed, account.document, api_key.secret_hash FROM api_key
+                JOIN account ON account.issuer = api_key.issuer AND account.id = api_key.account_id
+                WHERE api_key.issuer = ? AND api_key.public_id = ? AND api_key.revoked IS NULL""",
+                (self.issuer, storable(public_id)),
+            ).fetchone()
+            return self._found(connection, version, row)
+
+    def _read_account(self, account_id: str) -> _Found:
+        with self._snapshot() as (connection, version):
+            row = connection.execute(
+                "SELECT id, changed, document, NULL FROM account WHERE issuer = ? AND id = ?", (self.issuer, storable(account_id))
+            ).fetchone()
+            return self._found(connection, version, row)
+
+    def _found(self, connection: sqlite3.Connection, version: int, row: tuple[str, int, str, bytes | None] | None) -> _Found:
+        if row is None:
+            return _Found(version, None)
+        account_id, changed, document, secret_hash = row
+        with self._caching:
+            kept = self._holders.get(account_id)
+        account = kept.holder.account if kept is not None and kept.changed == changed else self._account(document)
+        return _Found(version, self._complete(connection, version, account, changed), secret_hash)
+
+    def _complete(self, connection: sqlite3.Connection, version: int, account: Account, changed: int) -> Holder:
+        """The account with all that belongs to it in this state; the holder that is known, if it is still so."""
+        from tos_guard.rights import Holder
+
+        organization, organization_changed = self._read_organization(connection, account.organization)
+        holder = Holder(account, organization)
+        with self._caching:
+            kept = self._holders.get(account.id)
+            if kept is not None and kept.is_of(account, changed) and kept.organization_changed == organization_changed:
+                holder = kept.holder
+            if kept is None or kept.version <= version:
+                self._holders[account.id] = _Kept(version, holder, changed, organization_changed)
+        return holder
+
+    def _read_organization(self, connection: sqlite3.Connection, organization_id: str | None) -> tuple[Organization | None, int]:
+        """The organization, shared by all its accounts, and when it changed last."""
+        if organization_id is None:
+            return None, 0
+        row = connection.execute(
+            "SELECT changed, document FROM organization WHERE issuer = ? AND id = ?", (self.issuer, storable(organization_id))
+        ).fetchone()
+        if row is None:
+            return None, 0
+        changed, document = row
+        with self._caching:
+            known = self._organizations.get(organization_id)
+        if known is not None and known[1] == changed:
+            return known
+        read = self._organization(document), changed
+        with self._caching:
+            self._organizations[organization_id] = read
+        return read
+
+    def _account(self, document: str) -> Account:
+        try:
+            return account_from_document(document)
+        except AccountError as error:
+            raise StoreError(f"a stored account cannot be read ({error})", where=str(self._accounts.path)) from error
+
+    def _organization(self, document: str) -> Organization:
+        try:
+            return organization_from_document(document)
+        except AccountError as error:
+            raise StoreError(f"a stored organization cannot be read ({error})", where=str(self._accounts.path)) from error

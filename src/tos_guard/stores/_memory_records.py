@@ -1,0 +1,119 @@
+"""Exchange records that are forgotten with the process."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Literal
+
+from tos_guard.errors import StoreError
+from tos_guard.ledger import ExchangeRecord
+from tos_guard.stores._records import encode_row, hour_of, retention_cutoffs
+
+__all__ = ["MemoryRecords"]
+
+
+class MemoryRecords:
+    """`RecordStore` in memory, with the few questions an administrator asks.
+
+    Attributes:
+        fault: What `append` does wrong, for tests: ``before`` fails without storing, ``after`` stores and fails all the same.
+    """
+
+    def __init__(self, *, issuer: str) -> None:
+        self.fault: Literal["before", "after"] | None = None
+        self._records_issuer = issuer
+        self._lock = threading.RLock()
+        self._closed = False
+        self._records: dict[tuple[str, str], ExchangeRecord] = {}
+        self._denials: dict[tuple[int, str], int] = {}
+
+    def append(self, record: ExchangeRecord) -> Future[None]:
+        """As `Store.append`."""
+        future: Future[None] = Future()
+        future.set_running_or_notify_cancel()
+        try:
+            encode_row(record)
+            with self._lock:
+                if self._closed:
+                    raise StoreError("the store is closed", where="memory")
+                if self.fault == "before":
+                    raise StoreError("the record was not stored", where="memory")
+                self._records.setdefault((record.issuer, record.rid), record)
+                if self.fault == "after":
+                    raise StoreError("the record was stored, and the store failed", where="memory")
+        except StoreError as error:
+            future.set_exception(error)
+        else:
+            future.set_result(None)
+        return future
+
+    def count_denial(self, code: str, now: datetime) -> None:
+        """As `Store.count_denial`."""
+        with self._lock:
+            counter = (hour_of(now), code)
+            self._denials[counter] = self._denials.get(counter, 0) + 1
+
+    def flush(self) -> None:
+        """As `Store.flush`."""
+
+    def by_request_id(self, issuer: str, rid: str) -> ExchangeRecord | None:
+        """As `Store.by_request_id`."""
+        return self._records.get((issuer, rid))
+
+    def by_token_id(self, issuer: str, jti: str) -> ExchangeRecord | None:
+        """As `Store.by_token_id`."""
+        return next((record for record in self._of(issuer) if record.jti == jti), None)
+
+    def of_account(self, issuer: str, account_id: str) -> Sequence[ExchangeRecord]:
+        """As `Store.of_account`."""
+        return tuple(sorted((record for record in self._of(issuer) if record.account_id == account_id), key=lambda record: record.started))
+
+    def count_records(self, issuer: str) -> int:
+        """As `Store.count_records`."""
+        return len(self._of(issuer))
+
+    def denial_counts(self, issuer: str) -> Sequence[tuple[datetime, str, int]]:
+        """As `Store.denial_counts`."""
+        if issuer != self._records_issuer:
+            return ()
+        with self._lock:
+            return tuple((datetime.fromtimestamp(hour * 3600, UTC), code, count) for (hour, code), count in sorted(self._denials.items()))
+
+    def erase_account(self, issuer: str, account_id: str) -> int:
+        """As `Store.erase_account`."""
+        with self._lock:
+            linked = self.of_account(issuer, account_id)
+            for record in linked:
+                self._records[record.issuer, record.rid] = replace(record, account_id=None)
+            return len(linked)
+
+    def purge(self, now: datetime, retention_days: Mapping[str, int]) -> int:
+        """As `Store.purge`."""
+        cutoffs = retention_cutoffs(now, retention_days)
+        with self._lock:
+            old_records = [
+                key
+                for key, record in self._records.items()
+                if record.issuer == self._records_issuer
+                and record.type in cutoffs
+                and record.started < int(cutoffs[record.type].timestamp() * 1000)
+            ]
+            counts_from = hour_of(cutoffs["denial_count"]) if "denial_count" in cutoffs else 0
+            old_counts = [counter for counter in self._denials if counter[0] < counts_from]
+            for key in old_records:
+                del self._records[key]
+            for counter in old_counts:
+                del self._denials[counter]
+            return len(old_records) + len(old_counts)
+
+    def close(self) -> None:
+        """As `Store.close`."""
+        self._closed = True
+
+    def _of(self, issuer: str) -> list[ExchangeRecord]:
+        with self._lock:
+            return [record for record in self._records.values() if record.issuer == issuer]

@@ -1,0 +1,128 @@
+"""What the file of the accounts holds, release by release. A released migration never changes: files made by it are out there."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tos_guard.stores._database import Schema
+
+__all__ = ["ACCOUNTS_SCHEMA"]
+
+_FIRST: Final = (
+    "CREATE TABLE issuer (issuer TEXT PRIMARY KEY, version INTEGER NOT NULL, pepper BLOB NOT NULL)",
+    """CREATE TABLE account (
+        issuer TEXT NOT NULL, id TEXT NOT NULL, version INTEGER NOT NULL, document TEXT NOT NULL,
+        PRIMARY KEY (issuer, id)) WITHOUT ROWID""",
+    """CREATE TABLE api_key (
+        number INTEGER PRIMARY KEY,
+        issuer TEXT NOT NULL,
+        public_id TEXT NOT NULL,
+        account_id TEXT NOT NULL,
+        secret_hash BLOB NOT NULL,
+        label TEXT NOT NULL,
+        created INTEGER NOT NULL,
+        revoked INTEGER,
+        UNIQUE (issuer, public_id),
+        FOREIGN KEY (issuer, account_id) REFERENCES account (issuer, id))""",
+    "CREATE INDEX api_key_account ON api_key (issuer, account_id)",
+    """CREATE TABLE account_change (
+        number INTEGER PRIMARY KEY,
+        issuer TEXT NOT NULL,
+        account_id TEXT NOT NULL,
+        version INTEGER NOT NULL,
+        at INTEGER NOT NULL,
+        what TEXT NOT NULL,
+        detail TEXT NOT NULL,
+        reason TEXT NOT NULL,
+        FOREIGN KEY (issuer, account_id) REFERENCES account (issuer, id))""",
+    "CREATE INDEX account_change_account ON account_change (issuer, account_id)",
+    """CREATE TABLE terms (
+        number INTEGER PRIMARY KEY,
+        issuer TEXT NOT NULL,
+        version TEXT NOT NULL,
+        uri TEXT NOT NULL,
+        effective TEXT NOT NULL,
+        sha256 TEXT NOT NULL,
+        document BLOB NOT NULL,
+        text TEXT NOT NULL,
+        published INTEGER NOT NULL,
+        UNIQUE (issuer, version))""",
+    """CREATE TABLE public_key (
+        number INTEGER PRIMARY KEY, issuer TEXT NOT NULL, kid TEXT NOT NULL, document TEXT NOT NULL,
+        UNIQUE (issuer, kid))""",
+)
+
+# `changed` is the store's version at the last change: unlike an account's own version, it never comes back when an id is given anew.
+_RIGHTS: Final = (
+    "ALTER TABLE account ADD COLUMN changed INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE account_change ADD COLUMN actor TEXT NOT NULL DEFAULT ''",
+    """CREATE TABLE account_version (
+        issuer TEXT NOT NULL, account_id TEXT NOT NULL, version INTEGER NOT NULL, at INTEGER NOT NULL, document TEXT NOT NULL,
+        PRIMARY KEY (issuer, account_id, version),
+        FOREIGN KEY (issuer, account_id) REFERENCES account (issuer, id)) WITHOUT ROWID""",
+    # The present version holds since the step that made it, which the history tells; keys come and go under a version that was there.
+    """INSERT INTO account_version (issuer, account_id, version, at, document)
+        SELECT issuer, id, version, coalesce(
+            (SELECT min(at) FROM account_change AS step
+                WHERE step.issuer = account.issuer AND step.account_id = account.id AND step.version = account.version),
+            CAST(strftime('%s', 'now') AS INTEGER) * 1000), document
+        FROM account""",
+    """CREATE TABLE organization (
+        issuer TEXT NOT NULL, id TEXT NOT NULL, version INTEGER NOT NULL, changed INTEGER NOT NULL, document TEXT NOT NULL,
+        PRIMARY KEY (issuer, id)) WITHOUT ROWID""",
+    """CREATE TABLE organization_version (
+        issuer TEXT NOT NULL, organization_id TEXT NOT NULL, version INTEGER NOT NULL, at INTEGER NOT NULL, document TEXT NOT NULL,
+        PRIMARY KEY (issuer, organization_id, version),
+        FOREIGN KEY (issuer, organization_id) REFERENCES organization (issuer, id)) WITHOUT ROWID""",
+    """CREATE TABLE organization_change (
+        number INTEGER PRIMARY KEY,
+        issuer TEXT NOT NULL,
+        organization_id TEXT NOT NULL,
+        version INTEGER NOT NULL,
+        at INTEGER NOT NULL,
+        what TEXT NOT NULL,
+        detail TEXT NOT NULL,
+        reason TEXT NOT NULL,
+        actor TEXT NOT NULL,
+        FOREIGN KEY (issuer, organization_id) REFERENCES organization (issuer, id))""",
+    "CREATE INDEX organization_change_organization ON organization_change (issuer, organization_id)",
+    # No foreign key to an account: acceptances are evidence, and outlive whoever gave them; and the host may keep the accounts.
+    # `former`: the account was deleted. Whoever gets its id later has accepted nothing.
+    """CREATE TABLE acceptance (
+        number INTEGER PRIMARY KEY,
+        issuer TEXT NOT NULL,
+        id TEXT NOT NULL,
+        subject_kind TEXT NOT NULL,
+        subject_id TEXT NOT NULL,
+        document TEXT NOT NULL,
+        former INTEGER NOT NULL DEFAULT 0,
+        UNIQUE (issuer, id))""",
+    "CREATE INDEX acceptance_subject ON acceptance (issuer, subject_kind, subject_id)",
+    """CREATE TABLE withdrawal (
+        number INTEGER PRIMARY KEY,
+        issuer TEXT NOT NULL,
+        acceptance_id TEXT NOT NULL,
+        document TEXT NOT NULL,
+        UNIQUE (issuer, acceptance_id),
+        FOREIGN KEY (issuer, acceptance_id) REFERENCES acceptance (issuer, id))""",
+    """CREATE TABLE usage_policy (
+        number INTEGER PRIMARY KEY, issuer TEXT NOT NULL, sha256 TEXT NOT NULL, document BLOB NOT NULL,
+        UNIQUE (issuer, sha256))""",
+    """CREATE TABLE admin_key (
+        number INTEGER PRIMARY KEY,
+        issuer TEXT NOT NULL,
+        public_id TEXT NOT NULL,
+        name TEXT NOT NULL,
+        secret_hash BLOB NOT NULL,
+        created INTEGER NOT NULL,
+        created_by TEXT NOT NULL,
+        revoked INTEGER,
+        revoked_by TEXT NOT NULL,
+        UNIQUE (issuer, public_id))""",
+)
+
+ACCOUNTS_SCHEMA: Final = Schema(
+    what="accounts",
+    application_id=0x74676163,  # "tgac"
+    migrations=(_FIRST, _RIGHTS),
+)
