@@ -190,9 +190,9 @@ class LimitEngine(Protocol):
     """Counts what accounts use, and reserves it before it is used (DESIGN D4). Synchronous; any thread may call; safe after fork.
 
     No counter ever admits more than its limit in any window, whatever calls meet, fail or stop half-way. Counters go by what is counted
-    (``Charge.counter``): the same usage is there after the limit's amount has changed. Charges of one call that share a counter are
-    counted once. Time never goes back: neither sliding windows nor leases follow the wall clock, and an earlier window of the calendar
-    is never opened again. Limits in shadow are counted and refuse nothing.
+    (``Charge.counter``): the same usage is there after the limit's amount has changed. Time never goes back: neither sliding windows
+    nor leases follow the wall clock, and an earlier window of the calendar is never opened again. Limits in shadow are counted and
+    refuse nothing.
     """
 
     def reserve(self, charges: Sequence[Charge], *, id: str, lease: timedelta) -> Reservation | LimitRefusal:  # noqa: A002

@@ -6,6 +6,7 @@ model, action and end user. A limit per organization does not concern an account
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -16,6 +17,9 @@ from tos_guard.types import UNDECLARED
 
 __all__ = ["AccountLimits", "account_limits", "charges"]
 
+MAX_MODEL_CHARS: Final = 128
+"""Of longer names a counter keeps the digest: the request chooses the name, and the counter keeps it for as long as its window."""
+
 _OF_ACCOUNT: Final = frozenset({Dimension.ACCOUNT, Dimension.ORGANIZATION})
 
 
@@ -24,6 +28,8 @@ class _Rule:
     limit: Limit
     scope: tuple[str, ...] | None
     """Whose it is, where the account alone decides that."""
+    shares: bool
+    """An earlier limit has the same counter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,16 +56,19 @@ class AccountLimits:
         Returns:
             One charge for each limit that concerns it, in the order of the limits.
         """
-        found = []
+        found: list[Charge] = []
         for rule in self._rules:
             limit = rule.limit
             if (limit.models and model not in limit.models) or (limit.actions and action not in limit.actions):
                 continue
             scope = rule.scope
             if scope is None:
+                if len(model) > MAX_MODEL_CHARS:
+                    model = f"sha256:{hashlib.sha256(model.encode('utf-8', 'surrogatepass')).hexdigest()}"
                 values = {**self._fixed, Dimension.MODEL: model, Dimension.ACTION: action, Dimension.END_USER: end_user}
                 scope = tuple([values[dimension] for dimension in limit.per])
-            found.append(Charge(limit, scope, amounts.of(limit.quantity)))
+            counts = not rule.shares or all(charge.limit.counted != limit.counted for charge in found)
+            found.append(Charge(limit, scope, amounts.of(limit.quantity), counts))
         return tuple(found)
 
 
@@ -87,7 +96,7 @@ def account_limits(
     if organization is not None:
         fixed[Dimension.ORGANIZATION] = organization
     scopes: dict[tuple[Dimension, ...], tuple[str, ...]] = {}
-    rules = []
+    rules: list[_Rule] = []
     for limit in limits:
         if (limit.kinds and kind not in limit.kinds) or (organization is None and Dimension.ORGANIZATION in limit.per):
             continue
@@ -97,7 +106,7 @@ def account_limits(
         if _OF_ACCOUNT.issuperset(limit.per):
             # One tuple for all limits of the same dimensions: engines keep it, and it is most of what an account costs them.
             scope = scopes.setdefault(limit.per, tuple(fixed[dimension] for dimension in limit.per))
-        rules.append(_Rule(effective, scope))
+        rules.append(_Rule(effective, scope, any(rule.limit.counted == limit.counted for rule in rules)))
     return AccountLimits(tuple(rule.limit for rule in rules), tuple(rules), fixed)
 
 

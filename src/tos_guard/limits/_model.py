@@ -35,7 +35,7 @@ __all__ = [
     "Window",
 ]
 
-MAX_AMOUNT: Final = 2**48
+MAX_AMOUNT: Final = 2**53 - 1
 """Largest amount of a limit or a request. Engines add in 64 bits, and a request may declare any number as its maximum."""
 
 MAX_WINDOW_SECONDS: Final = 366 * 86_400
@@ -152,7 +152,7 @@ class Limit:
         per = tuple(dimension for dimension in Dimension if dimension in {*self.per, *implied})
         object.__setattr__(self, "per", per)
         named = (self.quantity, per, str(self.window or ""), sorted(self.models), sorted(self.actions))
-        object.__setattr__(self, "counted", json.dumps(named, ensure_ascii=False, separators=(",", ":")))
+        object.__setattr__(self, "counted", json.dumps(named, separators=(",", ":")))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -219,11 +219,13 @@ class Charge(NamedTuple):
         limit: The limit, with the amount that holds for the account.
         scope: Whose it is: a value for each of ``limit.per``, in that order.
         amount: How much.
+        counts: False where an earlier charge of the request has the same counter, which counts it.
     """
 
     limit: Limit
     scope: tuple[str, ...]
     amount: int
+    counts: bool = True
 
     @property
     def counter(self) -> tuple[str, tuple[str, ...]]:
@@ -257,7 +259,7 @@ class Reservation(NamedTuple):
         id: Its id, as the caller gave it.
         charges: What was charged.
         states: The limits afterwards, one for each charge.
-        shadowed: Limits in shadow that would have refused, as they were before.
+        shadowed: Those of them that are in shadow and would have refused.
         fallback: Empty, or the failure mode under which it was made: ``allow`` (nothing was counted) or ``local`` (in this process
             alone).
     """
@@ -277,7 +279,7 @@ class LimitRefusal(NamedTuple):
         wanted: How much the request wanted of it.
         retry_after: Seconds until that much is free, if nobody else takes it; None for never: one request wants more than the limit.
         states: All limits, one for each charge.
-        shadowed: Limits in shadow that would have refused.
+        shadowed: Those of them that are in shadow and would have refused.
         fallback: As in `Reservation`.
     """
 

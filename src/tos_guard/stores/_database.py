@@ -1,9 +1,12 @@
 """One SQLite file of ours: created private, migrated, written by one process at a time.
 
-- Write-ahead log, ``synchronous=FULL``: a commit that returned survives a crash of the machine, as far as the disk's fsync goes.
+- Write-ahead log, ``synchronous=FULL``: a commit that returned survives a crash of the machine, as far as the disk's fsync goes. A
+  file that need not be durable saves the fsync: its commits survive the death of every process, and a crash of the machine may take
+  the newest.
 - Writers take a kernel lock (``flock`` on a file of its own) before they touch SQLite. Processes that meet at SQLite's own busy
   handler starve one another for seconds.
 - Schemas are versioned (``PRAGMA user_version``) and migrated when the file is opened. A newer one is refused.
+- Who must not wait for ever sets a patience: a process that is stopped while it holds the lock holds it until it goes on.
 - Connections never cross a fork (`tos_guard.stores._fork`).
 
 The lock is held by processes of one host: network file systems are not supported.
@@ -15,6 +18,7 @@ import fcntl
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -32,10 +36,17 @@ _BUSY_MS: Final = 5_000
 _CHECKPOINT_PAGES: Final = 4_000
 """Pages (16 MB) after which a commit also moves the log into the file. Each move costs two more fsyncs, so they should be rare."""
 
-_WRITER_PRAGMAS: Final = (
+_ASK_AGAIN_SECONDS: Final = (0.0001, 0.002)
+"""First and longest pause before the kernel lock is asked for again, by whoever is patient only for a time. One call holds it for less
+than the first."""
+
+_DURABLE_PRAGMAS: Final = (
     "synchronous=FULL",
     "fullfsync=ON",  # macOS: fsync alone does not reach the disk
     "checkpoint_fullfsync=ON",
+)
+
+_WRITER_PRAGMAS: Final = (
     "secure_delete=ON",
     "foreign_keys=ON",
     "temp_store=MEMORY",  # no copies of rows in a temporary folder
@@ -64,6 +75,8 @@ class Database:
     Args:
         path: The file; made when absent, mode 0600. Its folder must exist.
         schema: What it holds.
+        durable: Whether a commit waits for the disk.
+        patience: Seconds for which a writer waits for others, or None for as long as it takes.
 
     Attributes:
         generation: Counts the reading connections; what one of them said of itself (``PRAGMA data_version``) means nothing to the next.
@@ -73,9 +86,11 @@ class Database:
         StoreError: The file cannot be created, opened or migrated.
     """
 
-    def __init__(self, path: Path, schema: Schema) -> None:
+    def __init__(self, path: Path, schema: Schema, *, durable: bool = True, patience: float | None = None) -> None:
         self.path = path
         self._schema = schema
+        self._pragmas = (*(_DURABLE_PRAGMAS if durable else ("synchronous=NORMAL",)), *_WRITER_PRAGMAS)
+        self._patience = patience
         self._lock_path = path.with_name(path.name + ".lock")
         self._reset()
         self._lock_fd = -1
@@ -120,9 +135,10 @@ class Database:
             transaction: False leaves the transactions to the block.
 
         Raises:
-            StoreError: The engine failed, or the store is closed. Nothing of the block can be relied upon.
+            StoreError: The engine failed, the store is closed, or others wrote for longer than patience lasts. Nothing of the block can
+                be relied upon.
         """
-        with self._turn, self._kernel_lock(), self._writing:
+        with self._in_turn(), self._kernel_lock(), self._writing:
             try:
                 if self._writer is None:
                     self._writer = self._open(read_only=False)
@@ -189,6 +205,15 @@ class Database:
             self._lock_fd = -1
 
     @contextmanager
+    def _in_turn(self) -> Iterator[None]:
+        if not self._turn.acquire(timeout=-1 if self._patience is None else self._patience):
+            raise self._waited()
+        try:
+            yield
+        finally:
+            self._turn.release()
+
+    @contextmanager
     def _kernel_lock(self) -> Iterator[None]:
         try:
             if self._closed:
@@ -196,7 +221,7 @@ class Database:
             if self._lock_fd < 0:
                 self._lock_fd = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             fd = self._lock_fd
-            fcntl.flock(fd, fcntl.LOCK_EX)
+            self._take_kernel_lock(fd)
         except OSError as error:
             raise StoreError(
                 f"cannot take the writers' lock ({error.strerror})", where=str(self._lock_path), cure="Use a local file system"
@@ -205,6 +230,30 @@ class Database:
             yield
         finally:
             fcntl.flock(fd, fcntl.LOCK_UN)
+
+    def _take_kernel_lock(self, fd: int) -> None:
+        if self._patience is None:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            return
+        deadline = time.monotonic() + self._patience
+        pause, longest = _ASK_AGAIN_SECONDS
+        while True:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    raise self._waited() from None
+                time.sleep(pause)
+                pause = min(2 * pause, longest)
+            else:
+                return
+
+    def _waited(self) -> StoreError:
+        return StoreError(
+            f"another writer has held the lock for {self._patience:g} s",
+            where=str(self._lock_path),
+            cure="Look for a process that is stopped, or a disk that is slow",
+        )
 
     def _create(self) -> None:
         if not self.path.parent.is_dir():
@@ -240,7 +289,7 @@ class Database:
                 mode = connection.execute("PRAGMA journal_mode=WAL").fetchone()[0]
                 if mode != "wal":
                     raise sqlite3.OperationalError(f"journal mode is {mode}: the file system has no shared memory")
-                for pragma in _WRITER_PRAGMAS:
+                for pragma in self._pragmas:
                     connection.execute(f"PRAGMA {pragma}")
             connection.execute("PRAGMA trusted_schema=OFF")
         except BaseException:  # whatever it was, an interrupt included, no connection is left open

@@ -1,0 +1,49 @@
+"""An engine's two times, made of a clock that never goes back and the clock on the wall.
+
+- *time* grows with the monotonic clock. Sliding windows, buckets and leases go by it; nobody can set it.
+- *calendar* is the time on the wall, for windows of the calendar. It follows that clock, and is not jerked by it: where the two differ, it
+  runs an eighth faster or slower until they agree. A clock that is set an hour ahead and back changes no window by more than that.
+  Only a day or more ahead (the clock had never been set) moves it at once.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Final, NamedTuple
+
+__all__ = ["MICROSECONDS", "Moment", "follow", "microseconds"]
+
+MICROSECONDS: Final = 1_000_000
+"""In a second."""
+
+_CORRECTION: Final = 8
+"""Of so many seconds, one may be used to catch up with the wall clock: no window is shorter than eight ninths of its length."""
+
+_NEVER_SET: Final = 86_400 * MICROSECONDS
+
+
+class Moment(NamedTuple):
+    """What an engine's clocks show, in microseconds.
+
+    Attributes:
+        time: Since some fixed moment; never goes back.
+        calendar: Since 1970.
+    """
+
+    time: int
+    calendar: int
+
+
+def follow(calendar: int, elapsed: int, wall: int) -> int:
+    """What the calendar shows after *elapsed*, when the wall clock shows *wall*; all in microseconds."""
+    expected = calendar + elapsed
+    behind = wall - expected
+    if behind >= _NEVER_SET:
+        return wall
+    most = elapsed // _CORRECTION
+    return expected + max(-most, min(behind, most))
+
+
+def microseconds(span: timedelta) -> int:
+    """A span as an integer."""
+    return span // timedelta(microseconds=1)
