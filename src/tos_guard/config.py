@@ -21,10 +21,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from tos_guard.errors import ConfigurationError
 
-__all__ = ["FactSources", "GuardSettings", "Retention", "RouteSettings", "parse_settings"]
+__all__ = ["BearerSettings", "FactSources", "GuardSettings", "Retention", "RouteSettings", "parse_settings"]
 
 MAX_REQUEST_BYTES: Final = 16 * 1024 * 1024  # what the dialects read
 MAX_ISSUER_CHARS: Final = 96  # it stands in each token, which must stay under 1.8 KB (docs/adr/0004)
+MAX_BEARER_ISSUERS: Final = 16  # each has a thread that keeps its keys
 _ORIGIN: Final = re.compile(r"(https://[a-z0-9.-]+|http://(localhost|127\.0\.0\.1|\[::1\]))(:[0-9]{1,5})?")
 
 
@@ -63,6 +64,69 @@ class FactSources(_Settings):
     verification: Literal["account", "host"] | None = None
 
 
+_Claim = Annotated[str, Field(min_length=1, max_length=128)]
+_NO_NAMES: Final = frozenset({"iss", "aud", "exp", "nbf", "iat", "jti", "scope", "cnf"})
+_ADDRESS: Final = re.compile(r"(https://[a-z0-9.-]+|http://(localhost|127\.0\.0\.1|\[::1\]))(:[0-9]{1,5})?/[^\s#]*")
+
+
+class BearerSettings(_Settings):
+    """One authorization server whose access tokens (RFC 9068) name accounts.
+
+    Attributes:
+        issuer: Its name, exactly as ``iss`` of its tokens.
+        jwks_uri: Where its keys are: https, or http on loopback.
+        audience: Our name, as ``aud`` of its tokens; one, or several of which a token has one.
+        account_claim: The claim that names the account.
+        account_prefix: Stands before that name in the account's id. Several servers need one each, and none may begin another.
+        organization_claim: The claim that names the account's organization, or None. A token that names another than the account's is
+            not accepted.
+        end_user_claim: The claim that names the end user behind the account, or None.
+        person_claim: The claim that names the person who acts for the account, or None.
+        scopes: Scopes that a token must have, all of them.
+        leeway_seconds: How far its clock may differ from ours.
+        max_lifetime_seconds: Tokens made for longer are refused.
+        algorithm: Algorithm of RSA keys that name none, or None: then such keys are refused.
+        refresh_seconds: Keys older than this are fetched again.
+        max_stale_seconds: So long keys are used while their address does not answer, where ``[failure] bearer_keys`` is ``local``.
+        unsafe_any_address: Fetch keys from private addresses too.
+    """
+
+    issuer: Annotated[str, Field(min_length=1, max_length=256)]
+    jwks_uri: Annotated[str, Field(max_length=512)]
+    audience: Annotated[tuple[Annotated[str, Field(min_length=1, max_length=256)], ...], Field(min_length=1)]
+    account_claim: _Claim = "sub"
+    account_prefix: Annotated[str, Field(max_length=64)] = ""
+    organization_claim: _Claim | None = None
+    end_user_claim: _Claim | None = None
+    person_claim: _Claim | None = None
+    scopes: tuple[Annotated[str, Field(pattern=r"^[!#-\[\]-~]+$")], ...] = ()
+    leeway_seconds: Annotated[int, Field(ge=0, le=60)] = 30
+    max_lifetime_seconds: Annotated[int, Field(ge=60, le=30 * 86_400)] = 86_400
+    algorithm: Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512"] | None = None
+    refresh_seconds: Annotated[int, Field(ge=60, le=86_400)] = 600
+    max_stale_seconds: Annotated[int, Field(ge=86_400, le=30 * 86_400)] = 7 * 86_400
+    unsafe_any_address: bool = False
+
+    @field_validator("audience", mode="before")
+    @classmethod
+    def _one_audience(cls, audience: Any) -> Any:
+        return (audience,) if isinstance(audience, str) else audience
+
+    @field_validator("jwks_uri")
+    @classmethod
+    def _is_address(cls, uri: str) -> str:
+        if _ADDRESS.fullmatch(uri) is None:
+            raise ValueError("is not an address such as https://login.example.com/jwks.json (http:// only on loopback)")
+        return uri
+
+    @field_validator("account_claim", "organization_claim", "end_user_claim", "person_claim")
+    @classmethod
+    def _names_somebody(cls, claim: str | None) -> str | None:
+        if claim in _NO_NAMES:
+            raise ValueError(f"the claim {claim!r} names nobody")
+        return claim
+
+
 class Retention(_Settings):
     """Days for which records are kept, per type."""
 
@@ -82,6 +146,7 @@ class GuardSettings(_Settings):
         routes: Guarded paths (``*`` stands for one segment) and how.
         exempt: Paths that are not guarded, by name; ``*`` at the end stands for the rest, but for no detour (``//``, ``/../``).
         sources: Where asserted facts come from.
+        bearer: Authorization servers whose access tokens name accounts.
         records: ``durable``: a record is committed before its final token leaves. ``async``: it follows; a crash may lose the newest.
         on_seal_failure: What happens when signer or store fail, so that no final token can be made: ``deny``, or ``allow`` (untagged,
             counted).
@@ -97,6 +162,7 @@ class GuardSettings(_Settings):
     routes: Annotated[dict[str, RouteSettings], Field(min_length=1)]
     exempt: tuple[str, ...] = ()
     sources: FactSources = FactSources()
+    bearer: Annotated[tuple[BearerSettings, ...], Field(max_length=MAX_BEARER_ISSUERS)] = ()
     records: Literal["durable", "async"] = "durable"
     on_seal_failure: Literal["deny", "allow"] = "deny"
     appeal_url: Annotated[str, Field(max_length=200)] | None = None
@@ -111,6 +177,21 @@ class GuardSettings(_Settings):
                 "is not an https origin such as https://api.example.com (http:// only on loopback), without a slash at its end"
             )
         return issuer
+
+    @field_validator("bearer")
+    @classmethod
+    def _name_accounts_apart(cls, servers: tuple[BearerSettings, ...]) -> tuple[BearerSettings, ...]:
+        """No server may name an account that another vouches for."""
+        for one in servers:
+            for other in servers:
+                if one is other:
+                    continue
+                if one.issuer == other.issuer:
+                    raise ValueError(f"{one.issuer!r} occurs twice")
+                if other.account_prefix.startswith(one.account_prefix):
+                    both = f"{one.issuer!r} and {other.issuer!r}"
+                    raise ValueError(f"{both} could name one account: give each an account_prefix, none of which begins another")
+        return servers
 
     @field_validator("routes", mode="before")
     @classmethod

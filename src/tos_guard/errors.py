@@ -7,6 +7,7 @@
     │   └── AccountError            account administration: unknown, duplicate, invalid
     ├── RequestError                one request cannot be served; carries an HTTP status
     │   ├── AuthenticationError     no credential, or none that we accept
+    │   │   └── BearerError         a bearer token of another authorization server; names the fault for logs, never for the caller
     │   ├── MalformedRequestError   the body or a header cannot be read
     │   └── DeniedError             the terms in force do not allow it; names the clauses
     ├── PolicyStop                  raised by the host inside a response: stop, by this clause
@@ -43,6 +44,8 @@ __all__ = [
     "AccountError",
     "AudienceError",
     "AuthenticationError",
+    "BearerError",
+    "BearerFault",
     "ConfigurationError",
     "ContentMismatchError",
     "DeniedError",
@@ -78,6 +81,12 @@ EXIT_CODES: Final = MappingProxyType[Verdict, int](
     {"valid": 0, "invalid": 1, "incomplete": 1, "undecidable": 3, "unacceptable": 4, "absent": 5},
 )
 """Exit code of a program that verifies, by verdict (DESIGN §7). 2 is left to usage errors: a wrong option is no verdict."""
+
+
+BearerFault = Literal[
+    "malformed", "type", "issuer", "unknown_key", "signature", "claims", "audience", "bound", "lifetime", "early", "expired", "scope"
+]
+"""Why a bearer token is not accepted: the closed set of words that logs and counts use."""
 
 
 class TosGuardError(Exception):
@@ -143,6 +152,27 @@ class AuthenticationError(RequestError):
 
     code = "tos_unauthenticated"
     status = 401
+
+    def __init__(
+        self,
+        what: str = "The credential is missing or not accepted",
+        *,
+        where: str = "",
+        cure: str = "Send a valid API key as 'Authorization: Bearer …'.",
+    ) -> None:
+        super().__init__(what, where=where, cure=cure)
+
+
+class BearerError(AuthenticationError):
+    """A bearer token is not accepted. The caller reads what every wrong credential gets.
+
+    Attributes:
+        fault: Why, for logs and counts.
+    """
+
+    def __init__(self, fault: BearerFault) -> None:
+        super().__init__()
+        self.fault: BearerFault = fault
 
 
 class MalformedRequestError(RequestError):

@@ -14,12 +14,13 @@ if TYPE_CHECKING:
     from tos_guard.keys import KeyRecord
     from tos_guard.ledger import ExchangeRecord
     from tos_guard.limits import Amounts, Charge, LimitRefusal, LimitState, Reservation
-    from tos_guard.rights import Account, Holder
+    from tos_guard.rights import Account, BearerIdentity, Holder
 
 __all__ = [
     "AccountSource",
     "AsyncAccountSource",
     "AsyncSigner",
+    "BearerAuthenticator",
     "Clock",
     "Entropy",
     "LimitEngine",
@@ -140,6 +141,28 @@ class RightsSource(Protocol):
 
         As long as nothing of it has changed, the answer is the same object, so that plans can be kept by its identity.
         """
+        ...
+
+
+@runtime_checkable
+class BearerAuthenticator(Protocol):
+    """Proves who presents a bearer token of another authorization server. Any thread may call; safe after fork.
+
+    `verify` works with what is at hand: it neither waits for the network nor opens a connection because of what a token says, so an
+    event loop may call it. Where the keys of an issuer have never come, `first_keys` gives what to wait for.
+    """
+
+    def verify(self, token: str, now: datetime) -> BearerIdentity:
+        """Who asks.
+
+        Raises:
+            AuthenticationError: The token is not accepted; the text is that of every wrong credential.
+            StoreError: What it takes to judge the token is not at hand, or too old.
+        """
+        ...
+
+    def first_keys(self, token: str) -> Future[None] | None:
+        """What to wait for before `verify` can judge this token for the first time, or None. The future ends whatever comes of it."""
         ...
 
 

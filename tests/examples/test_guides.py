@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 from provisioned import Provider
 from serving import Serve
-from tos_guard.config import FactSources, GuardSettings, Retention, RouteSettings, parse_settings
+from tos_guard.config import BearerSettings, FactSources, GuardSettings, Retention, RouteSettings, parse_settings
 from tos_guard.verify import verify_body
 from tos_guard_fastapi import TosGuard
 
@@ -100,7 +100,7 @@ def test_middleware_in_the_order_of_the_guide(tmp_path: Path, serve: Serve) -> N
 def test_every_setting_is_listed() -> None:
     """configuration.md has a row for each field of each model, no other, and the defaults they have."""
     listed = re.findall(r"^\| `(\w+)` \| (.+?) \|", (GUIDES / "configuration.md").read_text(encoding="utf-8"), re.MULTILINE)
-    models: list[type[BaseModel]] = [GuardSettings, RouteSettings, FactSources, Retention]
+    models: list[type[BaseModel]] = [GuardSettings, RouteSettings, FactSources, BearerSettings, Retention]
     fields = [(name, field) for model in models for name, field in model.model_fields.items()]
     assert sorted(name for name, _ in listed) == sorted(name for name, _ in fields)
     texts = dict(listed)
@@ -108,7 +108,8 @@ def test_every_setting_is_listed() -> None:
         if field.is_required():
             assert texts[name] == "required"
         elif isinstance(field.default, (int, str)):
-            assert texts[name].strip('`"') == str(field.default)
+            written = str(field.default).lower() if isinstance(field.default, bool) else str(field.default)
+            assert texts[name].strip('`"') == written
 
 
 def test_the_settings_shown_are_settings() -> None:

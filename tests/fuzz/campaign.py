@@ -25,7 +25,7 @@ from tos_guard.dialects import ChatDialect, ChatSealing, PlainDialect
 from tos_guard.errors import TosGuardError
 from tos_guard.keys import KEY_HISTORY_TYP, KeyRecord, open_key_history, parse_key_set
 from tos_guard.keys._foreign import parse_foreign_jws, parse_foreign_key_set
-from tos_guard.rights import parse_api_key
+from tos_guard.rights import BearerPolicy, check_bearer_type, parse_api_key, read_bearer_claims
 from tos_guard.verify import Expected, Trust, Verified, verify_body, verify_stream, verify_text, verify_token
 
 __all__ = ["MAX_SECONDS", "Row", "run", "table"]
@@ -34,7 +34,7 @@ MAX_SECONDS = 0.05
 _SUSPECT_SECONDS = 0.01
 """What takes longer is measured again: the machine does other things too, and the shortest of four is the parser's own."""
 
-_READERS = ("tos_guard.keys._jws", "tos_guard.keys._set", "tos_guard.keys._foreign", "tos_guard.dialects._body")
+_READERS = ("tos_guard.keys._jws", "tos_guard.keys._set", "tos_guard.keys._foreign", "tos_guard.dialects._body", "tos_guard.rights._bearer")
 """Modules that read JSON; the campaign watches their reader, to know which inputs got past it."""
 
 TRUST = Trust.of(seeds.KEYS)
@@ -51,6 +51,13 @@ TEXT_TOKEN = json.loads(seeds.sealed_body(seeds.MESSAGES[0]))["ai_provenance"]["
 KEY_SETS = [seeds.KEYS.to_document(), {"keys": [seeds.KEY.with_times(revoked=seeds.IAT, reason="superseded").to_jwk()]}]
 FOREIGN = seeds.foreign()
 FOREIGN_KEYS = parse_foreign_key_set(json.dumps(FOREIGN.keys).encode())
+BEARER = BearerPolicy(
+    issuer=FOREIGN.payload["iss"],
+    audiences=frozenset({"api"}),
+    organization_claim="org",
+    end_user_claim="user",
+    scopes=frozenset({"generate"}),
+)
 SECRETS = {"keys": [{"kty": "oct", "k": "A" * 86, "alg": "HS256", "kid": "s1"}, {"kty": "oct", "k": "A" * 87, "alg": "HS512", "kid": "s2"}]}
 HISTORY_HEADER = seeds.header_of(seeds.HISTORY_KEY, KEY_HISTORY_TYP)
 HISTORY_PAYLOAD = json.loads(b64url_decode(seeds.history_text().split(".")[1]))
@@ -216,6 +223,12 @@ def _make_digest(random: Random) -> tuple[Any, bool]:
     return mutate_bytes(random, value).decode("latin-1"), True
 
 
+def _read_bearer(text: str) -> Any:
+    unverified = parse_foreign_jws(text)
+    check_bearer_type(unverified.header)
+    return read_bearer_claims(FOREIGN_KEYS.verify(unverified), BEARER, seeds.NOW)
+
+
 def _read_body(made: Any) -> Verified:
     body, token, digest = made
     return verify_body(body, trust=TRUST, now=seeds.NOW, token=token, content_digest=digest)
@@ -265,6 +278,7 @@ PARSERS = [
         lambda random: (_jws(random, FOREIGN.header, FOREIGN.payload, seeds.KEY), True),
         lambda text: FOREIGN_KEYS.verify(parse_foreign_jws(text)),
     ),
+    Parser("bearer token", 10, lambda random: (_jws(random, FOREIGN.header, FOREIGN.payload, seeds.KEY), True), _read_bearer),
     Parser("chat request", 20, lambda random: (_document(random, seeds.CHAT_REQUEST), True), CHAT.read_request),
     Parser("plain request", 5, lambda random: (_document(random, {"model": "m", "input": [1, "x"]}), True), OTHER.read_request),
     Parser("response body", 20, _make_body, _read_body),

@@ -169,7 +169,8 @@ def foreign() -> Foreign:
     n = b64url_encode(((1 << 2047) + (1 << 1000) + 12_345_677).to_bytes(256, "big"))
     rsa = {"kty": "RSA", "n": n, "e": "AQAB", "kid": "rsa", "alg": "RS256", "use": "sig"}
     encryption = {"kty": "RSA", "n": n, "e": "AQAB", "kid": "enc", "alg": "RSA-OAEP", "use": "enc"}
-    payload = {"iss": "https://idp.example.com", "sub": "u-1", "aud": "api", "exp": IAT + 60, "iat": IAT, "scope": "generate"}
+    payload = {"iss": "https://idp.example.com", "sub": "u-1", "aud": ["api"], "exp": IAT + 60, "iat": IAT, "scope": "generate"}
+    payload |= {"client_id": "c-1", "jti": "t-1", "nbf": IAT, "org": "acme", "user": "e-1"}
     return Foreign({"keys": [okp, ec, rsa, encryption]}, {"alg": "EdDSA", "kid": "ed", "typ": "at+jwt"}, payload)
 
 

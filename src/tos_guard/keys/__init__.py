@@ -1,6 +1,7 @@
 """Keys as values: what a key is for, when it may sign, and sets and histories of keys (docs/spec/keys.md).
 
-Loading and keeping key files is the work of `tos_guard.stores`; fetching sets that of `tos_guard.remote`.
+Loading and keeping key files is the work of `tos_guard.stores`; fetching sets that of `tos_guard.remote`. Keys of others' bearer tokens
+are read in `tos_guard.keys._foreign`, whose names are not among these: it needs PyJWT, and verification must not.
 """
 
 from tos_guard.keys._history import KEY_HISTORY_TYP, KeyHistory, key_history_payload, open_key_history

@@ -84,6 +84,10 @@ class ForeignKey:
         """Whether whoever holds it can also sign."""
         return isinstance(self.material, bytes)
 
+    def is_same_key(self, other: ForeignKey) -> bool:
+        """Whether both are one key for one algorithm, whatever their ids."""
+        return self.material == other.material and _is_one_algorithm(self.algorithm, other.algorithm)
+
     def verify(self, jws: ForeignJWS, *, where: str) -> bytes:
         """Check the signature.
 
@@ -94,7 +98,7 @@ class ForeignKey:
             SignatureError: Another algorithm, or no match.
         """
         named = jws.header["alg"]
-        if named != self.algorithm and not (named in _ED25519 and self.algorithm in _ED25519):
+        if not _is_one_algorithm(named, self.algorithm):
             raise SignatureError(f"algorithm {named[:24]!r} is not one this key is for", where=where)
         if not _algorithm(self.algorithm).verify(jws.signing_input, self.material, jws.signature):
             raise SignatureError("the signature does not match", where=where)
@@ -198,6 +202,10 @@ def _key(jwk: Any, where: str, assumed_algorithm: str | None) -> ForeignKey | No
     if kty is None:
         raise MalformedError("kty is missing", where=where)
     return None
+
+
+def _is_one_algorithm(one: str, other: str) -> bool:
+    return one == other or (one in _ED25519 and other in _ED25519)
 
 
 def _one_of(algorithm: str | None, fitting: Any, where: str) -> str:

@@ -25,7 +25,7 @@ from tos_guard.errors import ConfigurationError, DiscoveryError, MalformedError,
 from tos_guard.keys import KeyHistory, KeyRecord, KeySet, open_key_history, parse_key_set
 from tos_guard.types import KeyPurpose
 
-__all__ = ["Fetch", "Fetched", "Issuer", "KnownKeys", "Resolve", "Step", "discover", "parse_issuer", "strictest"]
+__all__ = ["KEY_SET_TYPES", "Fetch", "Fetched", "Issuer", "KnownKeys", "Resolve", "Step", "discover", "parse_issuer", "strictest", "way_to"]
 
 METADATA_PATH: Final = "/.well-known/ai-provenance"
 MAX_METADATA_BYTES: Final = 65_536  # a route list of a large provider takes 10 KB
@@ -38,7 +38,7 @@ _LOOPBACK_NAMES: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
 _ORIGIN: Final = re.compile(r"(https?)://([a-z0-9.-]{1,253}|\[[0-9a-f:.]{2,45}\])(?::([0-9]{1,5}))?")
 _PATH: Final = re.compile(r"/[A-Za-z0-9._~!$&'()*+,;=:@%/-]{1,512}")
 _JSON: Final = ("application/json",)
-_KEY_SET: Final = ("application/json", "application/jwk-set+json")
+KEY_SET_TYPES: Final = ("application/json", "application/jwk-set+json")
 _JWT: Final = ("application/jwt",)
 _NAT64: Final = ipaddress.ip_network("64:ff9b::/96")  # RFC 6052: an IPv4 address in its last four bytes
 
@@ -151,13 +151,10 @@ def discover(
         DiscoveryError: It could not be reached.
         VerificationError: What it said is refused.
     """
-    addresses: tuple[str, ...] | None = None
-    if not any_address:
-        found: list[str] = yield Resolve(issuer.host.strip("[]"), issuer.port)
-        addresses = _checked_addresses(issuer, found)
+    addresses = yield from way_to(issuer, any_address=any_address)
     metadata: Fetched = yield Fetch(issuer, METADATA_PATH, addresses, MAX_METADATA_BYTES, _JSON)
     key_set_path, history_path = _paths(metadata.body, issuer)
-    answer: Fetched = yield Fetch(issuer, key_set_path, addresses, MAX_KEY_SET_BYTES, _KEY_SET)
+    answer: Fetched = yield Fetch(issuer, key_set_path, addresses, MAX_KEY_SET_BYTES, KEY_SET_TYPES)
     published = parse_key_set(answer.body, where="published key set")
     if published.issuer not in (None, issuer.origin):
         raise UntrustedIssuerError("speaks for another issuer", where="published key set")
@@ -170,6 +167,18 @@ def discover(
         opened.check_follows(known_history)
     only_history = _has_history_keys(pinned)
     return KnownKeys(_accepted(issuer, published, opened, earlier, only_history=only_history), opened, now)
+
+
+def way_to(issuer: Issuer, *, any_address: bool) -> Generator[Step, Any, tuple[str, ...] | None]:
+    """The addresses to connect to, each of them checked; None where the client may find the way, whatever it is.
+
+    Raises:
+        DiscoveryError: The name has no address, or one where such an issuer must not be.
+    """
+    if any_address:
+        return None
+    found: list[str] = yield Resolve(issuer.host.strip("[]"), issuer.port)
+    return _checked_addresses(issuer, found)
 
 
 def _paths(data: bytes, issuer: Issuer) -> tuple[str, str]:

@@ -20,7 +20,7 @@ import httpx
 from tos_guard.errors import DiscoveryError
 from tos_guard.remote._issuer import Fetch, Fetched, Resolve, Step
 
-__all__ = ["DEFAULT_TIMEOUT", "AsyncNetwork", "Network"]
+__all__ = ["DEFAULT_TIMEOUT", "AsyncNetwork", "Network", "no_cookies", "resolve"]
 
 DEFAULT_TIMEOUT: Final = timedelta(seconds=5)
 """For connecting, for each read, and, doubled, for one document as a whole."""
@@ -45,7 +45,7 @@ class Network:
         timeout: timedelta = DEFAULT_TIMEOUT,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._client = client or httpx.Client(trust_env=False, cookies=_no_cookies())
+        self._client = client or httpx.Client(trust_env=False, cookies=no_cookies())
         self._owned = client is None
         self._seconds = timeout.total_seconds()
         self._monotonic = monotonic
@@ -70,10 +70,7 @@ class Network:
         Raises:
             DiscoveryError: It has none.
         """
-        try:
-            return _addresses(socket.getaddrinfo(step.host, step.port, type=socket.SOCK_STREAM))
-        except (OSError, UnicodeError) as error:
-            raise _unresolved(step, error) from None
+        return resolve(step)
 
     def fetch(self, step: Fetch) -> Fetched:
         """One document.
@@ -111,7 +108,7 @@ class AsyncNetwork:
     """Runs the steps of a discovery on an event loop; otherwise as `Network`."""
 
     def __init__(self, client: httpx.AsyncClient | None = None, *, timeout: timedelta = DEFAULT_TIMEOUT) -> None:
-        self._client = client or httpx.AsyncClient(trust_env=False, cookies=_no_cookies())
+        self._client = client or httpx.AsyncClient(trust_env=False, cookies=no_cookies())
         self._owned = client is None
         self._seconds = timeout.total_seconds()
 
@@ -165,7 +162,20 @@ class AsyncNetwork:
             await self._client.aclose()
 
 
-def _no_cookies() -> CookieJar:
+def resolve(step: Resolve) -> list[str]:
+    """The addresses of a name.
+
+    Raises:
+        DiscoveryError: It has none.
+    """
+    try:
+        return _addresses(socket.getaddrinfo(step.host, step.port, type=socket.SOCK_STREAM))
+    except (OSError, UnicodeError) as error:
+        raise _unresolved(step, error) from None
+
+
+def no_cookies() -> CookieJar:
+    """A jar that takes none."""
     return CookieJar(DefaultCookiePolicy(allowed_domains=[]))
 
 

@@ -1,6 +1,7 @@
-"""What an account may do: accounts, grants, API keys, and plans that decide (DESIGN D2, D3)."""
+"""What an account may do: accounts, grants, API keys, bearer tokens, and plans that decide (DESIGN D2, D3)."""
 
 from tos_guard.rights._account import Account, AuthorizedPerson, Grant, Holder, Organization
+from tos_guard.rights._bearer import BearerIdentity, BearerPolicy, check_bearer_type, read_bearer_claims, unverified_issuer
 from tos_guard.rights._key import API_KEY_PREFIX, ApiKey, hash_secret, new_api_key, parse_api_key
 from tos_guard.rights._plan import Plan, PlanCache, compile_plan
 
@@ -9,13 +10,18 @@ __all__ = [
     "Account",
     "ApiKey",
     "AuthorizedPerson",
+    "BearerIdentity",
+    "BearerPolicy",
     "Grant",
     "Holder",
     "Organization",
     "Plan",
     "PlanCache",
+    "check_bearer_type",
     "compile_plan",
     "hash_secret",
     "new_api_key",
     "parse_api_key",
+    "read_bearer_claims",
+    "unverified_issuer",
 ]

@@ -51,7 +51,7 @@ def parse_api_key(text: str) -> tuple[str, str]:
     """
     match = _FORM.fullmatch(text)
     if match is None:
-        raise AuthenticationError("The credential is missing or not accepted", cure="Send a valid API key as 'Authorization: Bearer …'.")
+        raise AuthenticationError
     return match[1], match[2]
 
 
