@@ -159,7 +159,7 @@ class JWKSource:
         self.uri = uri
         self._server, self._path = _parse_address(uri)
         policy = policy or JWKSPolicy()
-        self._mode = policy.mode
+        self._mode: Literal["local", "deny"] = policy.mode
         self._refresh_after = policy.refresh_after.total_seconds()
         self._cooldown = policy.cooldown.total_seconds()
         self._overdue_after = (policy.refresh_after + policy.grace).total_seconds()
@@ -376,7 +376,7 @@ class JWKSource:
         for key in keys.keys:
             if key.kid is not None:
                 self._believed[key.kid] = key
-        if keys == before_keys:
+        if before_keys is not None and keys == before_keys:
             keys = before_keys  # whoever keeps results by these keys may go on keeping them
         self._known = _Known(keys, self._monotonic(), self._clock())
         self._failure, self._refused = None, False
