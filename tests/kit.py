@@ -56,6 +56,8 @@ class Kit:
         parts = {
             "terms": load_terms(self.terms),
             "accounts": self.store,
+            "rights": self.store,
+            "archive": self.store,
             "records": self.store,
             "signer": self.signer,
             "pepper": self.store.pepper(),

@@ -57,7 +57,7 @@ class TosGuard:
         """
         exempt = (*self.guard.settings.exempt, *(_docs_paths(app) if docs else ()))
         self.guard.settings = self.guard.settings.model_copy(update={"exempt": exempt})
-        documents = WellKnown(self.guard.settings, self.guard.terms, self._keys, self.guard.clock, archive=self.guard.archive)
+        documents = WellKnown(self.guard.settings, lambda: self.guard.terms, self._keys, self.guard.clock, archive=self.guard.archive)
         app.add_middleware(TosGuardMiddleware, guard=self.guard, documents=documents)
         inner = app.router.lifespan_context
 
@@ -99,7 +99,8 @@ class TosGuard:
             )
         settings = self.guard.settings
         _log.info("tos_guard guards %s; exempt: %s", list(settings.routes), list(settings.exempt))
-        _log.info("tos_guard records are %s; when a seal cannot be made: %s", settings.records, settings.on_seal_failure)
+        modes = ", ".join(f"{failed}: {mode}" for failed, mode in settings.failure.modes.items())
+        _log.info("tos_guard mode is %s, records are %s; when a part fails: %s", settings.mode, settings.records, modes)
 
     def _is_known(self, path: str) -> bool:
         concrete = _concrete(path)

@@ -21,7 +21,16 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from tos_guard.errors import ConfigurationError
 
-__all__ = ["BearerSettings", "FactSources", "GuardSettings", "Retention", "RouteSettings", "parse_settings"]
+__all__ = [
+    "AcceptanceSettings",
+    "BearerSettings",
+    "FactSources",
+    "FailureModes",
+    "GuardSettings",
+    "Retention",
+    "RouteSettings",
+    "parse_settings",
+]
 
 MAX_REQUEST_BYTES: Final = 16 * 1024 * 1024  # what the dialects read
 MAX_ISSUER_CHARS: Final = 96  # it stands in each token, which must stay under 1.8 KB (docs/adr/0004)
@@ -135,6 +144,47 @@ class Retention(_Settings):
     denial_count: Annotated[int, Field(ge=1)] = 400
 
 
+class FailureModes(_Settings):
+    """What happens when a part fails, per class (DESIGN D11). The mode in force is logged at start, and each use of one is counted.
+
+    Attributes:
+        accounts: The store of accounts, terms and acceptances: ``deny``, or ``local`` (what was last read of an account holds for
+            `stale_seconds` more).
+        bearer_keys: The key endpoint of an authorization server: ``local`` (keys that are known go on), or ``deny``.
+        limits: The limits engine: ``deny``; ``local`` (this process counts alone, up to `local_share` of each limit); or ``allow``.
+        records: The store of records: ``deny`` (no final token, no content), or ``allow`` (untagged, counted).
+        signer: The signer: ``deny`` or ``allow``, likewise.
+        stale_seconds: For how long ``accounts = "local"`` holds. A suspension may go unheard for as long.
+        local_share: Which part of each limit ``limits = "local"`` gives one process: one divided by the number of processes.
+    """
+
+    accounts: Literal["deny", "local"] = "deny"
+    bearer_keys: Literal["deny", "local"] = "local"
+    limits: Literal["deny", "local", "allow"] = "deny"
+    records: Literal["deny", "allow"] = "deny"
+    signer: Literal["deny", "allow"] = "deny"
+    stale_seconds: Annotated[int, Field(ge=1, le=86_400)] = 300
+    local_share: Annotated[float, Field(gt=0, le=1)] = 0.1
+
+    @property
+    def modes(self) -> dict[str, str]:
+        """Mode by class."""
+        return {name: getattr(self, name) for name in ("accounts", "bearer_keys", "limits", "records", "signer")}
+
+
+class AcceptanceSettings(_Settings):
+    """How terms are accepted.
+
+    Attributes:
+        organization: Who may accept for an organization through the account routes: ``proven``, an authorized person whom the host
+            or a bearer token names; ``declared``, whoever gives an authorized person's name.
+        url: Where people accept, for refusals; the account routes' own page by default.
+    """
+
+    organization: Literal["proven", "declared"] = "proven"
+    url: Annotated[str, Field(max_length=200)] | None = None
+
+
 class GuardSettings(_Settings):
     """Everything a guard needs to know.
 
@@ -148,8 +198,11 @@ class GuardSettings(_Settings):
         sources: Where asserted facts come from.
         bearer: Authorization servers whose access tokens name accounts.
         records: ``durable``: a record is committed before its final token leaves. ``async``: it follows; a crash may lose the newest.
-        on_seal_failure: What happens when signer or store fail, so that no final token can be made: ``deny``, or ``allow`` (untagged,
-            counted).
+        mode: ``enforce``; or ``monitor``: everything is decided, counted and recorded, and nothing is refused.
+        failure: What happens when a part fails.
+        acceptance: How terms are accepted.
+        account_routes: Path under which the account routes are served, or None.
+        admin_routes: Path under which the administrators' routes are served, or None.
         appeal_url: Where a refused account can appeal.
         max_request_bytes: Largest request body.
         retention: Days per type of record.
@@ -164,7 +217,11 @@ class GuardSettings(_Settings):
     sources: FactSources = FactSources()
     bearer: Annotated[tuple[BearerSettings, ...], Field(max_length=MAX_BEARER_ISSUERS)] = ()
     records: Literal["durable", "async"] = "durable"
-    on_seal_failure: Literal["deny", "allow"] = "deny"
+    mode: Literal["enforce", "monitor"] = "enforce"
+    failure: FailureModes = FailureModes()
+    acceptance: AcceptanceSettings = AcceptanceSettings()
+    account_routes: str | None = None
+    admin_routes: str | None = None
     appeal_url: Annotated[str, Field(max_length=200)] | None = None
     max_request_bytes: Annotated[int, Field(ge=1024, le=MAX_REQUEST_BYTES)] = MAX_REQUEST_BYTES
     retention: Retention = Retention()
@@ -192,6 +249,20 @@ class GuardSettings(_Settings):
                     both = f"{one.issuer!r} and {other.issuer!r}"
                     raise ValueError(f"{both} could name one account: give each an account_prefix, none of which begins another")
         return servers
+
+    @model_validator(mode="before")
+    @classmethod
+    def _moved(cls, members: Any) -> Any:
+        if isinstance(members, dict) and "on_seal_failure" in members:
+            raise ValueError('on_seal_failure is now two settings: [failure] signer = "…" and records = "…"')
+        return members
+
+    @field_validator("account_routes", "admin_routes")
+    @classmethod
+    def _is_prefix(cls, path: str | None) -> str | None:
+        if path is not None and (not path.startswith("/") or path.endswith("/") or "*" in path):
+            raise ValueError(f"{path!r} is not a path such as /account: it starts with / and does not end with it")
+        return path
 
     @field_validator("routes", mode="before")
     @classmethod

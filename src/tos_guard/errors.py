@@ -10,6 +10,7 @@
     │   │   └── BearerError         a bearer token of another authorization server; names the fault for logs, never for the caller
     │   ├── MalformedRequestError   the body or a header cannot be read
     │   └── DeniedError             the terms in force do not allow it; names the clauses
+    │       └── LimitExceededError  a limit of the account has not enough left; says which, and when
     ├── PolicyStop                  raised by the host inside a response: stop, by this clause
     ├── StoreError                  an engine did not keep or return what it should
     ├── SignerError                 a signer did not sign
@@ -35,8 +36,9 @@ library prints or exits.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from types import MappingProxyType
-from typing import ClassVar, Final, Literal
+from typing import Any, ClassVar, Final, Literal
 
 __all__ = [
     "EXIT_CODES",
@@ -54,6 +56,7 @@ __all__ = [
     "IncompleteError",
     "KeyFileError",
     "KeyRevokedError",
+    "LimitExceededError",
     "MalformedError",
     "MalformedRequestError",
     "NonceError",
@@ -188,15 +191,41 @@ class DeniedError(RequestError):
     Attributes:
         reason: Stable code of the refusal, for example ``tos_model_not_allowed``.
         clauses: Ids of the clauses that decided, in the order of the terms.
+        details: What a program needs to act on it, as JSON members: who may accept, which limit, ….
     """
 
     code = "tos_denied"
     status = 403
 
-    def __init__(self, what: str, *, reason: str, clauses: tuple[str, ...] = (), where: str = "", cure: str = "") -> None:
+    def __init__(
+        self,
+        what: str,
+        *,
+        reason: str,
+        clauses: tuple[str, ...] = (),
+        details: Mapping[str, Any] = MappingProxyType({}),
+        where: str = "",
+        cure: str = "",
+    ) -> None:
         super().__init__(what, where=where, cure=cure)
         self.reason = reason
         self.clauses = clauses
+        self.details = details
+
+
+class LimitExceededError(DeniedError):
+    """A limit of the account has not enough left for the request.
+
+    Attributes:
+        retry_after: Seconds until it has, if nobody else takes it; None for never, since the request alone wants more than the limit.
+    """
+
+    code = "tos_limit"
+    status = 429
+
+    def __init__(self, what: str, *, retry_after: float | None, details: Mapping[str, Any], cure: str) -> None:
+        super().__init__(what, reason="tos_limit", details=details, cure=cure)
+        self.retry_after = retry_after
 
 
 class PolicyStop(TosGuardError):

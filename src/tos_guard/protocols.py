@@ -218,6 +218,11 @@ class LimitEngine(Protocol):
     refuse nothing.
     """
 
+    @property
+    def blocks(self) -> bool:
+        """Whether a call may wait for a disk, another process or the network, so that an event loop must not make it."""
+        ...
+
     def reserve(self, charges: Sequence[Charge], *, id: str, lease: timedelta) -> Reservation | LimitRefusal:  # noqa: A002
         """Take all charges, or none, in one step.
 
@@ -279,6 +284,11 @@ class PublishedTerms(Protocol):
     """A terms version as it was published."""
 
     @property
+    def sha256(self) -> str:
+        """Digest of the terms, base64url."""
+        ...
+
+    @property
     def document(self) -> bytes:
         """RFC 8785 bytes of the document."""
         ...
@@ -290,7 +300,23 @@ class PublishedTerms(Protocol):
 
 
 class TermsArchive(Protocol):
-    """Keeps every terms version that was ever published. Any thread may call."""
+    """Keeps every terms version that was ever published, and every usage policy that a token names. Any thread may call."""
+
+    def version(self) -> int:
+        """A number that changes whenever terms may have been published, in other processes within a second. Called for each request."""
+        ...
+
+    def terms_versions(self) -> Sequence[PublishedTerms]:
+        """All published versions of all series, in the order in which they take effect; of one day, in the order of publication."""
+        ...
+
+    def put_usage_policy(self, sha256: str, document: bytes) -> None:
+        """Keep the RFC 8785 bytes of a usage policy for ever. Doing it again changes nothing, and no `version`."""
+        ...
+
+    def usage_policy(self, sha256: str) -> bytes | None:
+        """The usage policy with this digest, or None."""
+        ...
 
     def terms(self, version: str) -> PublishedTerms | None:
         """A version by its name, or None. What it says for a name never changes."""

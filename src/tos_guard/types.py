@@ -113,6 +113,7 @@ class Facts:
         region: ISO 3166-1 alpha-2 code the provider asserts, or None.
         verification: Level to which the provider has verified the account (``none``, ``email``, ``organization``, …), or None.
         channel: ``api``, ``batch``, ``realtime``, … : how the request came.
+        end_user: Keyed hash of the end user whom the account serves with this request, or `UNDECLARED`.
     """
 
     action: str
@@ -121,6 +122,7 @@ class Facts:
     region: str | None = None
     verification: str | None = None
     channel: str = "api"
+    end_user: str = UNDECLARED
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,8 +131,9 @@ class Reason:
 
     Attributes:
         code: Stable machine code: ``tos_clause``, ``tos_model_not_allowed``, ``tos_action_not_allowed``, ``tos_account_suspended``,
-            ``tos_no_permission``, …
-        clause: Id of the clause, or None where the account's own rights decided.
+            ``tos_terms_not_accepted``, ``tos_end_user_blocked``, ``tos_limit``, ``tos_no_permission``, …
+        clause: Id of the clause (``tos_clause``), of the limit (``tos_limit``) or version of the terms (``tos_terms_not_accepted``);
+            None where the account's own rights decided.
         unknown: Names of the facts whose being unknown made the clause count.
         shadow: The clause only reports; it did not decide.
     """

@@ -525,7 +525,7 @@ async def test_without_a_seal_nothing_is_called_valid(app: Any) -> None:
 @pytest.mark.parametrize("app", [whole(COMPLETION), streamed(*STREAM)], ids=["json", "stream"])
 async def test_where_the_settings_allow_it_an_answer_goes_out_unsealed_and_counted(app: Any) -> None:
     """Fail-open has a name, and every use is counted."""
-    kit = Kit(settings={"on_seal_failure": "allow"})
+    kit = Kit(settings={"failure": {"signer": "allow", "records": "allow"}})
     kit.signer.failing = True
     answer = await ask(kit.wrap(app), key=kit.key)
     assert answer.status == 200

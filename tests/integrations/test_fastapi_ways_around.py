@@ -93,7 +93,7 @@ async def test_documents_that_cannot_be_read_are_refused_and_counted(path: str, 
     kit = Kit()
     Provider(tmp_path)
     folder = KeyFolder(tmp_path / "keys")
-    documents = WellKnown(kit.guard.settings, kit.guard.terms, folder, kit.clock)
+    documents = WellKnown(kit.guard.settings, lambda: kit.guard.terms, folder, kit.clock)
     app = TosGuardMiddleware(page, guard=kit.guard, documents=documents)  # type: ignore[arg-type]
     assert (await ask(app, path, method="GET", body=b"")).status == 200
     folder.path.rename(tmp_path / "away")

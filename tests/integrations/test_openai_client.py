@@ -191,7 +191,7 @@ def test_the_token_stays_small_for_128_choices_and_100_clauses(tmp_path: Path, s
             verified = verify_stream(recorder.body, **given) if stream else verify_body(recorder.body, **given)
             assert verified.claims.content is not None
             assert verified.claims.content.count == 128
-            assert len(verified.claims.usage.clauses) == 4
+            assert len(verified.claims.usage.clauses) == 3
             assert len(verified.token) <= 1800
             assert sum(len(name) + len(value) + 4 for name, value in added.items()) <= 2300
 
@@ -322,7 +322,7 @@ def test_the_command_line_says_the_same(
         (recorder.body, "keys.json", 0),
         (recorded[0], "keys.json", 0),
         (recorder.body.replace(b'"content":"', b'"content":"x', 1), "keys.json", 1),
-        (recorder.body.replace(token, token[:-9] + b"A" + token[-8:]), "keys.json", 1),
+        (recorder.body.replace(token, token[:-9] + (b"B" if token[-9:-8] == b"A" else b"A") + token[-8:]), "keys.json", 1),
         (recorded[0][: len(recorded[0]) // 2], "keys.json", 5),
         (recorder.body, "other.json", 3),
         (recorder.body, None, 3),

@@ -281,7 +281,7 @@ async def test_a_body_without_a_canonical_form_is_covered_all_the_same(body: byt
 @pytest.mark.parametrize("allowed", ["deny", "allow"])
 async def test_a_record_does_not_speak_of_a_token_that_was_never_made(allowed: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """When the signer failed after the record was kept, it said 200 and named a token, although the client got 503 and none."""
-    kit = Kit(settings={"on_seal_failure": allowed})
+    kit = Kit(settings={"failure": {"signer": allowed, "records": allowed}})
 
     def fail(key: Any, message: bytes) -> bytes:
         del key, message

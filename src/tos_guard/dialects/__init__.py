@@ -4,6 +4,7 @@ A dialect says what a request asks for, where the content of a response is (its 
 stream carries its tag. The wire is docs/spec/projection.md and docs/spec/carriers.md.
 """
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from tos_guard.dialects._body import (
@@ -12,6 +13,7 @@ from tos_guard.dialects._body import (
     TAG_MEMBER,
     RequestFacts,
     parse_response_json,
+    read_usage,
     splice_tag,
     without_tag,
 )
@@ -20,6 +22,7 @@ from tos_guard.dialects._plain import PlainDialect
 from tos_guard.dialects._projection import BytesProjection, JSONProjection, Projection, projection_named
 from tos_guard.dialects._sealing import ChatSealing, Step
 from tos_guard.dialects._sse import DONE, EventStream, ServerSentEvent
+from tos_guard.limits import LimitState
 
 __all__ = [
     "CHAT_PROJECTION",
@@ -42,6 +45,7 @@ __all__ = [
     "Step",
     "parse_response_json",
     "projection_named",
+    "read_usage",
     "splice_tag",
     "without_tag",
 ]
@@ -67,6 +71,10 @@ class Dialect(Protocol):
 
     def refusal_body(self, *, message: str, code: str, kind: str, extra: dict[str, Any]) -> bytes:
         """A refusal as JSON bytes in the dialect's own error shape."""
+        ...
+
+    def limit_fields(self, states: Sequence[LimitState]) -> list[tuple[bytes, bytes]]:
+        """Header fields in which clients of this dialect look for the state of their limits, beside the standard ones."""
         ...
 
     def error_event(self, *, message: str, code: str, extra: dict[str, Any]) -> bytes:

@@ -5,18 +5,25 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
-from tos_guard._canonical import parse_json
+from tos_guard._canonical import MAX_SAFE_INTEGER, parse_json
 from tos_guard.errors import MalformedError, MalformedRequestError
+from tos_guard.limits import Usage
 
 __all__ = [
     "MAX_BODY_BYTES",
     "MAX_BODY_DEPTH",
     "TAG_MEMBER",
     "RequestFacts",
+    "check_counts",
+    "count_media",
     "parse_request_object",
     "parse_response_json",
+    "read_usage",
+    "request_choices",
+    "request_end_user",
     "request_integer",
     "request_model",
+    "request_output_maximum",
     "splice_tag",
     "without_tag",
 ]
@@ -25,6 +32,27 @@ TAG_MEMBER: Final = "ai_provenance"
 MAX_BODY_BYTES: Final = 16 * 1024 * 1024  # C9: a response of 128 choices of 32,000 tokens
 MAX_BODY_DEPTH: Final = 64  # C3, C9: tool schemas nest about 20 deep
 MAX_MODEL_CHARS: Final = 96  # as the claim
+MAX_END_USER_CHARS: Final = 512  # OpenAI takes 64 to 128; longer ones are no identifiers
+
+_CHOICES: Final = ("n", "best_of")
+_OUTPUT_MAXIMA: Final = (
+    ("max_tokens",),
+    ("max_completion_tokens",),
+    ("max_output_tokens",),
+    ("max_new_tokens",),
+    ("max_gen_len",),
+    ("max_length",),
+    ("n_predict",),
+    ("num_predict",),
+    ("options", "num_predict"),
+    ("parameters", "max_new_tokens"),
+    ("reasoning", "max_tokens"),
+    ("thinking", "budget_tokens"),
+)
+"""By which names servers of chat dialects take the largest output, or a part of it that some add on top."""
+
+_OUTPUT_DETAILS: Final = ("completion_tokens_details", "output_tokens_details")
+_WORDS: Final = frozenset({"text", "refusal", "input_text", "output_text", "tool_use", "tool_result", "thinking"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +63,11 @@ class RequestFacts:
         action: Action name of the terms.
         model: Model id as the request names it; empty where the dialect has none.
         stream: Whether the response is asked for as a stream.
-        choices: How many choices are asked for.
-        max_output_tokens: The largest number of output tokens the request allows per choice, or None where it does not say.
+        choices: How many choices may be made for it; those that are made and thrown away (``best_of``) count.
+        max_output_tokens: The largest number of output tokens the request allows per choice, over every name by which servers take
+            it, or None where it does not say, or says there is none.
+        media_parts: Images, sounds and files in it, whose tokens do not show in its size.
+        end_user: How the caller names the end user it serves, or None; not to be kept as it is.
     """
 
     action: str
@@ -44,6 +75,8 @@ class RequestFacts:
     stream: bool = False
     choices: int = 1
     max_output_tokens: int | None = None
+    media_parts: int = 0
+    end_user: str | None = None
 
 
 def parse_request_object(body: bytes) -> dict[str, Any]:
@@ -85,6 +118,87 @@ def request_integer(request: dict[str, Any], name: str) -> int | None:
     if type(value) is not int or value < 0:
         raise MalformedRequestError(f"{name} is not a whole number", where="request body")
     return value
+
+
+def request_choices(request: dict[str, Any]) -> int:
+    """How many choices a request may cause, at least one: the larger of ``n`` and ``best_of``."""
+    return max((1, *(value for name in _CHOICES if type(value := request.get(name)) is int)))
+
+
+def check_counts(request: dict[str, Any]) -> None:
+    """Refuse what servers of chat dialects would refuse, or read as no one can foresee.
+
+    Raises:
+        MalformedRequestError: ``n``, ``best_of``, ``max_tokens`` or ``max_completion_tokens`` is no whole number.
+    """
+    for name in (*_CHOICES, "max_tokens", "max_completion_tokens"):
+        request_integer(request, name)
+
+
+def request_output_maximum(request: dict[str, Any]) -> int | None:
+    """The largest number of output tokens that a request allows per choice, or None where nothing bounds it.
+
+    Servers differ in which name they read, and some read more than one: whoever sends ``max_tokens`` of 1 beside another of 10,000
+    means the latter. A number that no whole one can be read from, or a negative one, which some servers take for "no end", bounds
+    nothing.
+    """
+    largest: int | None = None
+    for path in _OUTPUT_MAXIMA:
+        value: Any = request
+        for name in path:
+            value = value.get(name) if isinstance(value, dict) else None
+        if value is None:
+            continue
+        if type(value) is not int or value < 0:
+            return None
+        largest = value if largest is None else max(largest, value)
+    return largest
+
+
+def count_media(messages: Any) -> int:
+    """Parts of messages that are neither text nor an answer: images, sounds, files. Each costs tokens that its size does not show."""
+    if not isinstance(messages, list):
+        return 0
+    contents = (message.get("content") for message in messages if isinstance(message, dict))
+    return sum(
+        1
+        for content in contents
+        if isinstance(content, list)
+        for part in content
+        if isinstance(part, dict) and part.get("type") not in _WORDS
+    )
+
+
+def request_end_user(request: dict[str, Any]) -> str | None:
+    """How a request names the end user: ``safety_identifier``, else ``user``, else ``metadata.user_id``; None where it does not.
+
+    What is no string, or longer than any identifier, counts as not given: callers are not refused for a field that servers ignore.
+    """
+    metadata = request.get("metadata")
+    named = (request.get("safety_identifier"), request.get("user"), metadata.get("user_id") if isinstance(metadata, dict) else None)
+    return next((name for name in named if isinstance(name, str) and 1 <= len(name) <= MAX_END_USER_CHARS), None)
+
+
+def read_usage(document: Any) -> Usage | None:
+    """The tokens that a response says it used, or None where it says nothing.
+
+    Read are the names of OpenAI's chat completions (``prompt_tokens``, ``completion_tokens``) and those of its responses and of
+    Anthropic's messages (``input_tokens``, ``output_tokens``).
+    """
+    usage = document.get("usage") if isinstance(document, dict) else None
+    if not isinstance(usage, dict):
+        return None
+    details: dict[str, Any] = next((usage[name] for name in _OUTPUT_DETAILS if isinstance(usage.get(name), dict)), {})
+    read = Usage(
+        input_tokens=_counted(usage, "prompt_tokens", "input_tokens"),
+        output_tokens=_counted(usage, "completion_tokens", "output_tokens"),
+        reasoning_tokens=_counted(details, "reasoning_tokens"),
+    )
+    return None if read.input_tokens is read.output_tokens is None else read
+
+
+def _counted(members: dict[str, Any], *names: str) -> int | None:
+    return next((value for name in names if type(value := members.get(name)) is int and 0 <= value <= MAX_SAFE_INTEGER), None)
 
 
 def parse_response_json(data: bytes, *, where: str) -> Any:

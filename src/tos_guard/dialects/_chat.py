@@ -7,12 +7,23 @@ Implements projection ``chat-1`` (docs/spec/projection.md P1–P4) and the OpenA
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from tos_guard.dialects._body import RequestFacts, parse_request_object, request_integer, request_model
+from tos_guard.dialects._body import (
+    RequestFacts,
+    check_counts,
+    count_media,
+    parse_request_object,
+    request_choices,
+    request_end_user,
+    request_model,
+    request_output_maximum,
+)
 from tos_guard.dialects._projection import Projection
 from tos_guard.errors import MalformedError
+from tos_guard.limits import LimitState, Quantity
 from tos_guard.provenance import canonical_part
 
 __all__ = ["CHAT_PROJECTION", "ChatDialect", "ChatProjection", "is_finish", "is_usage"]
@@ -26,7 +37,6 @@ _MESSAGE_MEMBERS: Final = frozenset({*_TEXTS, "tool_calls", "function_call"})
 # Kind of a tool call → member → end of the part's name. A custom tool's name is a part of its own, so that half of a sealed name cannot be
 # moved from a function into a custom tool beside it.
 _CALL_PARTS: Final = {"function": {"name": "name", "arguments": "arguments"}, "custom": {"name": "custom_name", "input": "input"}}
-_OUTPUT_LIMITS: Final = ("max_tokens", "max_completion_tokens")
 
 
 class ChatProjection(Projection):
@@ -174,15 +184,18 @@ class ChatDialect:
         """What the request asks for.
 
         Raises:
-            MalformedRequestError: Not a JSON object with a model.
+            MalformedRequestError: Not a JSON object with a model, or a count in it is no whole number.
         """
         request = parse_request_object(body)
+        check_counts(request)
         return RequestFacts(
             action=self.action,
             model=request_model(request),
             stream=request.get("stream") is True,
-            choices=request_integer(request, "n") or 1,
-            max_output_tokens=max((request_integer(request, name) or 0 for name in _OUTPUT_LIMITS), default=0) or None,
+            choices=request_choices(request),
+            max_output_tokens=request_output_maximum(request),
+            media_parts=count_media(request.get("messages")),
+            end_user=request_end_user(request),
         )
 
     def refusal_body(self, *, message: str, code: str, kind: str, extra: dict[str, Any]) -> bytes:
@@ -190,10 +203,34 @@ class ChatDialect:
         error = {"message": message, "type": kind, "param": None, "code": code, **extra}
         return json.dumps({"error": error}).encode("ascii")  # escaped: what a host says of a stop may hold lone surrogates
 
+    def limit_fields(self, states: Sequence[LimitState]) -> list[tuple[bytes, bytes]]:
+        """``x-ratelimit-…-requests`` and ``…-tokens``, of the limit of each kind that is used most."""
+        fields: list[tuple[bytes, bytes]] = []
+        for unit, quantity in (("requests", Quantity.REQUESTS), ("tokens", Quantity.TOKENS)):
+            of_unit = [state for state in states if state.limit.quantity is quantity and not state.limit.shadow]
+            if of_unit:
+                tightest = min(of_unit, key=lambda state: state.remaining / max(1, state.limit.amount))
+                for what, value in (
+                    ("limit", str(tightest.limit.amount)),
+                    ("remaining", str(tightest.remaining)),
+                    ("reset", _duration(tightest.reset)),
+                ):
+                    fields.append((f"x-ratelimit-{what}-{unit}".encode("ascii"), value.encode("ascii")))
+        return fields
+
     def error_event(self, *, message: str, code: str, extra: dict[str, Any]) -> bytes:
         """The event that ends a stream in-band."""
         error = {"message": message, "type": "tos_guard_error", "param": None, "code": code, **extra}
         return b"data: " + json.dumps({"error": error}).encode("ascii") + b"\n\n"
+
+
+def _duration(seconds: float) -> str:
+    """A span as OpenAI writes it: ``250ms``, ``6m0s``, ``1h2m3s``."""
+    if seconds < 1:
+        return f"{math.ceil(seconds * 1000)}ms"
+    minutes, rest = divmod(math.ceil(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h{minutes}m{rest}s" if hours else f"{minutes}m{rest}s" if minutes else f"{rest}s"
 
 
 def is_finish(event: dict[str, Any]) -> bool:

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
-from tos_guard.dialects._body import RequestFacts, parse_request_object, request_model
+from tos_guard.dialects._body import (
+    RequestFacts,
+    count_media,
+    parse_request_object,
+    request_choices,
+    request_end_user,
+    request_model,
+    request_output_maximum,
+)
 from tos_guard.dialects._projection import JSONProjection, Projection
 from tos_guard.errors import MalformedRequestError
+from tos_guard.limits import LimitState
 
 __all__ = ["PlainDialect"]
 
@@ -36,12 +46,25 @@ class PlainDialect:
             request = parse_request_object(body)
             if request.get("model") is not None:
                 model = request_model(request)
+            return RequestFacts(
+                action=self.action,
+                model=model,
+                choices=request_choices(request),
+                max_output_tokens=request_output_maximum(request),
+                media_parts=count_media(request.get("messages")),
+                end_user=request_end_user(request),
+            )
         return RequestFacts(action=self.action, model=model)
 
     def refusal_body(self, *, message: str, code: str, kind: str, extra: dict[str, Any]) -> bytes:
         """A refusal as problem details."""
         problem = {"type": "about:blank", "title": kind, "detail": message, "code": code, **extra}
         return json.dumps(problem).encode("ascii")  # escaped, so that no lone surrogate in a path can stop a refusal
+
+    def limit_fields(self, states: Sequence[LimitState]) -> list[tuple[bytes, bytes]]:
+        """None beside the standard ones."""
+        del states
+        return []
 
     def error_event(self, *, message: str, code: str, extra: dict[str, Any]) -> bytes:
         """The event that ends a stream in-band."""

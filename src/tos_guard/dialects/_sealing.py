@@ -10,10 +10,11 @@ from __future__ import annotations
 import json
 from typing import Any, Final, NamedTuple
 
-from tos_guard.dialects._body import TAG_MEMBER, parse_response_json, splice_tag, without_tag
+from tos_guard.dialects._body import TAG_MEMBER, parse_response_json, read_usage, splice_tag, without_tag
 from tos_guard.dialects._chat import ChatProjection, is_finish, is_usage
 from tos_guard.dialects._sse import DONE, EventStream, ServerSentEvent, has_data
 from tos_guard.errors import MalformedError
+from tos_guard.limits import Usage
 from tos_guard.provenance import Content
 from tos_guard.types import Completion
 
@@ -42,6 +43,7 @@ class ChatSealing:
         removed_tags: Tag members of an upstream that were taken out.
         dropped_events: Events after the seal that were not passed on: they bore content or an error, or could not be read.
         unsealed: Why no tag can be placed, or None: ``unprojectable`` or ``no_carrier``.
+        usage: The tokens that the newest event to say so says were used, or None.
     """
 
     def __init__(self) -> None:
@@ -49,6 +51,7 @@ class ChatSealing:
         self.removed_tags: int = 0
         self.dropped_events: int = 0
         self.unsealed: str | None = None
+        self.usage: Usage | None = None
         self._projection = ChatProjection()
         self._events = EventStream()
         self._held: ServerSentEvent | None = None
@@ -159,6 +162,8 @@ class ChatSealing:
             bears = self._projection.add_event(chunk)
             if TAG_MEMBER in chunk:
                 event = self._without_tag(event, chunk)
+            if chunk.get("usage") is not None:
+                self.usage = read_usage(chunk) or self.usage
         except MalformedError:
             if self._sealed:
                 self.dropped_events += 1  # no reader could check the stream behind it

@@ -7,6 +7,7 @@ come in as arguments.
 """
 
 from tos_guard.exchange._exchange import Exchange, ExchangeIds, Head, Headers, Sealed, TermsInForce
+from tos_guard.exchange._limit_fields import limit_fields
 from tos_guard.exchange._responses import Response, respond
 
-__all__ = ["Exchange", "ExchangeIds", "Head", "Headers", "Response", "Sealed", "TermsInForce", "respond"]
+__all__ = ["Exchange", "ExchangeIds", "Head", "Headers", "Response", "Sealed", "TermsInForce", "limit_fields", "respond"]

@@ -5,15 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any, Final
 
 from tos_guard._canonical import b64url_encode
 from tos_guard.dialects import Dialect, RequestFacts
+from tos_guard.exchange._limit_fields import limit_fields
 from tos_guard.ledger import ExchangeRecord, RecordType
+from tos_guard.limits import Amounts, LimitRefusal, LimitState, Reservation
+from tos_guard.limits import Usage as UsedTokens
 from tos_guard.policy import UsagePolicy
 from tos_guard.provenance import Claims, Content, Terms, Usage, request_mac
-from tos_guard.types import Completion, Decision, Facts, Reason, Stage
+from tos_guard.rights import Plan
+from tos_guard.types import UNDECLARED, Completion, Decision, Facts, Reason, Stage
 
 __all__ = ["Exchange", "ExchangeIds", "Head", "Headers", "Sealed", "TermsInForce"]
+
+MAX_ADDED_BYTES: Final = 2_180  # of 2,300, less what a tagged body's length and digest take
+_ONE_REQUEST: Final = Amounts()
+FRAMING_BYTES: Final = 4  # a colon, a space, CR and LF
 
 Headers = list[tuple[bytes, bytes]]
 """Header fields in order; names in lower case."""
@@ -52,11 +61,24 @@ class TermsInForce:
     terms: Terms
     usage: Usage
     grant: str | None = None
+    also: tuple[str, ...] = ()
+    """Versions of further documents in force: contracts, supplements."""
 
     @classmethod
-    def of(cls, *, uri: str, version: str, sha256: str, policy: UsagePolicy, grant: str | None) -> TermsInForce:
+    def of(
+        cls,
+        *,
+        uri: str,
+        version: str,
+        sha256: str,
+        policy: UsagePolicy,
+        grant: str | None,
+        receipt: str | None = None,
+        also: tuple[str, ...] = (),
+    ) -> TermsInForce:
         """From the parts of a plan."""
-        return cls(Terms(uri, version, sha256), Usage(policy.sha256, tuple(policy.clauses), policy.content_usage), grant)
+        terms = Terms(uri, version, sha256, receipt)
+        return cls(terms, Usage(policy.sha256, tuple(policy.clauses), policy.content_usage), grant, also)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,31 +105,56 @@ class Exchange:
         issuer: Origin that signs.
         ids: Fresh ids.
         account_id: Who asks; never in a token, and in the record only as the link kept apart.
+        account_version: Version of the account under which it was decided.
         started: When the request came.
         dialect: What the request and response mean.
         request: What the request asks for.
         facts: What was decided on.
         decision: The decision.
         in_force: Terms and usage policy.
+        plan: What decides.
         request_body: Body of the request as received.
         nonce: Chosen by the caller, or None.
+        monitored: Nothing is refused: a denial is recorded, and the handler runs all the same.
+        reservation: What was reserved of the account's limits, or None.
+        limit_refusal: The limit that refused, where one did.
+        estimate: The most that the request could take.
+        reported: What the host says that the response took, or None.
     """
 
     issuer: str
     ids: ExchangeIds
     account_id: str
+    account_version: int
     started: datetime
     dialect: Dialect
     request: RequestFacts
     facts: Facts
     decision: Decision
     in_force: TermsInForce
+    plan: Plan
     request_body: bytes
     nonce: str | None = None
+    monitored: bool = False
+    reservation: Reservation | None = None
+    limit_refusal: LimitRefusal | None = None
+    estimate: Amounts = _ONE_REQUEST
+    reported: UsedTokens | None = None
     req: str = field(init=False)
 
     def __post_init__(self) -> None:
         self.req = request_mac(self.ids.salt, self.request_body)
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether the handler must not run."""
+        return not (self.decision.allowed or self.monitored)
+
+    @property
+    def limit_states(self) -> tuple[LimitState, ...]:
+        """How far the account's limits are used, with this exchange."""
+        told = self.reservation or self.limit_refusal
+        return told.states if told is not None else ()
 
     def pending_claims(self, now: datetime) -> Claims:
         """Claims of the token that goes out before the content is known."""
@@ -149,7 +196,7 @@ class Exchange:
         """What is kept of the exchange (docs/spec/records.md)."""
         sealed = kid is not None
         return ExchangeRecord(
-            type=RecordType.EXCHANGE if self.decision.allowed else RecordType.DENIAL,
+            type=RecordType.DENIAL if self.is_refused else RecordType.EXCHANGE,
             issuer=self.issuer,
             rid=self.ids.rid,
             sub=self.ids.sub,
@@ -175,7 +222,22 @@ class Exchange:
             carrier=carrier,
             unsealed=unsealed,
             account_id=self.account_id,
+            **self._circumstances(),
         )
+
+    def _circumstances(self) -> dict[str, Any]:
+        """What `explain` needs to decide the same again."""
+        facts = self.facts
+        return {
+            "region": facts.region,
+            "verification": facts.verification,
+            "channel": facts.channel,
+            "end_user": None if facts.end_user == UNDECLARED else facts.end_user,
+            "account_version": self.account_version,
+            "terms_also": self.in_force.also,
+            "receipt": self.in_force.terms.receipt,
+            "mode": "monitor" if self.monitored else "enforce",
+        }
 
     def headers(self, token: str | None, *, early: bool = False) -> Headers:
         """The fields we add: the token, what it says in standard words, and the ids it is bound to.
@@ -196,6 +258,11 @@ class Exchange:
             fields.append((b"ai-provenance", token.encode("ascii")))
         if token is not None or early:
             fields.append((b"ai-provenance-salt", b64url_encode(self.ids.salt).encode("ascii")))
+        room = MAX_ADDED_BYTES - sum(len(name) + len(value) + FRAMING_BYTES for name, value in fields)
+        for name, value in (*limit_fields(self.limit_states), *self.dialect.limit_fields(self.limit_states)):
+            room -= len(name) + len(value) + FRAMING_BYTES
+            if room >= 0:
+                fields.append((name, value))
         return fields
 
 

@@ -18,11 +18,13 @@ from tos_guard.dialects import (
     Projection,
     Step,
     parse_response_json,
+    read_usage,
     splice_tag,
     without_tag,
 )
 from tos_guard.errors import MalformedError
 from tos_guard.exchange._exchange import Exchange, Head, Headers, Sealed
+from tos_guard.limits import Usage
 from tos_guard.provenance import Content
 from tos_guard.types import Completion
 
@@ -116,6 +118,11 @@ class Response(Protocol):
         """How much of the body waits for its end."""
         ...
 
+    @property
+    def usage(self) -> Usage | None:
+        """The tokens that the response says it used, or None while it does not say."""
+        ...
+
     def head(self, token: str | None) -> Head:
         """Status and fields to send, with the token that is known by then."""
         ...
@@ -155,6 +162,7 @@ class OpaqueResponse:
     removed_tags: int = 0
     dropped_events: int = 0
     held_bytes: int = 0
+    usage: Usage | None = None
 
     def __init__(self, exchange: Exchange, head: Head, reason: str) -> None:
         self._exchange = exchange
@@ -230,6 +238,11 @@ class StreamResponse:
         return self._sealing.dropped_events
 
     @property
+    def usage(self) -> Usage | None:
+        """As the events say."""
+        return self._sealing.usage
+
+    @property
     def content(self) -> Content | None:
         """The content so far."""
         return self._sealing.content
@@ -279,6 +292,7 @@ class WholeResponse:
         self.completion: Completion = Completion.ERROR if head.status >= 400 else Completion.COMPLETE
         self.unsealed: str | None = None
         self.removed_tags: int = 0
+        self.usage: Usage | None = None
 
     @property
     def content(self) -> Content | None:
@@ -324,6 +338,7 @@ class WholeResponse:
         return projection.content()
 
     def _project_json(self, document: Any) -> Content:
+        self.usage = read_usage(document)
         if isinstance(document, dict):
             self.carrier = "json"
             if TAG_MEMBER in document:

@@ -5,23 +5,26 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Iterator
-from concurrent.futures import Future
-from contextlib import contextmanager
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, Protocol, TypeVar, cast, runtime_checkable
 
-from tos_guard.config import parse_settings
 from tos_guard.errors import RequestError, SignerError, StoreError
-from tos_guard.guard._needs import CurrentKey, FindAccount, Identify, Keep, Need, Sign, Steps
-from tos_guard.guard._steps import GuardSteps, utc_now
-from tos_guard.protocols import AccountSource, AsyncAccountSource, Signer
-from tos_guard.rights import Account
+from tos_guard.guard._assembly import assemble
+from tos_guard.guard._leases import LEASE
+from tos_guard.guard._needs import CurrentKey, FindHolder, Identify, Keep, KeepPolicy, Need, ReadTerms, Reserve, Settle, Sign, Steps
+from tos_guard.guard._steps import GuardSteps
+from tos_guard.limits import LimitRefusal, Reservation
+from tos_guard.protocols import AccountSource, AsyncAccountSource, LimitEngine, RightsSource, Signer, TermsArchive
+from tos_guard.rights import Account, Holder
 
 __all__ = ["AsyncGuard", "Guard"]
 
 _T = TypeVar("_T")
 
-_ASYNC_COMMIT_SECONDS: Final = 0.05  # how long records that nobody waits for gather for one commit
+_LIMIT_THREADS: Final = 2  # engines on disk take one caller at a time; the second is ready when the first is done
 _SEAL_SECONDS: Final = 30.0  # how long a record may take to become durable before sealing counts as failed
 
 
@@ -35,7 +38,7 @@ class Guard(GuardSteps):
         Raises:
             ConfigurationError: A file, key or setting is unusable.
         """
-        return cls(**_parts(Path(path), overrides))
+        return cls(**assemble(Path(path), overrides))
 
     def run(self, steps: Steps[_T]) -> _T:
         """Serve the needs of *steps* until they are done."""
@@ -43,9 +46,17 @@ class Guard(GuardSteps):
 
     def _serve(self, need: Need) -> Any:
         match need:
-            case FindAccount():
+            case FindHolder():
                 with _of_the_host("its source of accounts"):
                     return self._find(need)
+            case ReadTerms():
+                return cast(TermsArchive, self.archive).terms_versions()
+            case KeepPolicy():
+                return cast(TermsArchive, self.archive).put_usage_policy(need.policy.sha256, need.policy.document)
+            case Reserve():
+                return cast(LimitEngine, self._limits).reserve(need.charges, id=need.id, lease=LEASE)
+            case Settle():
+                return cast(LimitEngine, self._limits).settle(need.reservation, need.actual)
             case Identify():
                 with _of_the_host("identify="):
                     return self._identify(need.view) if self._identify is not None else None
@@ -57,16 +68,16 @@ class Guard(GuardSteps):
                 future = self._records.append(need.record)
                 return _result(future) if need.wait else _watch(self, future)
 
-    def _find(self, need: FindAccount) -> Account | None:
-        cache_key = (self._accounts.version(), need)
+    def _find(self, need: FindHolder) -> Holder | None:
+        cache_key = self._cache_key(need)
         with self._found_lock:
-            account = self._found.get(cache_key)
-        if account is None:
-            account = _look_up(cast(AccountSource, self._accounts), need)
-            if account is not None:
+            holder = self._found.get(cache_key)
+        if holder is None:
+            holder = _look_up(cast(AccountSource, self._accounts), self._rights, need)
+            if holder is not None:
                 with self._found_lock:
-                    self._found[cache_key] = account
-        return account
+                    self._found[cache_key] = holder
+        return holder
 
 
 class AsyncGuard(GuardSteps):
@@ -75,7 +86,7 @@ class AsyncGuard(GuardSteps):
     @classmethod
     def from_file(cls, path: str | Path, **overrides: Any) -> AsyncGuard:
         """As `Guard.from_file`."""
-        return cls(**_parts(Path(path), overrides))
+        return cls(**assemble(Path(path), overrides))
 
     async def run(self, steps: Steps[_T]) -> _T:
         """Serve the needs of *steps* until they are done."""
@@ -94,9 +105,18 @@ class AsyncGuard(GuardSteps):
 
     async def _serve(self, need: Need) -> Any:
         match need:
-            case FindAccount():
+            case FindHolder():
                 with _of_the_host("its source of accounts"):
                     return await self._find(need)
+            case ReadTerms():
+                return await asyncio.to_thread(cast(TermsArchive, self.archive).terms_versions)
+            case KeepPolicy():
+                policy = need.policy
+                return await asyncio.to_thread(cast(TermsArchive, self.archive).put_usage_policy, policy.sha256, policy.document)
+            case Reserve():
+                return await self._reserved(cast(LimitEngine, self._limits), need)
+            case Settle():
+                return await self._settled(cast(LimitEngine, self._limits), need)
             case Identify():
                 with _of_the_host("identify="):
                     named = self._identify(need.view) if self._identify is not None else None
@@ -117,20 +137,48 @@ class AsyncGuard(GuardSteps):
                 except TimeoutError:
                     raise StoreError("the record was not durable in time", where="record store") from None
 
-    async def _find(self, need: FindAccount) -> Account | None:
-        cache_key = (self._accounts.version(), need)
+    async def _find(self, need: FindHolder) -> Holder | None:
+        cache_key = self._cache_key(need)
         with self._found_lock:
-            account = self._found.get(cache_key)
-        if account is None:
+            holder = self._found.get(cache_key)
+        if holder is None:
             # Both colours have the same names, so only the look-ups themselves tell them apart.
             if inspect.iscoroutinefunction(self._accounts.by_id):
                 account = await _look_up_async(cast(AsyncAccountSource, self._accounts), need)
+                holder = await asyncio.to_thread(_with_rights, self._rights, account) if account is not None else None
             else:
-                account = await asyncio.to_thread(_look_up, cast(AccountSource, self._accounts), need)
-            if account is not None:
+                holder = await asyncio.to_thread(_look_up, cast(AccountSource, self._accounts), self._rights, need)
+            if holder is not None:
                 with self._found_lock:
-                    self._found[cache_key] = account
-        return account
+                    self._found[cache_key] = holder
+        return holder
+
+    async def _reserved(self, engine: LimitEngine, need: Reserve) -> Reservation | LimitRefusal:
+        if not engine.blocks:
+            return engine.reserve(need.charges, id=need.id, lease=LEASE)
+        future = self._workers.submit(engine.reserve, need.charges, id=need.id, lease=LEASE)
+        try:
+            return await asyncio.shield(asyncio.wrap_future(future))
+        except asyncio.CancelledError:
+            future.add_done_callback(partial(_give_back, engine))  # nobody is left who would settle it
+            raise
+
+    async def _settled(self, engine: LimitEngine, need: Settle) -> None:
+        if not engine.blocks:
+            engine.settle(need.reservation, need.actual)
+            return
+        await asyncio.shield(asyncio.wrap_future(self._workers.submit(engine.settle, need.reservation, need.actual)))
+
+    @cached_property
+    def _workers(self) -> ThreadPoolExecutor:
+        """Threads for engines that wait for a disk: the event loop does not wait, and the host's own threads are not used up."""
+        return ThreadPoolExecutor(_LIMIT_THREADS, thread_name_prefix="tos-guard-limits")
+
+
+def _give_back(engine: LimitEngine, future: Future[Reservation | LimitRefusal]) -> None:
+    if future.exception() is None and isinstance(answer := future.result(), Reservation):
+        with suppress(StoreError):  # then it expires
+            engine.cancel(answer)
 
 
 @contextmanager
@@ -159,13 +207,32 @@ def _drive(steps: Steps[_T], serve: Callable[[Need], Any]) -> _T:
         return stop.value  # type: ignore[no-any-return]
 
 
-def _look_up(accounts: AccountSource, need: FindAccount) -> Account | None:
+@runtime_checkable
+class _OneStore(Protocol):
+    """A store that keeps both, as ours do: one look-up finds all of it."""
+
+    def holder_by_id(self, account_id: str) -> Holder | None: ...
+
+    def holder_by_api_key(self, public_id: str, secret_hash: bytes) -> Holder | None: ...
+
+
+def _look_up(accounts: AccountSource, rights: RightsSource | None, need: FindHolder) -> Holder | None:
+    if isinstance(accounts, _OneStore) and id(accounts) == id(rights):
+        if need.account_id is not None:
+            return accounts.holder_by_id(need.account_id)
+        return accounts.holder_by_api_key(need.public_id or "", need.secret_hash)
     if need.account_id is not None:
-        return accounts.by_id(need.account_id)
-    return accounts.by_api_key(need.public_id or "", need.secret_hash)
+        account = accounts.by_id(need.account_id)
+    else:
+        account = accounts.by_api_key(need.public_id or "", need.secret_hash)
+    return _with_rights(rights, account) if account is not None else None
 
 
-async def _look_up_async(accounts: AsyncAccountSource, need: FindAccount) -> Account | None:
+def _with_rights(rights: RightsSource | None, account: Account) -> Holder:
+    return Holder(account) if rights is None else rights.rights_of(account)
+
+
+async def _look_up_async(accounts: AsyncAccountSource, need: FindHolder) -> Account | None:
     if need.account_id is not None:
         return await accounts.by_id(need.account_id)
     return await accounts.by_api_key(need.public_id or "", need.secret_hash)
@@ -186,29 +253,3 @@ def _watch(guard: GuardSteps, future: Future[None]) -> None:
             guard.report_failure("record", failure if isinstance(failure, Exception) else StoreError(str(failure)))
 
     future.add_done_callback(done)
-
-
-def _parts(path: Path, overrides: dict[str, Any]) -> dict[str, Any]:
-    """Everything a guard needs, from its settings file."""
-    from tos_guard.stores import FileSigner, SQLiteStore, load_terms, read_settings
-
-    settings = overrides.pop("settings", None) or parse_settings(read_settings(path), where=str(path)).beside(path.parent)
-    clock = overrides.get("clock", utc_now)
-    delay = _ASYNC_COMMIT_SECONDS if settings.records == "async" else 0.0
-    store = overrides.pop("store", None) or SQLiteStore(settings.store, issuer=settings.issuer, clock=clock, commit_delay=delay)
-    terms = load_terms(settings.terms)
-    store.publish_terms(terms)
-    signer = overrides.pop("signer", None) or FileSigner(settings.keys)
-    if isinstance(signer, FileSigner):
-        for key in signer.folder.history().keys:  # beside the records they sign for, so that a lost key folder loses no proof
-            store.put_public_key(key.to_jwk())
-    defaults = {
-        "settings": settings,
-        "terms": terms,
-        "accounts": store,
-        "records": store,
-        "signer": signer,
-        "pepper": store.pepper(),
-        "archive": store,
-    }
-    return {**defaults, **overrides}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, TypeVar
@@ -11,10 +11,27 @@ from tos_guard.dialects import Dialect
 from tos_guard.errors import MalformedRequestError
 from tos_guard.keys import KeyRecord
 from tos_guard.ledger import ExchangeRecord
+from tos_guard.limits import Amounts, Charge, Reservation, Usage
+from tos_guard.policy import UsagePolicy
 from tos_guard.rights import Account
 from tos_guard.types import Facts
 
-__all__ = ["Admission", "CurrentKey", "FindAccount", "Identify", "Keep", "Need", "RequestView", "Route", "Sign", "Steps"]
+__all__ = [
+    "Admission",
+    "CurrentKey",
+    "FindHolder",
+    "Identify",
+    "Keep",
+    "KeepPolicy",
+    "Need",
+    "ReadTerms",
+    "RequestView",
+    "Reserve",
+    "Route",
+    "Settle",
+    "Sign",
+    "Steps",
+]
 
 _T = TypeVar("_T")
 
@@ -66,7 +83,7 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """What a handler may know of the exchange it serves.
+    """What a handler may know of the exchange it serves, and say of it.
 
     Attributes:
         account: The account.
@@ -81,15 +98,65 @@ class Admission:
     facts: Facts
     clauses: tuple[str, ...]
     content_usage: str
+    _report: Callable[[Usage], None] = field(repr=False, compare=False)
+    _narrow: Callable[[str], None] = field(repr=False, compare=False)
+
+    def require(self, action: str) -> None:
+        """Demand a right to one more action of the terms, for handlers that only know while they run what is asked for.
+
+        Raises:
+            DeniedError: The account may not. Let it go on: the guard answers with it in the dialect's shape, as long as nothing was sent.
+        """
+        self._narrow(action)
+
+    def report_usage(
+        self, *, input_tokens: int | None = None, output_tokens: int | None = None, reasoning_tokens: int | None = None
+    ) -> None:
+        """Say what the response took, where its body does not. Limits are settled with it; what is not said keeps the estimate.
+
+        Args:
+            input_tokens: Tokens of the prompt.
+            output_tokens: Tokens of the response, reasoning included.
+            reasoning_tokens: Those of them spent on reasoning.
+        """
+        self._report(Usage(input_tokens, output_tokens, reasoning_tokens))
 
 
 @dataclass(frozen=True, slots=True)
-class FindAccount:
-    """Needs the account of a key or of an id."""
+class FindHolder:
+    """Needs the account of a key or of an id, with what its rights depend on."""
 
     public_id: str | None = None
     secret_hash: bytes = b""
     account_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ReadTerms:
+    """Needs all published terms, since the archive has changed."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeepPolicy:
+    """Needs a usage policy kept, so that it can be served for as long as tokens name it."""
+
+    policy: UsagePolicy
+
+
+@dataclass(frozen=True, slots=True)
+class Reserve:
+    """Needs the charges of a request reserved: all or none."""
+
+    charges: tuple[Charge, ...]
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Settle:
+    """Needs a reservation settled, with what is known to have been used."""
+
+    reservation: Reservation
+    actual: Amounts
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +189,6 @@ class Keep:
     wait: bool
 
 
-Need = FindAccount | Identify | CurrentKey | Sign | Keep
+Need = FindHolder | ReadTerms | KeepPolicy | Reserve | Settle | Identify | CurrentKey | Sign | Keep
 Steps = Generator[Need, Any, _T]
 """A step: yields what it needs, receives what came of it, and returns what it makes."""

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any, Final
 
 from tos_guard.dialects import ChatDialect, Dialect, PlainDialect
-from tos_guard.errors import AuthenticationError, DeniedError, RequestError
-from tos_guard.exchange import Exchange, Head, Headers
+from tos_guard.errors import AuthenticationError, DeniedError, LimitExceededError, RequestError
+from tos_guard.exchange import Exchange, Head, Headers, limit_fields
+from tos_guard.limits import Calendar, Limit, LimitRefusal, LimitState, Quantity, Sliding
+from tos_guard.terms import TermsVersion
 
 __all__ = ["UnavailableError", "denial", "refusal", "unauthenticated", "unavailable"]
 
 _INVALID: Final = "invalid_request_error"
-_KINDS: Final = {400: _INVALID, 401: "authentication_error", 403: "permission_error", 404: _INVALID, 413: _INVALID}
+_KINDS: Final = {400: _INVALID, 401: "authentication_error", 403: "permission_error", 404: _INVALID, 413: _INVALID, 429: "rate_limit_error"}
 _PLAIN: Final = PlainDialect(model="none")
 _DENIALS: Final = {
     "tos_account_suspended": "This account is suspended",
+    "tos_end_user_blocked": "The end user that this request names is blocked",
     "tos_model_not_allowed": "This account has no right to the model {model}",
     "tos_action_not_allowed": "This account has no right to the action {action}",
     "tos_no_permission": "No clause of the terms permits this request",
@@ -22,6 +28,7 @@ _DENIALS: Final = {
 }
 _CURES: Final = {
     "tos_account_suspended": "The provider can lift this; the terms say how to appeal.",
+    "tos_end_user_blocked": "Other end users of this account are served. The provider can lift this.",
     "tos_model_not_allowed": "Ask the provider for access, or use another model.",
     "tos_action_not_allowed": "Ask the provider for access.",
 }
@@ -44,10 +51,19 @@ def unauthenticated() -> AuthenticationError:
     return AuthenticationError("The credential is missing or not accepted", cure="Send a valid API key as 'Authorization: Bearer …'.")
 
 
-def denial(exchange: Exchange) -> DeniedError:
-    """What a denied exchange is told: the stable code, the deciding clauses, what was not known, and what to do."""
+def denial(exchange: Exchange, accept_url: str | None = None) -> DeniedError:
+    """What a denied exchange is told: the stable code, the deciding clauses, what was not known, and what to do.
+
+    Args:
+        exchange: The exchange.
+        accept_url: Where people accept terms, or None where nobody said.
+    """
+    if exchange.limit_refusal is not None:
+        return _limit_denial(exchange, exchange.limit_refusal)
     reasons = [reason for reason in exchange.decision.reasons if not reason.shadow]
     code = reasons[0].code if reasons else "tos_no_permission"
+    if code == "tos_terms_not_accepted":
+        return _terms_denial(exchange, accept_url)
     clause = next((reason.clause for reason in reasons if reason.clause is not None), None)
     what = _DENIALS.get(code, "The terms do not allow this request").format(
         model=exchange.facts.model, action=exchange.facts.action, clause=clause
@@ -57,7 +73,77 @@ def denial(exchange: Exchange) -> DeniedError:
     return DeniedError(what, reason=code, clauses=exchange.decision.clauses, cure=cure)
 
 
-def refusal(error: RequestError, dialect: Dialect | None, *, rid: str, terms_url: str, appeal_url: str | None) -> tuple[Head, bytes]:
+def _terms_denial(exchange: Exchange, accept_url: str | None) -> DeniedError:
+    wanted = exchange.plan.to_accept
+    named = " and ".join(f"{terms.title} {terms.version} ({terms.uri})" for terms in wanted)
+    organization = exchange.plan.account.organization
+    who = f"An authorized person of the organization {organization}" if organization is not None else "The holder of the account"
+    where = f" at {accept_url}" if accept_url is not None else ""
+    details: dict[str, Any] = {
+        "accept": [_to_accept(terms) for terms in wanted],
+        "who_may_accept": "organization" if organization is not None else "account",
+    }
+    if accept_url is not None:
+        details["accept_url"] = accept_url
+    return DeniedError(
+        f"These terms are not accepted: {named}", reason="tos_terms_not_accepted", details=details, cure=f"{who} can accept them{where}."
+    )
+
+
+def _to_accept(terms: TermsVersion) -> dict[str, str]:
+    return {"series": terms.series, "version": terms.version, "uri": terms.uri, "sha256": terms.sha256}
+
+
+def _limit_denial(exchange: Exchange, refused: LimitRefusal) -> LimitExceededError:
+    """Names the limit, whose it is, its window, and when it has room again: "too many requests" alone helps nobody."""
+    limit, state = refused.state.limit, refused.state
+    scope = ", ".join(dimension.value for dimension in limit.per) or "everyone"
+    quantity = "concurrent requests" if limit.quantity is Quantity.CONCURRENCY else limit.quantity.value.replace("-", " ")
+    details: dict[str, Any] = {
+        "limit": limit.id,
+        "quantity": limit.quantity.value,
+        "scope": [dimension.value for dimension in limit.per],
+        "window": _window_name(limit),
+        "amount": limit.amount,
+        "remaining": state.remaining,
+        "requested": refused.wanted,
+    }
+    allowed = f"{limit.amount} {quantity} per {scope}{_per_window(limit)}"
+    what = f"The limit {limit.id} is reached: {allowed}, {state.remaining} left, {refused.wanted} asked for"
+    if refused.retry_after is None:
+        details["retry_after"] = None
+        cure = (
+            "This request alone asks for more than the limit: ask for less (max_tokens, n, a shorter prompt), or ask the provider for more."
+        )
+        return LimitExceededError(what, retry_after=None, details=details, cure=cure)
+    seconds = math.ceil(refused.retry_after)
+    details["retry_after"] = seconds
+    if limit.quantity is Quantity.CONCURRENCY:
+        cure = "A slot comes back when one of the running responses ends."
+    else:
+        resets = (exchange.started + timedelta(seconds=seconds)).isoformat(timespec="seconds")
+        details["resets_at"] = resets
+        cure = f"There is room again in {seconds} s, at {resets}, if nothing else takes it."
+    return LimitExceededError(what, retry_after=refused.retry_after, details=details, cure=cure)
+
+
+def _window_name(limit: Limit) -> str | None:
+    return None if limit.window is None else str(limit.window)
+
+
+def _per_window(limit: Limit) -> str:
+    match limit.window:
+        case Sliding(seconds):
+            return f" in {seconds} s"
+        case Calendar(unit, zone):
+            return f" in a calendar {unit} ({zone})"
+        case _:
+            return " at a time"
+
+
+def refusal(
+    error: RequestError, dialect: Dialect | None, *, rid: str, terms_url: str, appeal_url: str | None, states: Sequence[LimitState] = ()
+) -> tuple[Head, bytes]:
     """The answer to a request that is not served.
 
     Args:
@@ -66,12 +152,15 @@ def refusal(error: RequestError, dialect: Dialect | None, *, rid: str, terms_url
         rid: Request id.
         terms_url: Where the terms are.
         appeal_url: Where a refused account can appeal, or None.
+        states: How far the account's limits are used, where they were asked.
     """
     reason = error.reason if isinstance(error, DeniedError) else error.code
     extra: dict[str, Any] = {"terms_url": terms_url, "request_id": rid}
     if isinstance(error, DeniedError) and error.clauses:
         extra["clause"] = error.clauses[0]
         extra["clauses"] = list(error.clauses)
+    if isinstance(error, DeniedError):
+        extra |= error.details
     if appeal_url is not None and error.status == 403:
         extra["appeal_url"] = appeal_url
     body = (dialect or _PLAIN).refusal_body(message=f"{error}", code=reason, kind=_KINDS.get(error.status, "server_error"), extra=extra)
@@ -81,10 +170,25 @@ def refusal(error: RequestError, dialect: Dialect | None, *, rid: str, terms_url
         (b"content-length", str(len(body)).encode("ascii")),
         (b"cache-control", b"no-store"),
         (b"link", f'<{terms_url}>; rel="terms-of-service"'.encode("ascii")),
-        (b"x-should-retry", b"true" if error.status >= 500 else b"false"),
+        (b"x-should-retry", b"true" if _may_retry(error) else b"false"),
         (b"x-request-id", encoded_rid),
         (b"request-id", encoded_rid),
     ]
     if error.status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
+    if isinstance(error, LimitExceededError) and error.retry_after is not None:
+        headers.append((b"retry-after", str(math.ceil(error.retry_after)).encode("ascii")))
+    headers += limit_fields(states)
+    if dialect is not None:
+        headers += dialect.limit_fields(states)
     return Head(error.status, headers), body
+
+
+MAX_RETRY_SECONDS: Final = 60.0  # official clients wait for as long as Retry-After says up to a minute, and retry at once beyond it
+
+
+def _may_retry(error: RequestError) -> bool:
+    """Whether trying again soon can help."""
+    if isinstance(error, LimitExceededError):
+        return error.retry_after is not None and error.retry_after <= MAX_RETRY_SECONDS
+    return error.status >= 500

@@ -51,6 +51,14 @@ class ExchangeRecord:
     req: str | None = None
     carrier: str = "none"
     unsealed: str | None = None
+    region: str | None = None
+    verification: str | None = None
+    channel: str = "api"
+    end_user: str | None = None
+    account_version: int | None = None
+    terms_also: tuple[str, ...] = ()
+    receipt: str | None = None
+    mode: str = "enforce"
     account_id: str | None = None
 
     def to_document(self) -> dict[str, Any]:
@@ -59,6 +67,7 @@ class ExchangeRecord:
         document = {name: getattr(self, name) for name in _MEMBERS}
         document["type"] = str(self.type)
         document["reasons"] = list(self.reasons)
+        document["terms_also"] = list(self.terms_also)
         return document
 
     def to_bytes(self) -> bytes:
@@ -71,6 +80,7 @@ class ExchangeRecord:
         fields = dict(document)
         fields["type"] = RecordType(fields["type"])
         fields["reasons"] = tuple(fields["reasons"])
+        fields["terms_also"] = tuple(fields.get("terms_also", ()))
         return cls(**fields, account_id=account_id)
 
 

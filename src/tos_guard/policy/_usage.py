@@ -14,7 +14,7 @@ from tos_guard.terms import Clause, Effect, Scope, TermsStack, TermsVersion
 __all__ = ["UsagePolicy", "usage_policy"]
 
 MAX_CLAUSES_IN_TOKEN: Final = 8
-MAX_CLAUSE_CHARS_IN_TOKEN: Final = 160  # quotes and commas included: what the 1.8 KB of a token leave for them (docs/adr/0004)
+MAX_CLAUSE_CHARS_IN_TOKEN: Final = 112  # quotes and commas included: what the 1.8 KB of a token leave for them (docs/adr/0004, 0007)
 
 _LABELS: Final = {
     "train-model": ("train-ai", True),

@@ -3,7 +3,8 @@
 from tos_guard.rights._account import Account, AuthorizedPerson, Grant, Holder, Organization
 from tos_guard.rights._bearer import BearerIdentity, BearerPolicy, check_bearer_type, read_bearer_claims, unverified_issuer
 from tos_guard.rights._key import API_KEY_PREFIX, ApiKey, hash_secret, new_api_key, parse_api_key
-from tos_guard.rights._plan import Plan, PlanCache, compile_plan
+from tos_guard.rights._plan import Plan, Rights, compile_plan
+from tos_guard.rights._plans import PlanCache, holder_plan
 
 __all__ = [
     "API_KEY_PREFIX",
@@ -17,9 +18,11 @@ __all__ = [
     "Organization",
     "Plan",
     "PlanCache",
+    "Rights",
     "check_bearer_type",
     "compile_plan",
     "hash_secret",
+    "holder_plan",
     "new_api_key",
     "parse_api_key",
     "read_bearer_claims",

@@ -25,7 +25,7 @@ _Name = Annotated[str, Field(min_length=1, max_length=128)]
 _Word = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{0,31}$")]
 _Region = Annotated[str, Field(pattern=r"^[A-Z]{2}$")]
 _Amounts = Annotated[
-    Mapping[_Word, Annotated[int, Field(ge=0, lt=2**53)]],
+    Mapping[_Word, Annotated[int, Field(ge=0, le=2**48)]],
     AfterValidator(lambda amounts: MappingProxyType(dict(amounts))),
     Field(validate_default=True),
     PlainSerializer(dict, return_type=dict[str, int]),

@@ -1,97 +1,72 @@
 """Plans: an account's terms and grants, compiled so that a decision is a few look-ups (DESIGN D2, D3).
 
 What is known of the account (its kind, standing, grants) is folded in when the plan is made; what is left of each clause are the
-conditions on the request. Grants for single models give those models rights of their own, and hold for these alone: a licence to distil
-one model says nothing about another. A decision asks the account's standing, models and actions first, then the clauses on the action:
-forbid beats permit, and no permission is a denial. Unknown facts count against the request. Clauses in shadow are reported and decide
-nothing.
+conditions on the request. A decision asks, in this order: the account's standing, whether the terms are accepted, whether the end user
+is blocked, the account's models and actions, and then the clauses on the action: forbid beats permit, and no permission is a denial.
+Unknown facts count against the request. Clauses in shadow are reported and decide nothing.
+
+Grants for single models give those models rights of their own, and hold for these alone: a licence to distil one model says nothing
+about another. Grants for purposes or regions hold for requests with these alone; the rights under each set of them that a request meets
+are compiled when it is first met.
 """
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
+from types import MappingProxyType
 from typing import Final
-
-from cachetools import LRUCache
 
 from tos_guard.policy import UsagePolicy, usage_policy
 from tos_guard.rights._account import Account, Grant
 from tos_guard.rights._rules import Rules, compile_rules, kinds_in
-from tos_guard.terms import TermsVersion
+from tos_guard.terms import TermsStack, TermsVersion
 from tos_guard.types import Decision, Facts, Outcome, Reason, Standing
 
-__all__ = ["Plan", "PlanCache", "compile_plan"]
+__all__ = ["Plan", "Rights", "compile_plan"]
 
 _BARRED: Final = frozenset({Standing.SUSPENDED, Standing.TERMINATED})
+_NONE: Final[Mapping[str, int]] = MappingProxyType({})
 ALL: Final = "*"
 
 
 @dataclass(frozen=True, slots=True)
 class Rights:
-    """What holds for one model, or for all that no grant is confined to.
+    """What holds under one set of grants, for one model or for all that no grant is confined to.
 
     Attributes:
         rules: Clauses by action.
         usage: What may be done with the output.
         grant: Id of the grant to name in tokens: the first that shapes `usage`, else the first that a clause asks for.
+        larger_limits: Amounts by limit id that the grants give, the largest of each.
     """
 
     rules: Mapping[str, Rules]
     usage: UsagePolicy
     grant: str | None
+    larger_limits: Mapping[str, int]
+    _models: frozenset[str]
     _actions: frozenset[str]
     _grants: tuple[Grant, ...]
     _opened: bool
     """The model is open by a grant alone."""
 
+    def has_model(self, model: str) -> bool:
+        """Whether the account may use the model at all."""
+        return model in self._models or ALL in self._models
+
     def opens(self, action: str) -> bool:
         """Whether the account may ask for the action at all."""
         return action in self._actions or ALL in self._actions or any(action in grant.actions for grant in self._grants)
 
-    def decisive(self, facts: Facts, kinds: Collection[str]) -> tuple[str, ...]:
-        """Ids of the grants without which the request had not been allowed: by their kind, or because they open model or action."""
-        by_action = facts.action not in self._actions and ALL not in self._actions
-        return tuple(
-            grant.id
-            for grant in self._grants
-            if grant.type in kinds or (self._opened and grant.models) or (by_action and facts.action in grant.actions)
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """Everything that decides for one account under one terms version.
-
-    Attributes:
-        account: The account it was compiled for.
-        terms: The terms.
-        expires: When a grant begins or ends, so that the plan no longer holds; None for never.
-    """
-
-    account: Account
-    terms: TermsVersion
-    expires: datetime | None
-    _models: frozenset[str]
-    _usual: Rights
-    _special: dict[str, Rights]
-
-    def rights(self, model: str) -> Rights:
-        """What holds for a model."""
-        return self._special.get(model, self._usual)
-
     def decide(self, facts: Facts) -> Decision:
-        """Allow or deny, with every reason and duty. Never raises."""
-        if self.account.standing in _BARRED:
-            return _SUSPENDED
-        if facts.model not in self._models and ALL not in self._models:
+        """What model, action and clauses say of a request of an account that may make requests."""
+        if not self.has_model(facts.model):
             return _NO_MODEL
-        rights = self._special.get(facts.model, self._usual)
-        if not rights.opens(facts.action):
+        if not self.opens(facts.action):
             return _NO_ACTION
-        rules = rights.rules.get(facts.action)
+        rules = self.rules.get(facts.action)
         if rules is None:
             return _NO_PERMISSION
         shadowed = [reason for group in rules.shadowed for _, reason, _ in group.counting(facts)]
@@ -102,17 +77,85 @@ class Plan:
             return Decision(Outcome.DENY, (_nothing_permits(rules, facts), *shadowed))
         reasons = (*(reason for _, reason, _ in permitted), *shadowed)
         duties = tuple(dict.fromkeys(duty for _, _, owed in rules.obligations.counting(facts) for duty in owed))
-        if not rights._grants:
+        if not self._grants:
             return Decision(Outcome.ALLOW, reasons, duties)
         kinds = {kind for _, _, lifting in rules.lifted.counting(facts) for kind in lifting}
         if all(needed for _, _, needed in permitted):
             kinds.update(kind for _, _, needed in permitted for kind in needed)
-        return Decision(Outcome.ALLOW, reasons, duties, rights.decisive(facts, kinds))
+        return Decision(Outcome.ALLOW, reasons, duties, self._decisive(facts, kinds))
+
+    def _decisive(self, facts: Facts, kinds: Collection[str]) -> tuple[str, ...]:
+        """Ids of the grants without which the request had not been allowed: by their kind, or because they open model or action."""
+        by_action = facts.action not in self._actions and ALL not in self._actions
+        return tuple(
+            grant.id
+            for grant in self._grants
+            if grant.type in kinds or (self._opened and grant.models) or (by_action and facts.action in grant.actions)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """One model, or all that no grant is confined to: its rights under each set of grants that a request may meet."""
+
+    account: Account
+    terms: TermsStack
+    always: tuple[Grant, ...]
+    sometimes: tuple[Grant, ...]
+    model: str | None
+    _made: dict[tuple[str, ...], Rights] = field(default_factory=dict, compare=False)
+
+    def rights(self, purpose: str, region: str | None) -> Rights:
+        """The rights of a request with this purpose and region."""
+        met: tuple[Grant, ...] = ()
+        if self.sometimes:
+            met = tuple(grant for grant in self.sometimes if grant.covers(purpose, region))
+        key = tuple(grant.id for grant in met)
+        made = self._made.get(key)
+        if made is None:
+            made = self._made[key] = _rights(self.account, self.terms, (*self.always, *met), self.model)
+        return made
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything that decides for one account under the terms in force for it.
+
+    Attributes:
+        account: The account it was compiled for.
+        terms: The terms in force for it.
+        receipt: Id of the acceptance because of which the general terms bind, or None where they bind without one.
+        to_accept: Versions that the account has to accept before it may make requests; empty where nothing is missing.
+        expires: When a grant or the terms in force change, so that the plan no longer holds; None for never.
+    """
+
+    account: Account
+    terms: TermsStack
+    receipt: str | None
+    to_accept: tuple[TermsVersion, ...]
+    expires: datetime | None
+    _usual: _Case
+    _special: Mapping[str, _Case]
+
+    def rights(self, facts: Facts) -> Rights:
+        """What holds for requests like this one."""
+        return self._special.get(facts.model, self._usual).rights(facts.purpose, facts.region)
+
+    def decide(self, facts: Facts) -> Decision:
+        """Allow or deny, with every reason and duty. Never raises."""
+        if self.account.standing in _BARRED:
+            return _SUSPENDED
+        if self.to_accept:
+            return Decision(Outcome.DENY, tuple(Reason("tos_terms_not_accepted", terms.version) for terms in self.to_accept))
+        if facts.end_user in self.account.blocked_end_users:
+            return _END_USER
+        return self.rights(facts).decide(facts)
 
 
 _NOTHING_PERMITS: Final = Reason("tos_no_permission")
 _NO_PERMISSION: Final = Decision(Outcome.DENY, (_NOTHING_PERMITS,))
 _SUSPENDED: Final = Decision(Outcome.DENY, (Reason("tos_account_suspended"),))
+_END_USER: Final = Decision(Outcome.DENY, (Reason("tos_end_user_blocked"),))
 _NO_MODEL: Final = Decision(Outcome.DENY, (Reason("tos_model_not_allowed"),))
 _NO_ACTION: Final = Decision(Outcome.DENY, (Reason("tos_action_not_allowed"),))
 
@@ -123,68 +166,79 @@ def _nothing_permits(rules: Rules, facts: Facts) -> Reason:
     return Reason(_NOTHING_PERMITS.code, unknown=tuple(sorted(unknown))) if unknown else _NOTHING_PERMITS
 
 
-def compile_plan(account: Account, terms: TermsVersion, *, now: datetime) -> Plan:
-    """Compile the rights of *account* under *terms*, as they are at *now*."""
+def compile_plan(
+    account: Account,
+    terms: TermsVersion | TermsStack,
+    *,
+    now: datetime,
+    to_accept: tuple[TermsVersion, ...] = (),
+    receipt: str | None = None,
+    until: datetime | None = None,
+) -> Plan:
+    """Compile the rights of *account* under *terms*, as they are at *now*.
+
+    Args:
+        account: The account.
+        terms: The terms in force for it.
+        now: The moment.
+        to_accept: Versions without whose acceptance it may make no requests.
+        receipt: Id of the acceptance of the general terms, or None.
+        until: When other terms come into force for it, or None.
+    """
+    stack = terms if isinstance(terms, TermsStack) else TermsStack.of(terms)
     active = [grant for grant in account.grants if grant.is_active(now)]
     granted_models = {model for grant in active for model in grant.models}
     # Where a grant opens every model, the account's own must be told from those it opens.
     special_models = (granted_models | account.models if ALL in granted_models else granted_models) - {ALL}
 
-    def rights(grants: tuple[Grant, ...], *, opened: bool) -> Rights:
-        kinds = frozenset(grant.type for grant in grants)
-        usage = usage_policy(terms, kinds)
-        shaping = (grant for grant in grants if usage_policy(terms, kinds - {grant.type}) != usage)
-        named = next(shaping, None) or next((grant for grant in grants if _matters(grant, terms)), None)
-        return Rights(
-            rules=compile_rules(terms, account.kind, account.standing, kinds),
-            usage=usage,
-            grant=named.id if named is not None else None,
-            _actions=account.actions,
-            _grants=grants,
-            _opened=opened,
+    def case(model: str | None) -> _Case:
+        held = [grant for grant in active if (not grant.models or ALL in grant.models if model is None else grant.is_for(model))]
+        return _Case(
+            account,
+            stack,
+            always=tuple(grant for grant in held if not grant.is_conditional),
+            sometimes=tuple(grant for grant in held if grant.is_conditional),
+            model=model,
         )
 
+    edges = [edge for edge in (_next_change(account.grants, now), until) if edge is not None]
     return Plan(
         account=account,
-        terms=terms,
-        expires=_next_change(account.grants, now),
-        _models=account.models | granted_models,
-        _usual=rights(tuple(grant for grant in active if not grant.models or ALL in grant.models), opened=ALL not in account.models),
-        _special={
-            model: rights(
-                tuple(grant for grant in active if grant.is_for(model)),
-                opened=model not in account.models and ALL not in account.models,
-            )
-            for model in special_models
-        },
+        terms=stack,
+        receipt=receipt,
+        to_accept=to_accept,
+        expires=min(edges, default=None),
+        _usual=case(None),
+        _special={model: case(model) for model in special_models},
     )
 
 
-def _matters(grant: Grant, terms: TermsVersion) -> bool:
+def _rights(account: Account, terms: TermsStack, grants: tuple[Grant, ...], model: str | None) -> Rights:
+    kinds = frozenset(grant.type for grant in grants)
+    usage = usage_policy(terms, kinds)
+    shaping = (grant for grant in grants if usage_policy(terms, kinds - {grant.type}) != usage)
+    named = next(shaping, None) or next((grant for grant in grants if _matters(grant, terms)), None)
+    larger: dict[str, int] = {}
+    for grant in grants:
+        for limit, amount in grant.limits.items():
+            larger[limit] = max(amount, larger.get(limit, 0))
+    return Rights(
+        rules=compile_rules(terms, account.kind, account.standing, kinds),
+        usage=usage,
+        grant=named.id if named is not None else None,
+        larger_limits=MappingProxyType(larger) if larger else _NONE,
+        _models=account.models | {name for grant in grants for name in grant.models},
+        _actions=account.actions,
+        _grants=grants,
+        _opened=(model is None or model not in account.models) and ALL not in account.models,
+    )
+
+
+def _matters(grant: Grant, terms: TermsStack) -> bool:
     """Whether any clause asks for this kind of grant."""
     return any(grant.type in kinds_in(clause) for clause in terms.clauses)
 
 
 def _next_change(grants: Iterable[Grant], now: datetime) -> datetime | None:
-    edges = [edge for grant in grants for edge in (grant.not_before, grant.not_after) if edge is not None and edge >= now]
+    edges = [edge for grant in grants for edge in (grant.not_before, grant.not_after, grant.voided) if edge is not None and edge >= now]
     return min(edges, default=None)
-
-
-class PlanCache:
-    """Plans by issuer, account version and terms: a stale plan has another key and is never found (DESIGN D3)."""
-
-    def __init__(self, *, size: int = 10_000) -> None:
-        self._plans: LRUCache[tuple[str, str, int, str], Plan] = LRUCache(size)
-        self._lock = threading.Lock()
-
-    def plan(self, account: Account, terms: TermsVersion, *, issuer: str, now: datetime) -> Plan:
-        """The plan of *account* under *terms* at *now*."""
-        key = (issuer, account.id, account.version, terms.sha256)
-        with self._lock:
-            plan = self._plans.get(key)
-        stale = plan is not None and plan.expires is not None and now >= plan.expires
-        if plan is None or stale or (plan.account is not account and plan.account != account):
-            plan = compile_plan(account, terms, now=now)
-            with self._lock:
-                self._plans[key] = plan
-        return plan

@@ -1,4 +1,4 @@
-"""What is published once and kept for ever, in SQLite: terms, public keys."""
+"""What is published once and kept for ever, in SQLite: terms, usage policies, public keys."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tos_guard.errors import TermsError
 from tos_guard.stores._accounts_file import AccountsFile
-from tos_guard.stores._model import StoredTerms, checked_public_key, storable, to_ms
+from tos_guard.stores._model import StoredTerms, checked_public_key, from_ms, storable, to_ms
 
 if TYPE_CHECKING:
     from tos_guard.terms import TermsVersion
 
 __all__ = ["SQLiteArchive", "already_published"]
 
-_SELECT_TERMS: Final = "SELECT version, uri, effective, sha256, document, text FROM terms"
+_SELECT_TERMS: Final = "SELECT version, uri, effective, sha256, document, text, published FROM terms"
 
 
 class SQLiteArchive(AccountsFile):
@@ -59,6 +59,24 @@ class SQLiteArchive(AccountsFile):
             rows = connection.execute(f"{_SELECT_TERMS} WHERE issuer = ? ORDER BY effective, number", (self.issuer,)).fetchall()
         return tuple(map(_stored_terms, rows))
 
+    def put_usage_policy(self, sha256: str, document: bytes) -> None:
+        """As `Store.put_usage_policy`."""
+        if self.usage_policy(sha256) is not None:
+            return
+        with self._accounts.write() as connection:
+            connection.execute(
+                "INSERT INTO usage_policy (issuer, sha256, document) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+                (self.issuer, sha256, document),
+            )
+
+    def usage_policy(self, sha256: str) -> bytes | None:
+        """As `Store.usage_policy`."""
+        with self._accounts.read() as connection:
+            row = connection.execute(
+                "SELECT document FROM usage_policy WHERE issuer = ? AND sha256 = ?", (self.issuer, storable(sha256))
+            ).fetchone()
+        return None if row is None else bytes(row[0])
+
     def put_public_key(self, document: Mapping[str, Any]) -> None:
         """As `Store.put_public_key`."""
         with self._changing() as (connection, _):
@@ -86,6 +104,6 @@ def already_published(version: str) -> TermsError:
     )
 
 
-def _stored_terms(row: tuple[str, str, str, str, bytes, str]) -> StoredTerms:
-    version, uri, effective, sha256, document, text = row
-    return StoredTerms(version, uri, date.fromisoformat(effective), sha256, document, text)
+def _stored_terms(row: tuple[str, str, str, str, bytes, str, int]) -> StoredTerms:
+    version, uri, effective, sha256, document, text, published = row
+    return StoredTerms(version, uri, date.fromisoformat(effective), sha256, document, text, from_ms(published))

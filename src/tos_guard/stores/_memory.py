@@ -69,6 +69,7 @@ class MemoryStore(MemoryRecords, Store):
         self._organization_changes: dict[str, list[OrganizationChange]] = {}
         self._holders: dict[str, Holder] = {}
         self._terms: dict[str, StoredTerms] = {}
+        self._policies: dict[str, bytes] = {}
         self._public_keys: dict[str, dict[str, Any]] = {}
 
     # What a request asks.
@@ -268,7 +269,7 @@ class MemoryStore(MemoryRecords, Store):
             if known is None:
                 self._version += 1
                 self._terms[terms.version] = StoredTerms(
-                    terms.version, terms.uri, terms.effective, terms.sha256, terms.document_bytes, terms.text
+                    terms.version, terms.uri, terms.effective, terms.sha256, terms.document_bytes, terms.text, self._now()
                 )
 
     def terms(self, version: str) -> StoredTerms | None:
@@ -279,6 +280,15 @@ class MemoryStore(MemoryRecords, Store):
         """As `Store.terms_versions`."""
         with self._lock:
             return tuple(sorted(self._terms.values(), key=lambda terms: terms.effective))
+
+    def put_usage_policy(self, sha256: str, document: bytes) -> None:
+        """As `Store.put_usage_policy`."""
+        with self._lock:
+            self._policies.setdefault(sha256, document)
+
+    def usage_policy(self, sha256: str) -> bytes | None:
+        """As `Store.usage_policy`."""
+        return self._policies.get(sha256)
 
     def put_public_key(self, document: Mapping[str, Any]) -> None:
         """As `Store.put_public_key`."""

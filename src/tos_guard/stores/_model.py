@@ -148,6 +148,7 @@ class StoredTerms:
         sha256: Digest over document and text.
         document: RFC 8785 bytes.
         text: The text people read.
+        published: When it was published: what was decided before that did not know it.
     """
 
     version: str
@@ -156,6 +157,7 @@ class StoredTerms:
     sha256: str
     document: bytes
     text: str
+    published: datetime
 
 
 def account_document(account: Account) -> dict[str, Any]:

@@ -146,6 +146,22 @@ class Store(AccountAdministration, OrganizationAdministration):
         return next((terms for terms in reversed(self.terms_versions()) if terms.effective <= today), None)
 
     @abstractmethod
+    def put_usage_policy(self, sha256: str, document: bytes) -> None:
+        """Keep the RFC 8785 bytes of a usage policy for ever. Keeping it again changes nothing; it is no change of rights.
+
+        Raises:
+            StoreError: The engine failed.
+        """
+
+    @abstractmethod
+    def usage_policy(self, sha256: str) -> bytes | None:
+        """The usage policy with this digest, or None.
+
+        Raises:
+            StoreError: The engine failed.
+        """
+
+    @abstractmethod
     def put_public_key(self, document: Mapping[str, Any]) -> None:
         """Keep a public key, a JSON object with a `kid`; its other members may change later, its material never.
 

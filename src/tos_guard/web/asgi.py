@@ -19,6 +19,7 @@ from typing import Any, Final, Protocol
 
 from tos_guard.dialects import Step
 from tos_guard.errors import (
+    DeniedError,
     KeyFileError,
     MalformedRequestError,
     PolicyStop,
@@ -28,7 +29,7 @@ from tos_guard.errors import (
 )
 from tos_guard.exchange import Exchange, Head, Response, respond
 from tos_guard.guard import AsyncGuard, RequestView, Route, unavailable
-from tos_guard.rights import Account
+from tos_guard.rights import Holder
 from tos_guard.types import Completion
 
 __all__ = ["TosGuardMiddleware"]
@@ -133,31 +134,43 @@ class TosGuardMiddleware:
         view = RequestView(scope["method"], path, [(n.lower(), v) for n, v in scope["headers"]], scope)
         route = self.guard.route(view.path)
         exchange: Exchange | None = None
+        body: bytes | None = None
         try:
             if route is None:
                 raise RouteNotGuardedError("this path is neither guarded nor exempt", where=view.path[:200])
-            account = await self.guard.run(self.guard.authenticate(view))
+            holder = await self.guard.run(self.guard.authenticate(view))
             body = await self._read_body(receive)
             if body is None:
                 return  # the client left before it had asked
             large = len(body) > _LARGE_BYTES
             request = await asyncio.to_thread(route.dialect.read_request, body) if large else None
-            exchange = self.guard.begin(account, view, route, body, request=request)
-            if not exchange.decision.allowed:
+            exchange = await self.guard.run(self.guard.admit(holder, view, route, body, request=request))
+            if exchange.is_refused:
                 raise await self.guard.run(self.guard.keep_denial(exchange))
         except RequestError as error:
             if exchange is None:
                 self.guard.count_refusal(error)
+                if self.guard.settings.mode == "monitor" and not isinstance(error, RequestTooLargeError):
+                    await self._let_pass(error, scope, receive if body is None else _Replay(body, receive), send)
+                    return
             await self._refuse(send, error, route, exchange)
             return
         except StoreError as error:
             self.guard.report_failure("accounts", error)
             await self._refuse(send, unavailable(), route, exchange)
             return
-        await self._serve(scope, receive, send, account, exchange, body)
+        await self._serve(scope, receive, send, holder, exchange, body)
 
-    async def _serve(self, scope: Scope, receive: Receive, send: Send, account: Account, exchange: Exchange, body: bytes) -> None:
-        scope.setdefault("state", {})[STATE_KEY] = self.guard.admission(account, exchange)
+    async def _let_pass(self, error: RequestError, scope: Scope, receive: Receive, send: Send) -> None:
+        """Monitor mode: what would be refused before anything can be decided reaches the app, and leaves without a tag."""
+        self.guard.count(f"monitored:{error.code}")
+        self.guard.count("unsealed:monitor")
+        await self.app(scope, receive, send)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send, holder: Holder, exchange: Exchange, body: bytes) -> None:
+        if not exchange.decision.allowed:
+            self.guard.count(f"monitored:{exchange.decision.reasons[0].code}")
+        scope.setdefault("state", {})[STATE_KEY] = self.guard.admission(holder, exchange)
         _shut_side_doors(scope)
         delivery = _Delivery(self.guard, exchange, send, bodiless=scope["method"] == "HEAD")
         request = _Replay(body, receive)
@@ -166,6 +179,10 @@ class TosGuardMiddleware:
             await self.app(scope, request, delivery.send)
             reason = "" if delivery.ended else "client_gone" if request.disconnected else "handler_ended_early"
         except Exception as error:  # the app is the host's: whatever it raises ends this exchange, and goes on to the server
+            if isinstance(error, DeniedError) and not delivery.started:  # a handler asked for one right more (`Admission.require`)
+                reason = "denied"
+                await delivery.refuse(error)
+                return
             stop = _policy_stop_in(error)
             if stop is not None:
                 reason = ""
@@ -272,7 +289,7 @@ class _Delivery:
         try:
             token = await self._guard.run(self._guard.pending(self._exchange))
         except SignerError:
-            await self._replace_by_refusal()
+            await self._replace_by_refusal(unavailable(), "signer")
             return
         await self._start(token)
 
@@ -312,9 +329,11 @@ class _Delivery:
         except (SignerError, StoreError) as error:
             what = "signer" if isinstance(error, SignerError) else "store"
             self._guard.report_failure(what, error)
-            if self._guard.settings.on_seal_failure == "deny":
+            failure = self._guard.settings.failure
+            if (failure.signer if what == "signer" else failure.records) == "deny":
                 await self._withhold(what)
             else:
+                self._guard.report_degraded("signer" if what == "signer" else "records", "allow")
                 await self._forward(response.unsealed_because(what), last=last)
             return
         step = response.sealed(seal)
@@ -328,17 +347,21 @@ class _Delivery:
         assert self.response is not None  # noqa: S101
         self.response.unsealed_because(what)
         if not self.started:
-            await self._replace_by_refusal()
+            await self._replace_by_refusal(unavailable(), "signer")
             return
         error = unavailable()
         event = self._exchange.dialect.error_event(message=str(error), code=error.code, extra={"request_id": self._exchange.ids.rid})
         self.ended = True
         await self._send({"type": "http.response.body", "body": event, "more_body": False})
 
-    async def _replace_by_refusal(self) -> None:
-        head, body = self._guard.refuse(unavailable(), self._exchange.dialect, self._exchange)
+    async def refuse(self, error: RequestError) -> None:
+        """Answer with a refusal, before anything was sent."""
+        await self._replace_by_refusal(error, "denied")
+
+    async def _replace_by_refusal(self, error: RequestError, reason: str) -> None:
+        head, body = self._guard.refuse(error, self._exchange.dialect, self._exchange)
         if self.response is not None:
-            self.response.unsealed_because("signer")
+            self.response.unsealed_because(reason)
         self.status = head.status
         self.started = self.ended = True
         await _answer(self._send, head.status, head.headers, body)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from datetime import datetime
 from itertools import combinations
@@ -14,12 +15,13 @@ from tos_guard.errors import ConfigurationError
 from tos_guard.keys import KeySet
 from tos_guard.policy import usage_policy
 from tos_guard.protocols import TermsArchive
-from tos_guard.terms import Scope, TermsVersion
+from tos_guard.terms import Scope, TermsVersion, terms_from_document
 
 __all__ = ["PREFIX", "Document", "KeyDocuments", "WellKnown"]
 
 PREFIX: Final = "/.well-known/ai-provenance"
 JWKS_PATH: Final = "/.well-known/jwks.json"
+_DIGEST: Final = re.compile(r"[A-Za-z0-9_-]{43}")
 MAX_GRANT_TYPES: Final = 10  # every set of them has a usage policy that anyone may ask for: 1,024 documents of a few KB
 
 Document = tuple[int, list[tuple[bytes, bytes]], bytes]
@@ -44,7 +46,7 @@ class WellKnown:
     def __init__(
         self,
         settings: GuardSettings,
-        terms: TermsVersion,
+        terms: Callable[[], TermsVersion],
         keys: KeyDocuments,
         clock: Callable[[], datetime],
         *,
@@ -55,15 +57,7 @@ class WellKnown:
         self._keys = keys
         self._archive = archive
         self._clock = clock
-        grants = _grants_on_output(terms)
-        if len(grants) > MAX_GRANT_TYPES:
-            raise ConfigurationError(
-                f"{len(grants)} kinds of grants change what may be done with output; policies are served for {MAX_GRANT_TYPES}",
-                where=f"terms {terms.version}",
-            )
-        held = (set(chosen) for size in range(len(grants) + 1) for chosen in combinations(grants, size))
-        self._policies = {policy.sha256: policy.document for policy in (usage_policy(terms, granted) for granted in held)}
-        self._metadata = encode_claims(self._issuer_metadata())
+        self._policies = _policies_of(terms())
 
     def _issuer_metadata(self) -> dict[str, object]:
         issuer = self._settings.issuer
@@ -73,7 +67,7 @@ class WellKnown:
             "jwks_uri": issuer + JWKS_PATH,
             "key_history_uri": f"{issuer}{PREFIX}/key-history",
             "sealed": {"exempt": list(self._settings.exempt), "routes": list(self._settings.routes)},
-            "terms_uri": f"{issuer}{PREFIX}/terms/{self._terms.version}",
+            "terms_uri": f"{issuer}{PREFIX}/terms/{self._terms().version}",
             "usage_policy_uri": f"{issuer}{PREFIX}/usage/{{sha256}}",
             "ver": 1,
         }
@@ -92,7 +86,7 @@ class WellKnown:
         if method not in ("GET", "HEAD"):
             return _answer(405, b"application/json", b'{"error":"use GET"}', cache=b"no-store")
         if path == PREFIX:
-            return _answer(200, b"application/json", self._metadata)
+            return _answer(200, b"application/json", encode_claims(self._issuer_metadata()))
         if path == JWKS_PATH:
             return _answer(200, b"application/json", self._keys.public_set(self._clock()).to_bytes())
         name, _, rest = path.removeprefix(f"{PREFIX}/").partition("/")
@@ -103,16 +97,37 @@ class WellKnown:
             if rest.endswith(".txt"):
                 return _answer(200, b"text/markdown; charset=utf-8", text.encode("utf-8"), cache=_FOR_EVER)
             return _answer(200, b"application/json", document, cache=_FOR_EVER)
-        if name == "usage" and rest in self._policies:
-            return _answer(200, b"application/json", self._policies[rest], cache=_FOR_EVER)
+        if name == "usage" and (policy := self._usage_policy(rest)) is not None:
+            return _answer(200, b"application/json", policy, cache=_FOR_EVER)
         return _answer(404, b"application/json", b'{"error":"no such document"}', cache=b"no-store")
 
     def _terms_version(self, version: str) -> tuple[bytes, str] | None:
         """Document and text of a published version: tokens made under it point here for years."""
-        if version == self._terms.version:
-            return self._terms.document_bytes, self._terms.text
+        current = self._terms()
+        if version == current.version:
+            return current.document_bytes, current.text
         stored = self._archive.terms(version) if self._archive is not None else None
-        return None if stored is None else (stored.document, stored.text)
+        if stored is None or terms_from_document(stored.document, stored.text).organization is not None:
+            return None  # a contract is for its organization's accounts, which find it in the account routes
+        return stored.document, stored.text
+
+    def _usage_policy(self, sha256: str) -> bytes | None:
+        """A usage policy that some token names. Whoever asks for one holds the token: digests cannot be guessed."""
+        if sha256 in self._policies:
+            return self._policies[sha256]
+        return self._archive.usage_policy(sha256) if self._archive is not None and _DIGEST.fullmatch(sha256) is not None else None
+
+
+def _policies_of(terms: TermsVersion) -> dict[str, bytes]:
+    """Every usage policy of the terms at start, whether or not a token has named it yet."""
+    grants = _grants_on_output(terms)
+    if len(grants) > MAX_GRANT_TYPES:
+        raise ConfigurationError(
+            f"{len(grants)} kinds of grants change what may be done with output; policies are served for {MAX_GRANT_TYPES}",
+            where=f"terms {terms.version}",
+        )
+    held = (set(chosen) for size in range(len(grants) + 1) for chosen in combinations(grants, size))
+    return {policy.sha256: policy.document for policy in (usage_policy(terms, granted) for granted in held)}
 
 
 def _grants_on_output(terms: TermsVersion) -> list[str]:

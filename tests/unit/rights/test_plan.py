@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
-from tos_guard.rights import Account, Grant, Plan, PlanCache, compile_plan
-from tos_guard.terms import parse_terms
+from tos_guard.rights import Account, Grant, Holder, Plan, PlanCache, compile_plan
+from tos_guard.terms import TermsShelf, parse_terms
 from tos_guard.types import Decision, Facts, Outcome, Reason, Standing
 
 EXAMPLES = Path(__file__).parents[3] / "examples" / "terms"
 SAMPLE = parse_terms((EXAMPLES / "sample-2026-11.toml").read_bytes(), (EXAMPLES / "sample-2026-11.md").read_bytes())
+SHELF = TermsShelf.of((SAMPLE,))
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
 DAY = timedelta(days=1)
 ISSUER = "https://api.example.com"
@@ -149,9 +150,9 @@ def test_a_licence_for_one_model_says_nothing_about_another() -> None:
     plan = plan_of(models={"small", "large"}, grants=[Grant(id="lic-s", type="licensed-distillation", models={"small"})])
     assert plan.decide(facts(purpose="distillation", model="small")).allowed
     assert not plan.decide(facts(purpose="distillation", model="large")).allowed
-    assert (plan.rights("small").grant, plan.rights("large").grant) == ("lic-s", None)
-    assert "train-ai=y" in plan.rights("small").usage.content_usage
-    assert "train-ai=n" in plan.rights("large").usage.content_usage
+    assert (plan.rights(facts(model="small")).grant, plan.rights(facts(model="large")).grant) == ("lic-s", None)
+    assert "train-ai=y" in plan.rights(facts(model="small")).usage.content_usage
+    assert "train-ai=n" in plan.rights(facts(model="large")).usage.content_usage
 
 
 def test_a_grant_opens_its_models_and_its_actions_there_alone() -> None:
@@ -168,7 +169,7 @@ def test_a_grant_for_every_model_opened_them_all_but_held_for_none(model: str) -
     plan = plan_of(grants=[Grant(id="lic-1", type="licensed-distillation", models={"*"})])
     assert plan.decide(facts(model=model, purpose="distillation")).grants == ("lic-1",)
     assert plan.decide(facts(model=model)).grants == (() if model == "small" else ("lic-1",)), "what is open anyway needs no grant"
-    assert "train-ai=y" in plan.rights(model).usage.content_usage
+    assert "train-ai=y" in plan.rights(facts(model=model)).usage.content_usage
 
 
 def test_licences_for_two_models_stay_apart() -> None:
@@ -194,9 +195,9 @@ def test_a_grant_for_a_model_the_account_has_anyway_made_no_difference() -> None
 
 def test_the_token_names_the_grant_that_shapes_what_may_be_done_with_the_output() -> None:
     quiet = Grant(id="g-0", type="gold")
-    assert plan_of(grants=[quiet]).rights("small").grant is None
-    assert plan_of(grants=[quiet, LICENCE]).rights("small").grant == "lic-1"
-    assert plan_of(grants=[quiet, RESEARCH, LICENCE]).rights("small").grant == "r-1"
+    assert plan_of(grants=[quiet]).rights(facts(model="small")).grant is None
+    assert plan_of(grants=[quiet, LICENCE]).rights(facts(model="small")).grant == "lic-1"
+    assert plan_of(grants=[quiet, RESEARCH, LICENCE]).rights(facts(model="small")).grant == "r-1"
 
 
 @pytest.mark.parametrize(
@@ -223,17 +224,17 @@ def test_grants_hold_in_their_time_and_the_plan_knows_when_that_changes(
 
 def test_a_kept_plan_is_the_same_until_rights_change() -> None:
     plans = PlanCache()
-    first = plans.plan(account(), SAMPLE, issuer=ISSUER, now=NOW)
-    assert plans.plan(account(), SAMPLE, issuer=ISSUER, now=NOW + 9 * DAY) is first
+    first = plans.plan(Holder(account()), SHELF, "small", issuer=ISSUER, now=NOW)
+    assert plans.plan(Holder(account()), SHELF, "small", issuer=ISSUER, now=NOW + 9 * DAY) is first
     suspended = account(version=2, standing=Standing.SUSPENDED)
-    assert not plans.plan(suspended, SAMPLE, issuer=ISSUER, now=NOW).decide(facts()).allowed
+    assert not plans.plan(Holder(suspended), SHELF, "small", issuer=ISSUER, now=NOW).decide(facts()).allowed
 
 
 def test_a_kept_plan_is_not_used_after_a_grant_began_or_ended() -> None:
     plans = PlanCache()
     licensed = account(grants=[Grant(id="l", type="licensed-distillation", not_before=NOW + DAY, not_after=NOW + 2 * DAY)])
     answers = [
-        plans.plan(licensed, SAMPLE, issuer=ISSUER, now=at).decide(facts(purpose="distillation")).allowed
+        plans.plan(Holder(licensed), SHELF, "small", issuer=ISSUER, now=at).decide(facts(purpose="distillation")).allowed
         for at in (NOW, NOW + DAY, NOW + 1.5 * DAY, NOW + 2 * DAY + timedelta(seconds=1))
     ]
     assert answers == [False, True, True, False]
@@ -241,12 +242,12 @@ def test_a_kept_plan_is_not_used_after_a_grant_began_or_ended() -> None:
 
 def test_a_host_that_forgets_to_raise_the_version_gets_no_stale_plan() -> None:
     plans = PlanCache()
-    assert plans.plan(account(), SAMPLE, issuer=ISSUER, now=NOW).decide(facts()).allowed
-    assert not plans.plan(account(models=set()), SAMPLE, issuer=ISSUER, now=NOW).decide(facts()).allowed
+    assert plans.plan(Holder(account()), SHELF, "small", issuer=ISSUER, now=NOW).decide(facts()).allowed
+    assert not plans.plan(Holder(account(models=set())), SHELF, "small", issuer=ISSUER, now=NOW).decide(facts()).allowed
 
 
 def test_the_cache_is_bounded() -> None:
     plans = PlanCache(size=2)
-    kept = [plans.plan(account(id=f"a-{n}"), SAMPLE, issuer=ISSUER, now=NOW) for n in range(3)]
-    assert plans.plan(account(id="a-0"), SAMPLE, issuer=ISSUER, now=NOW) is not kept[0]
-    assert plans.plan(account(id="a-2"), SAMPLE, issuer=ISSUER, now=NOW) is kept[2]
+    kept = [plans.plan(Holder(account(id=f"a-{n}")), SHELF, "small", issuer=ISSUER, now=NOW) for n in range(3)]
+    assert plans.plan(Holder(account(id="a-0")), SHELF, "small", issuer=ISSUER, now=NOW) is not kept[0]
+    assert plans.plan(Holder(account(id="a-2")), SHELF, "small", issuer=ISSUER, now=NOW) is kept[2]

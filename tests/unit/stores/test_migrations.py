@@ -152,7 +152,9 @@ def test_a_file_of_0_1_opens_with_all_it_holds(old_file):
                 AccountChange("acme", 3, at(2), "standing", "warned", "scraping"),
                 AccountChange("acme", 3, at(3), "key_added", "aaaaaaaaaaaa"),
             )
-            assert store.terms_versions() == (StoredTerms("1", "u", date(2026, 11, 1), "s", b"{}", "t"),)
+            assert store.terms_versions() == (
+                StoredTerms("1", "u", date(2026, 11, 1), "s", b"{}", "t", datetime.fromtimestamp(0.005, UTC)),
+            )
             assert store.public_keys() == ({"kid": "k1"},)
             assert (store.pepper(), store.version()) == (b"p" * 32, 9)
             # The version in force is kept from the step on that made it; those before it were never kept.

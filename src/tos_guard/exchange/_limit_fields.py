@@ -1,0 +1,43 @@
+"""Header fields that tell a caller how far its limits are used.
+
+`RateLimit-Policy` and `RateLimit` are those of draft-ietf-httpapi-ratelimit-headers: structured fields (RFC 9651), one member for each
+limit. Limits in shadow refuse nothing and are not told. The limit that is used most comes first; there is room for a few.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+from tos_guard.limits import LimitState, Quantity, Sliding
+
+__all__ = ["limit_fields", "reset_seconds"]
+
+MAX_TOLD = 4  # limits in one response: account and organization, requests and tokens
+
+
+def limit_fields(states: Iterable[LimitState]) -> list[tuple[bytes, bytes]]:
+    """The two fields, or none where there is no limit to tell."""
+    told = sorted((state for state in states if not state.limit.shadow), key=_room)[:MAX_TOLD]
+    if not told:
+        return []
+    policy = ", ".join(f'"{state.limit.id}";q={state.limit.amount}{_unit(state)}{_window(state)}' for state in told)
+    now = ", ".join(f'"{state.limit.id}";r={state.remaining};t={reset_seconds(state)}' for state in told)
+    return [(b"ratelimit-policy", policy.encode("ascii")), (b"ratelimit", now.encode("ascii"))]
+
+
+def reset_seconds(state: LimitState) -> int:
+    """Whole seconds until some of a limit comes back, rounded up: who asks earlier asks in vain."""
+    return math.ceil(state.reset)
+
+
+def _room(state: LimitState) -> float:
+    return state.remaining / state.limit.amount if state.limit.amount else 0.0
+
+
+def _window(state: LimitState) -> str:
+    return f";w={state.limit.window.seconds}" if isinstance(state.limit.window, Sliding) else ""
+
+
+def _unit(state: LimitState) -> str:
+    return ';qu="concurrent-requests"' if state.limit.quantity is Quantity.CONCURRENCY else ""

@@ -1,0 +1,313 @@
+"""From a request to its decision: who asks, under which terms, whether they allow it, and what is reserved for it (DESIGN §5)."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Final
+
+from tos_guard._canonical import b64url_encode
+from tos_guard.dialects import RequestFacts
+from tos_guard.errors import DeniedError, MalformedRequestError, StoreError
+from tos_guard.exchange import Exchange, ExchangeIds, TermsInForce
+from tos_guard.guard._base import GuardBase
+from tos_guard.guard._needs import Admission, FindHolder, Identify, Keep, KeepPolicy, ReadTerms, RequestView, Reserve, Route, Steps
+from tos_guard.guard._refusals import denial, unauthenticated, unavailable
+from tos_guard.limits import LimitRefusal, LimitState, Usage
+from tos_guard.policy import UsagePolicy
+from tos_guard.rights import Account, Holder, Plan, Rights, hash_secret, parse_api_key
+from tos_guard.types import UNDECLARED, Decision, Facts, Outcome, Reason
+
+__all__ = ["Admitting"]
+
+MAX_NONCE_CHARS: Final = 64  # 256 bits in any spelling; a token has no room for more
+_END_USER_BYTES: Final = 16
+_PURPOSE_CHARS: Final = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-")
+
+
+class Admitting(GuardBase):
+    """The steps before the handler runs."""
+
+    def authenticate(self, view: RequestView) -> Steps[Holder]:
+        """Find who asks.
+
+        Raises:
+            AuthenticationError: No credential, or none that we accept; one text for all.
+            StoreError: The account source did not answer, and nothing that was read before may be used.
+        """
+        if self._identify is not None:
+            account_id = yield Identify(view)
+            need = FindHolder(account_id=account_id) if account_id is not None else None
+        else:
+            need = self._key_need(view)
+        holder = (yield from self._holder(need)) if need is not None else None
+        if holder is None:
+            raise unauthenticated()
+        return holder
+
+    def _key_need(self, view: RequestView) -> FindHolder | None:
+        try:
+            authorization, key = view.header("authorization"), view.header("x-api-key")
+        except MalformedRequestError:
+            raise unauthenticated() from None  # two credentials are none
+        if authorization is not None:
+            scheme, _, text = authorization.partition(" ")
+            if scheme.lower() != "bearer" or key not in (None, text):
+                return None
+            key = text
+        if key is None:
+            return None
+        public_id, secret = parse_api_key(key)
+        return FindHolder(public_id=public_id, secret_hash=hash_secret(secret, self._pepper))
+
+    def _holder(self, need: FindHolder) -> Steps[Holder | None]:
+        """The account of *need*; where the store is down and the settings say ``local``, as it was last read."""
+        failure_modes = self.settings.failure
+        try:
+            holder: Holder | None = yield need
+        except StoreError as failure:
+            known = self._known_before(need) if failure_modes.accounts == "local" else None
+            if known is None:
+                raise
+            self.report_failure("accounts", failure)
+            self.report_degraded("accounts", "local")
+            return known
+        if failure_modes.accounts == "local":
+            with self._found_lock:
+                if holder is None:
+                    self._last_known.pop(need, None)
+                else:
+                    self._last_known[need] = (holder, self.clock())
+        return holder
+
+    def _known_before(self, need: FindHolder) -> Holder | None:
+        with self._found_lock:
+            holder, read_at = self._last_known.get(need, (None, None))
+        if holder is None or read_at is None:
+            return None
+        return holder if self.clock() - read_at <= timedelta(seconds=self.settings.failure.stale_seconds) else None
+
+    def admit(
+        self, holder: Holder, view: RequestView, route: Route, body: bytes, *, request: RequestFacts | None = None
+    ) -> Steps[Exchange]:
+        """Read the request, decide it, and reserve what it may take. What was reserved is settled by `close`, which must follow.
+
+        Args:
+            holder: Who asks.
+            view: Head of the request.
+            route: Its route.
+            body: Its body.
+            request: What the route's dialect read in the body, where an adapter had it read elsewhere; a large body takes seconds.
+
+        Raises:
+            MalformedRequestError: Body or a header cannot be read.
+            RequestError: 503, where the limits engine failed and the settings deny.
+            StoreError: Published terms could not be read.
+        """
+        now = self.clock()
+        encoding = view.header("content-encoding")
+        if encoding not in (None, "identity"):
+            raise MalformedRequestError(f"content encoding {encoding!r} is not accepted", where="request body", cure="Send it plain.")
+        if request is None:
+            request = route.dialect.read_request(body)
+        facts = self._facts(holder.account, view, request)
+        nonce = _nonce(view)
+        yield from self._read_terms()
+        plan = self.rulebook.plan(holder, request.model, now)
+        rights = plan.rights(facts)
+        yield from self._keep_policy(rights.usage)
+        exchange = self._exchange(holder, route, request, facts, plan, rights, body=body, nonce=nonce, now=now)
+        if exchange.decision.allowed:
+            yield from self._reserve(exchange, holder, rights)
+        return exchange
+
+    def _exchange(
+        self,
+        holder: Holder,
+        route: Route,
+        request: RequestFacts,
+        facts: Facts,
+        plan: Plan,
+        rights: Rights,
+        *,
+        body: bytes,
+        nonce: str | None,
+        now: datetime,
+    ) -> Exchange:
+        account, general = holder.account, plan.terms.general
+        return Exchange(
+            issuer=self.settings.issuer,
+            ids=ExchangeIds.fresh(self._entropy, sub=self._stable_sub(account)),
+            account_id=account.id,
+            account_version=account.version,
+            started=now,
+            dialect=route.dialect,
+            request=request,
+            facts=facts,
+            decision=plan.decide(facts),
+            in_force=TermsInForce.of(
+                uri=general.uri,
+                version=general.version,
+                sha256=general.sha256,
+                policy=rights.usage,
+                grant=rights.grant,
+                receipt=plan.receipt,
+                also=tuple(terms.version for terms in plan.terms.documents[1:]),
+            ),
+            plan=plan,
+            request_body=body,
+            nonce=nonce,
+            monitored=self.settings.mode == "monitor",
+        )
+
+    def _read_terms(self) -> Steps[None]:
+        """See to it that the shelf holds what is published."""
+        if self.archive is None:
+            return
+        try:
+            version = self.archive.version()
+            if self.rulebook.is_current(version):
+                return
+            published = yield ReadTerms()
+        except StoreError as failure:
+            if self.settings.failure.accounts != "local":
+                raise
+            self.report_failure("terms", failure)
+            self.report_degraded("accounts", "local")
+            return
+        for problem in self.rulebook.read(published, version):
+            self.report_failure("terms", problem)
+
+    def _keep_policy(self, policy: UsagePolicy) -> Steps[None]:
+        """Keep the usage policy that tokens will name. Where that fails the next request tries again."""
+        if self.archive is None or self.rulebook.is_kept(policy):
+            return
+        try:
+            yield KeepPolicy(policy)
+        except StoreError as failure:
+            self.report_failure("usage_policy", failure)
+        else:
+            self.rulebook.note_kept(policy)
+
+    def _reserve(self, exchange: Exchange, holder: Holder, rights: Rights) -> Steps[None]:
+        """Take what the request may take of the account's limits; a limit that has not enough denies."""
+        if self._limits is None or self._leases is None:
+            return
+        exchange.estimate = self.meter.estimate(exchange.request, exchange.request_body)
+        charges = self.meter.charges(holder, rights.larger_limits, exchange.facts, exchange.estimate)
+        if not charges:
+            return
+        try:
+            answer = yield Reserve(charges, exchange.ids.rid)
+        except StoreError as failure:
+            self.report_failure("limits", failure)
+            raise unavailable() from failure
+        if answer.fallback:
+            self.report_degraded("limits", answer.fallback)
+        shadowed = tuple(_limit_reason(state, shadow=True) for state in answer.shadowed)
+        if isinstance(answer, LimitRefusal):
+            exchange.limit_refusal = answer
+            exchange.decision = Decision(Outcome.DENY, (_limit_reason(answer.state), *shadowed))
+            self.count(f"reservation:refused:{answer.state.limit.id}")
+            return
+        exchange.reservation = answer
+        self._leases.hold(answer)
+        self.count("reservation:reserved")
+        if shadowed:
+            exchange.decision = replace(exchange.decision, reasons=(*exchange.decision.reasons, *shadowed))
+
+    def _facts(self, account: Account, view: RequestView, request: RequestFacts) -> Facts:
+        host: Mapping[str, str | None] = self._assertions(view, account) if self._assertions is not None else {}
+
+        def asserted(fact: str, source: str | None) -> str | None:
+            value: str | None = getattr(account, fact) if source == "account" else None
+            return host.get(fact) if source == "host" else value
+
+        sources = self.settings.sources
+        return Facts(
+            action=request.action,
+            model=request.model,
+            purpose=_purpose(view),
+            region=asserted("region", sources.region),
+            verification=asserted("verification", sources.verification),
+            end_user=UNDECLARED if request.end_user is None else self.end_user_hash(account.id, request.end_user),
+        )
+
+    def end_user_hash(self, account_id: str, end_user: str) -> str:
+        """How an end user of an account is named in records and in ``blocked_end_users``: ``eu_`` and 128 bits of a keyed hash."""
+        named = f"{len(account_id)}:{account_id}:{end_user}".encode("utf-8", "surrogatepass")
+        return "eu_" + b64url_encode(hmac.digest(self._end_user_key, named, hashlib.sha256)[:_END_USER_BYTES])
+
+    def _stable_sub(self, account: Account) -> str | None:
+        if not account.stable_sub:
+            return None
+        return b64url_encode(hmac.digest(self._sub_key, account.id.encode("utf-8"), hashlib.sha256)[:16])
+
+    def admission(self, holder: Holder, exchange: Exchange) -> Admission:
+        """What the handler may know, and say."""
+
+        def report(usage: Usage) -> None:
+            exchange.reported = usage
+
+        return Admission(
+            account=holder.account,
+            request_id=exchange.ids.rid,
+            facts=exchange.facts,
+            clauses=exchange.decision.clauses,
+            content_usage=exchange.in_force.usage.content_usage,
+            _report=report,
+            _narrow=lambda action: self._narrow(exchange, action),
+        )
+
+    def _narrow(self, exchange: Exchange, action: str) -> None:
+        """Decide once more, for an action that only the handler knows.
+
+        Raises:
+            DeniedError: It is not allowed. The exchange is then a denial.
+        """
+        facts = replace(exchange.facts, action=action)
+        decision = exchange.plan.decide(facts)
+        if not decision.allowed:
+            exchange.facts, exchange.decision = facts, decision
+            if not exchange.monitored:
+                raise denial(exchange, self.accept_url)
+
+    def keep_denial(self, exchange: Exchange) -> Steps[DeniedError]:
+        """Record a denial and say what it is."""
+        error = denial(exchange, self.accept_url)
+        self.count(f"denied:{error.reason}")
+        try:
+            yield Keep(exchange.record(now=self.clock(), status=error.status), wait=False)
+        except StoreError as failure:
+            self.report_failure("record", failure)
+        return error
+
+    @property
+    def accept_url(self) -> str | None:
+        """Where people accept terms, or None where nobody said."""
+        if self.settings.acceptance.url is not None or self.settings.account_routes is None:
+            return self.settings.acceptance.url
+        return f"{self.settings.issuer}{self.settings.account_routes}/terms"
+
+
+def _limit_reason(state: LimitState, *, shadow: bool = False) -> Reason:
+    return Reason("tos_limit", state.limit.id, shadow=shadow)
+
+
+def _purpose(view: RequestView) -> str:
+    purpose = view.header("ai-usage-purpose")
+    if purpose is None:
+        return UNDECLARED
+    if not 1 <= len(purpose) <= 32 or not _PURPOSE_CHARS.issuperset(purpose):
+        raise MalformedRequestError("is not a word of a-z, 0-9 and -", where="header ai-usage-purpose")
+    return purpose
+
+
+def _nonce(view: RequestView) -> str | None:
+    nonce = view.header("ai-provenance-nonce")
+    if nonce is not None and not 1 <= len(nonce) <= MAX_NONCE_CHARS:
+        raise MalformedRequestError(f"has not 1 to {MAX_NONCE_CHARS} characters", where="header ai-provenance-nonce")
+    return nonce

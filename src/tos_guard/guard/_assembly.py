@@ -1,0 +1,49 @@
+"""Everything a guard needs, from its settings file: the one place that knows which parts there are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final
+
+from tos_guard.config import parse_settings
+from tos_guard.guard._base import utc_now
+
+__all__ = ["assemble"]
+
+_ASYNC_COMMIT_SECONDS: Final = 0.05  # how long records that nobody waits for gather for one commit
+
+
+def assemble(path: Path, overrides: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a guard.
+
+    Args:
+        path: The settings file.
+        overrides: Parts to take in place of those that the settings name.
+
+    Raises:
+        ConfigurationError: A file, key or setting is unusable.
+        StoreError: The store cannot be opened.
+    """
+    from tos_guard.stores import FileSigner, SQLiteStore, load_terms, read_settings
+
+    settings = overrides.pop("settings", None) or parse_settings(read_settings(path), where=str(path)).beside(path.parent)
+    clock = overrides.get("clock", utc_now)
+    delay = _ASYNC_COMMIT_SECONDS if settings.records == "async" else 0.0
+    store = overrides.pop("store", None) or SQLiteStore(settings.store, issuer=settings.issuer, clock=clock, commit_delay=delay)
+    terms = load_terms(settings.terms)
+    store.publish_terms(terms)
+    signer = overrides.pop("signer", None) or FileSigner(settings.keys)
+    if isinstance(signer, FileSigner):
+        for key in signer.folder.history().keys:  # beside the records they sign for, so that a lost key folder loses no proof
+            store.put_public_key(key.to_jwk())
+    defaults = {
+        "settings": settings,
+        "terms": terms,
+        "accounts": store,
+        "rights": store,
+        "records": store,
+        "signer": signer,
+        "pepper": store.pepper(),
+        "archive": store,
+    }
+    return {**defaults, **overrides}

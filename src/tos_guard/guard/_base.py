@@ -1,0 +1,205 @@
+"""What every step of a guard knows: its settings and parts, its routes, its counts."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import logging
+import re
+import secrets
+import threading
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, datetime
+from typing import Final
+
+from cachetools import LRUCache
+
+from tos_guard.config import GuardSettings, RouteSettings
+from tos_guard.dialects import ChatDialect, Dialect, PlainDialect
+from tos_guard.errors import ConfigurationError
+from tos_guard.guard._leases import Leases
+from tos_guard.guard._meter import Meter
+from tos_guard.guard._needs import FindHolder, RequestView, Route
+from tos_guard.guard._rulebook import Rulebook
+from tos_guard.protocols import (
+    AccountSource,
+    AsyncAccountSource,
+    AsyncSigner,
+    Clock,
+    LimitEngine,
+    RecordStore,
+    RightsSource,
+    Signer,
+    TermsArchive,
+)
+from tos_guard.rights import Account, Holder
+from tos_guard.terms import TermsVersion
+
+__all__ = ["Assertions", "GuardBase", "Identifier", "utc_now"]
+
+_log = logging.getLogger("tos_guard")
+
+MAX_CACHED_ACCOUNTS: Final = 10_000
+FULFILLED_DUTIES: Final = frozenset({"seal"})  # every response is sealed, whether a clause asks for it or not
+_DETOUR: Final = re.compile(r"//|\\|/\.{1,2}(?:/|$)|%(?:2[5ef]|5c)", re.IGNORECASE)
+
+Identifier = Callable[[RequestView], str | None] | Callable[[RequestView], Awaitable[str | None]]
+"""Names the account of a request that the host has authenticated, or None."""
+
+Assertions = Callable[[RequestView, Account], Mapping[str, str | None]]
+"""What the provider knows of a request: ``region``, ``verification``; None for unknown."""
+
+
+def utc_now() -> datetime:
+    """The present."""
+    return datetime.now(UTC)
+
+
+class GuardBase:
+    """Settings, parts, routes and counts of a guard.
+
+    Args:
+        settings: The settings.
+        terms: General terms to begin with; what `archive` has is added while the guard runs.
+        accounts: Where accounts are found.
+        records: Where exchanges are recorded.
+        signer: Signs tokens.
+        pepper: Key under which secrets of API keys and end users are hashed.
+        archive: Where terms and usage policies are published, or None to know only *terms*.
+        rights: Where organizations and acceptances are kept, or None for none.
+        meter: The limits, and what requests are charged; None for no limits.
+        limits: Counts what accounts use; needed where there are limits.
+        identify: Names the account of a request that the host has authenticated.
+        assertions: What the provider knows of a request.
+        clock: The present.
+        entropy: Random bytes.
+
+    Attributes:
+        settings: The settings.
+        rulebook: Terms and plans.
+        meter: Limits and what requests are charged.
+        counts: How often what happened, by ``word:detail``.
+        archive: As given.
+
+    Raises:
+        ConfigurationError: The terms need what nothing provides, or there are limits and nothing counts them.
+    """
+
+    def __init__(
+        self,
+        settings: GuardSettings,
+        *,
+        terms: TermsVersion,
+        accounts: AccountSource | AsyncAccountSource,
+        records: RecordStore,
+        signer: Signer | AsyncSigner,
+        pepper: bytes,
+        archive: TermsArchive | None = None,
+        rights: RightsSource | None = None,
+        meter: Meter | None = None,
+        limits: LimitEngine | None = None,
+        identify: Identifier | None = None,
+        assertions: Assertions | None = None,
+        clock: Clock = utc_now,
+        entropy: Callable[[int], bytes] = secrets.token_bytes,
+    ) -> None:
+        self.settings = settings
+        self.meter = meter or Meter(())
+        self.clock = clock
+        self.counts: Counter[str] = Counter()
+        self._count_lock = threading.Lock()
+        self.archive = archive
+        self._accounts = accounts
+        self._rights = rights
+        self._records = records
+        self._signer = signer
+        self._pepper = pepper
+        self._identify = identify
+        self._assertions = assertions
+        self._entropy = entropy
+        self._found: LRUCache[tuple[int, int, FindHolder], Holder] = LRUCache(MAX_CACHED_ACCOUNTS)
+        self._last_known: LRUCache[FindHolder, tuple[Holder, datetime]] = LRUCache(MAX_CACHED_ACCOUNTS)
+        self._found_lock = threading.Lock()
+        self._sub_key = hmac.digest(pepper, b"tos_guard stable subject", hashlib.sha256)
+        self._end_user_key = hmac.digest(pepper, b"tos_guard end user", hashlib.sha256)
+        self._routes = {path: Route(path, _dialect(route)) for path, route in settings.routes.items()}
+        self._patterns = [(path.split("/"), route) for path, route in self._routes.items() if "*" in path]
+        if self.meter.limits and limits is None:
+            raise ConfigurationError("there are limits, and nothing that counts them", where="limits=")
+        self._limits = limits
+        self._leases = Leases(limits, self.report_failure) if limits is not None else None
+        self._check_terms(terms)
+        self.rulebook = Rulebook(settings.issuer, terms, self._check_terms)
+
+    def _check_terms(self, terms: TermsVersion) -> None:
+        """Fail where terms ask for a fact nobody asserts (D2), or oblige us to something we do not do.
+
+        A duty that is silently left out is a broken promise.
+        """
+        for fact in sorted(terms.required_facts):
+            source = getattr(self.settings.sources, fact, None)
+            if source is None:
+                raise ConfigurationError(
+                    f"the terms ask for the fact {fact!r}, which has no source",
+                    where="[sources]",
+                    cure=f'Set {fact} = "account" or "host", or remove the condition from the terms.',
+                )
+            if source == "host" and self._assertions is None:
+                raise ConfigurationError(f"the fact {fact!r} comes from the host, and assertions= is not given", where="[sources]")
+        for clause in terms.clauses:
+            for duty in sorted(set(clause.duties) - FULFILLED_DUTIES):
+                raise ConfigurationError(
+                    f"clause {clause.id} obliges to {duty!r}, which this guard cannot fulfil",
+                    where=f"terms {terms.version}",
+                    cure=f"Fulfilled are: {', '.join(sorted(FULFILLED_DUTIES))}. Remove the duty from the terms.",
+                )
+
+    # Routing
+
+    def is_exempt(self, path: str) -> bool:
+        """Whether a path is exempt by name."""
+        for name in self.settings.exempt:
+            if path == name:
+                return True
+            # A path that an inner app or proxy may normalise leads elsewhere: only its own name could exempt it.
+            if name.endswith("*") and path.startswith(name[:-1]) and _DETOUR.search(path) is None:
+                return True
+        return False
+
+    def route(self, path: str) -> Route | None:
+        """The guarded route of a path, or None."""
+        if (route := self._routes.get(path)) is not None:
+            return route
+        segments = path.split("/")
+        for pattern, candidate in self._patterns:
+            if len(pattern) == len(segments) and all(p in ("*", s) for p, s in zip(pattern, segments, strict=True)):
+                return candidate
+        return None
+
+    # Counting: the seam of telemetry
+
+    def count(self, what: str) -> None:
+        """Count something that must not pass unseen; names are ``word:detail``."""
+        with self._count_lock:
+            self.counts[what] += 1
+
+    def _cache_key(self, need: FindHolder) -> tuple[int, int, FindHolder]:
+        """Under what a look-up is kept: a change of accounts, organizations or acceptances makes it another."""
+        accounts = self._accounts.version()
+        return accounts, self._rights.version() if self._rights is not None else 0, need
+
+    def report_failure(self, what: str, failure: Exception) -> None:
+        """Count and log that a part of us failed, so that no degraded mode passes unseen."""
+        self.count(f"failed:{what}")
+        _log.error("tos_guard %s failed: %s", what, failure, exc_info=failure.__cause__)
+
+    def report_degraded(self, failed: str, mode: str) -> None:
+        """Count that a failure mode other than ``deny`` was used: which class failed, and what was done."""
+        self.count(f"degraded:{failed}:{mode}")
+
+
+def _dialect(route: RouteSettings) -> Dialect:
+    if route.dialect == "openai-chat":
+        return ChatDialect(action=route.action)
+    return PlainDialect(action=route.action, model=route.model or "")

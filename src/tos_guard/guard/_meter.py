@@ -1,0 +1,152 @@
+"""What a request may take, what it took, and which limits are charged for it (DESIGN D4)."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
+
+from cachetools import LRUCache
+
+from tos_guard.dialects import RequestFacts
+from tos_guard.limits import (
+    AccountLimits,
+    Amounts,
+    Charge,
+    Dimension,
+    Limit,
+    Price,
+    Usage,
+    account_limits,
+    actual,
+    estimate,
+)
+from tos_guard.limits._estimate import DEFAULT_BYTES_PER_TOKEN, DEFAULT_MAX_OUTPUT_TOKENS, DEFAULT_TOKENS_PER_MEDIA
+from tos_guard.rights import Holder
+from tos_guard.types import Facts
+
+__all__ = ["Estimator", "Meter", "ModelFacts"]
+
+MAX_ACCOUNTS: Final = 10_000
+
+Estimator = Callable[[RequestFacts, bytes], int]
+"""Tokens of the prompt of a request and its body, as the host's own tokenizer counts them."""
+
+_NOTHING: Final = Usage(input_tokens=0, output_tokens=0, reasoning_tokens=0)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """What is known of a model.
+
+    Attributes:
+        max_output_tokens: Output tokens it can give, or None.
+        price: What its tokens cost, or None.
+    """
+
+    max_output_tokens: int | None = None
+    price: Price | None = None
+
+
+class Meter:
+    """The limits of one guard. Any thread may call.
+
+    Args:
+        limits: All limits; none means that nothing is charged.
+        models: What is known of models, by name.
+        bytes_per_token: Bytes of a prompt that are counted as one token.
+        tokens_per_media: Tokens that one image, sound or file is counted as.
+        default_max_output_tokens: Output tokens of a request that declares no maximum, for a model without one.
+        count_prompt: Counts the tokens of a prompt, in place of its size.
+    """
+
+    def __init__(
+        self,
+        limits: Iterable[Limit],
+        *,
+        models: Mapping[str, ModelFacts] = MappingProxyType({}),
+        bytes_per_token: int = DEFAULT_BYTES_PER_TOKEN,
+        tokens_per_media: int = DEFAULT_TOKENS_PER_MEDIA,
+        default_max_output_tokens: int = DEFAULT_MAX_OUTPUT_TOKENS,
+        count_prompt: Estimator | None = None,
+    ) -> None:
+        self.limits = tuple(limits)
+        self._models = models
+        self._bytes_per_token = bytes_per_token
+        self._tokens_per_media = tokens_per_media
+        self._default_max_output_tokens = default_max_output_tokens
+        self._count_prompt = count_prompt
+        self._compiled: LRUCache[tuple[str, int, int, tuple[tuple[str, int], ...]], AccountLimits] = LRUCache(MAX_ACCOUNTS)
+        self._lock = threading.Lock()
+
+    def estimate(self, request: RequestFacts, body: bytes) -> Amounts:
+        """The most that a request could take."""
+        known = self._models.get(request.model, _UNKNOWN)
+        counted = self._count_prompt(request, body) if self._count_prompt is not None else None
+        return estimate(
+            declared=() if request.max_output_tokens is None else (request.max_output_tokens,),
+            prompt_bytes=len(body) if counted is None else counted,
+            choices=request.choices,
+            media_parts=request.media_parts if counted is None else 0,
+            model_maximum=known.max_output_tokens,
+            default_maximum=self._default_max_output_tokens,
+            bytes_per_token=self._bytes_per_token if counted is None else 1,
+            tokens_per_media=self._tokens_per_media,
+            price=known.price,
+        )
+
+    def actual(self, usage: Usage | None, *, reserved: Amounts, model: str) -> Amounts:
+        """What it took: what the response says, and the estimate for what it does not say."""
+        return actual(usage, reserved=reserved, price=self._models.get(model, _UNKNOWN).price)
+
+    def nothing_served(self, *, reserved: Amounts, model: str) -> Amounts:
+        """What a request took that the provider answered with an error: itself, and no tokens."""
+        return actual(_NOTHING, reserved=reserved, price=self._models.get(model, _UNKNOWN).price)
+
+    def charges(self, holder: Holder, larger: Mapping[str, int], facts: Facts, amounts: Amounts) -> tuple[Charge, ...]:
+        """What limits are charged for a request.
+
+        Args:
+            holder: Who asks.
+            larger: Amounts by limit id that grants give.
+            facts: What is known of the request.
+            amounts: The most that it could take.
+        """
+        if not self.limits:
+            return ()
+        return self.of(holder, larger).charges(amounts, model=facts.model, action=facts.action, end_user=facts.end_user)
+
+    def of(self, holder: Holder, larger: Mapping[str, int]) -> AccountLimits:
+        """The limits of an account with the amounts that hold for it."""
+        account, organization = holder.account, holder.organization
+        shared = organization.version if organization is not None else 0
+        key = (account.id, account.version, shared, tuple(larger.items()))
+        with self._lock:
+            compiled = self._compiled.get(key)
+        if compiled is None:
+            compiled = account_limits(
+                self.limits,
+                account=account.id,
+                organization=account.organization,
+                kind=account.kind,
+                overrides=self._amounts(holder, larger),
+            )
+            with self._lock:
+                self._compiled[key] = compiled
+        return compiled
+
+    def _amounts(self, holder: Holder, larger: Mapping[str, int]) -> dict[str, int]:
+        """Amounts that are not the settings' own: a grant's where it is larger, else the account's or its organization's."""
+        amounts: dict[str, int] = {}
+        for limit in self.limits:
+            shared = Dimension.ORGANIZATION in limit.per and Dimension.ACCOUNT not in limit.per
+            whose = holder.organization if shared else holder.account
+            own = limit.amount if whose is None else whose.limits.get(limit.id, limit.amount)
+            # What one account was granted does not move a limit that others share.
+            amounts[limit.id] = own if shared else max(own, larger.get(limit.id, own))
+        return amounts
+
+
+_UNKNOWN: Final = ModelFacts()
