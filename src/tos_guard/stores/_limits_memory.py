@@ -95,6 +95,9 @@ class MemoryLimits:
         monotonic: Seconds that never go back, for everything else.
     """
 
+    blocks = False
+    """Nothing here waits for anything but its own lock."""
+
     def __init__(self, *, clock: Clock, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._monotonic = monotonic

@@ -93,6 +93,9 @@ class SQLiteLimits:
         StoreError: The file cannot be created, opened or migrated.
     """
 
+    blocks = True
+    """Each call takes the writers' lock and touches the disk."""
+
     def __init__(
         self,
         path: Path,
