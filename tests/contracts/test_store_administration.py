@@ -1,12 +1,13 @@
-"""The administration of accounts, keys and terms, over every store of ours."""
+"""The administration of accounts, keys, terms and usage policies, over every store of ours."""
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 
 import pytest
 
-from tos_guard.errors import AccountError, ConfigurationError, TermsError
+from tos_guard._canonical import sha256_b64url
+from tos_guard.errors import AccountError, ConfigurationError, StoreError, TermsError
 from tos_guard.rights import Organization
 from tos_guard.types import Standing
 
@@ -269,12 +270,11 @@ def test_terms_are_immutable(case, terms):
     assert case.store.terms("2027-01") is None
 
 
-def test_terms_take_effect_on_their_day(store, terms):
-    """The terms in force are the newest whose day has come; of one day, the last published."""
+def test_terms_are_listed_by_the_day_they_take_effect(store, terms):
+    """Of one day, in the order of publication."""
     for version, effective in (("b", date(2026, 12, 1)), ("a", date(2026, 11, 1)), ("c", date(2026, 12, 1))):
         store.publish_terms(terms(version, effective))
-    days = [datetime(2026, 10, 31, tzinfo=UTC), datetime(2026, 11, 1, tzinfo=UTC), datetime(2026, 12, 1, tzinfo=UTC)]
-    assert [found and found.version for found in map(store.current_terms, days)] == [None, "a", "c"]
+    assert [each.version for each in store.terms_versions()] == ["a", "b", "c"]
 
 
 def test_public_keys_are_kept_for_ever(case):
@@ -289,3 +289,65 @@ def test_public_keys_are_kept_for_ever(case):
         with pytest.raises(ConfigurationError):
             case.store.put_public_key(bad)
     assert case.peer.public_keys()[0] == key | {"revoked": 1}
+
+
+def test_a_usage_policy_is_kept_under_its_digest(case):
+    """Once and for ever, in every process, and nobody's rights change by it: `version` stays."""
+    document = b'{"clauses":[]}'
+    digest = sha256_b64url(document)
+    before = case.store.version(), case.peer.version()
+    for store in (case.store, case.store, case.peer):
+        store.put_usage_policy(digest, document)
+    assert case.store.usage_policy(digest) == case.peer.usage_policy(digest) == document
+    assert case.store.usage_policy("x" * 43) is case.store.usage_policy("\ud800") is None
+    for wrong in ("x" * 43, "\ud800", ""):
+        with pytest.raises(StoreError, match="digest"):
+            case.store.put_usage_policy(wrong, document)
+    case.a_second_passes()
+    assert (case.store.version(), case.peer.version()) == before
+
+
+def test_an_administrator_is_known_by_a_key(case):
+    """Unknown, wrong and revoked look alike; a revoked key is refused in every process at once."""
+    made = case.store.add_admin_key("ann", "AAAAAAAAAAAA", HASH, actor="cli")
+    for store in (case.store, case.peer):
+        assert store.admin_by_key("AAAAAAAAAAAA", HASH) == "ann"
+        for public_id, secret_hash in (
+            ("AAAAAAAAAAAA", b"\x02" * 32), ("BBBBBBBBBBBB", HASH), ("BBBBBBBBBBBB", bytes(32)), ("AAAAAAAAAAAA", b""), ("\ud800", HASH),
+        ):  # fmt: skip
+            assert store.admin_by_key(public_id, secret_hash) is None
+    case.clock.move(timedelta(days=1))
+    revoked = case.store.revoke_admin_key("AAAAAAAAAAAA", actor="bob")
+    assert case.peer.admin_by_key("AAAAAAAAAAAA", HASH) is case.store.admin_by_key("AAAAAAAAAAAA", HASH) is None
+    assert case.store.revoke_admin_key("AAAAAAAAAAAA", actor="ann") == revoked
+    assert case.peer.admin_keys() == (revoked,)
+    assert (revoked.name, revoked.created, revoked.created_by) == ("ann", made.created, "cli")
+    assert (revoked.revoked, revoked.revoked_by) == (case.clock(), "bob")
+    assert HASH.hex() not in repr(revoked)
+
+
+def test_keys_of_administrators_open_no_account(store, account):
+    """And keys of accounts administer nothing, whatever their public ids."""
+    store.add_account(account())
+    store.add_admin_key("ann", "AAAAAAAAAAAA", HASH)
+    assert store.by_api_key("AAAAAAAAAAAA", HASH) is None
+    store.add_api_key("acme", "BBBBBBBBBBBB", HASH)
+    assert store.admin_by_key("BBBBBBBBBBBB", HASH) is None
+
+
+def test_a_key_of_an_administrator_that_cannot_be_is_refused(store):
+    """A taken public id, a hash of another length, a name that is none, an unknown key."""
+    store.add_admin_key("ann", "AAAAAAAAAAAA", HASH)
+    for step in (
+        lambda: store.add_admin_key("bob", "AAAAAAAAAAAA", HASH),
+        lambda: store.add_admin_key("bob", "BBBBBBBBBBBB", b"short"),
+        lambda: store.add_admin_key("", "BBBBBBBBBBBB", HASH),
+        lambda: store.add_admin_key("bob", "", HASH),
+        lambda: store.add_admin_key("bob", "BBBBBBBBBBBB", HASH, actor="\ud800"),
+        lambda: store.revoke_admin_key("BBBBBBBBBBBB"),
+        lambda: store.revoke_admin_key("\ud800"),
+        lambda: store.revoke_admin_key("AAAAAAAAAAAA", actor="\ud800"),
+    ):
+        with pytest.raises(AccountError):
+            step()
+    assert [(key.public_id, key.revoked) for key in store.admin_keys()] == [("AAAAAAAAAAAA", None)]

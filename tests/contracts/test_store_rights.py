@@ -230,13 +230,3 @@ def test_any_thread_may_ask_for_rights(case, account):
     for thread in threads:
         thread.join()
     assert not failures
-
-
-def test_a_usage_policy_is_kept_for_ever_and_is_no_change_of_rights(store):
-    """Tokens name it by its digest for years; keeping it must not make every process read accounts again."""
-    before = store.version()
-    store.put_usage_policy("digest", b'{"ver":1}')
-    store.put_usage_policy("digest", b"something else under the same digest")
-    assert store.usage_policy("digest") == b'{"ver":1}'
-    assert store.usage_policy("other") is None
-    assert store.version() == before

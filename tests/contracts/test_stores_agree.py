@@ -13,11 +13,13 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from sample_records import sample_acceptance as acceptance
+from sample_records import sample_withdrawal as withdrawal
 from tos_guard.errors import TosGuardError
 from tos_guard.ledger import ExchangeRecord, RecordType
 from tos_guard.rights import Account, Grant, Organization
 from tos_guard.stores import MemoryStore, SQLiteStore, Store
-from tos_guard.types import Standing
+from tos_guard.types import Standing, SubjectKind
 
 ISSUER = "https://api.example"
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -27,6 +29,7 @@ KEYS = ("aaaaaaaaaaaa", "bbbbbbbbbbbb")
 HASHES = (bytes(32), b"\x01" * 32, b"short")
 ORGANIZATIONS = ("acme-corp", "ünïcode' --")
 END_USERS = ("eu_" + "A" * 22, "eu_" + "B" * 22, "else")
+SUBJECTS = ((SubjectKind.ACCOUNT, ACCOUNTS[0]), (SubjectKind.ACCOUNT, ACCOUNTS[1]), (SubjectKind.ORGANIZATION, ORGANIZATIONS[0]))
 RIDS = ("r0", "r1", "r2", "r3")
 
 ids = st.sampled_from(ACCOUNTS)
@@ -131,6 +134,24 @@ class Stores(RuleBasedStateMachine):
     def revoke_api_key(self, public_id):
         self.change(lambda store: store.revoke_api_key(public_id, "why"))
 
+    @rule(number=st.integers(1, 3), subject=st.sampled_from(SUBJECTS))
+    def add_acceptance(self, number, subject):
+        kind, subject_id = subject
+        given = acceptance(number, subject_kind=kind, subject_id=subject_id)
+        self.change(lambda store: store.add_acceptance(given))
+
+    @rule(number=st.integers(1, 3), reason=st.sampled_from(["x", "y"]))
+    def withdraw_acceptance(self, number, reason):
+        self.change(lambda store: store.withdraw_acceptance(withdrawal(number, reason=reason)))
+
+    @rule(public_id=names, secret_hash=hashes)
+    def add_admin_key(self, public_id, secret_hash):
+        self.change(lambda store: store.add_admin_key("ann", public_id, secret_hash, actor="cli"))
+
+    @rule(public_id=names)
+    def revoke_admin_key(self, public_id):
+        self.change(lambda store: store.revoke_admin_key(public_id, actor="bob"))
+
     @rule(rid=rids, account_id=st.none() | ids, age=days, kind=st.sampled_from(list(RecordType)))
     def append(self, rid, account_id, age, kind):
         started = int((self.now - timedelta(days=age)).timestamp() * 1000)
@@ -174,12 +195,16 @@ class Stores(RuleBasedStateMachine):
             self.ask(lambda store, o=organization_id: store.organization(o))
             self.ask(lambda store, o=organization_id: store.organization_history(o))
             self.ask(lambda store, o=organization_id: store.organization_at(o, self.now - timedelta(hours=1)))
+        for kind, subject_id in SUBJECTS:
+            self.ask(lambda store, k=kind, s=subject_id: store.acceptances(k, s))
+        self.ask(lambda store: store.admin_keys())
         for rid in RIDS:
             self.ask(lambda store, r=rid: store.by_request_id(ISSUER, r))
             self.ask(lambda store, r=rid: store.by_token_id(ISSUER, f"j-{r}"))
         for public_id in KEYS:
             for secret_hash in HASHES:
-                self.ask(lambda store, k=public_id, h=secret_hash: store.by_api_key(k, h))
+                self.ask(lambda store, k=public_id, h=secret_hash: store.holder_by_api_key(k, h))
+                self.ask(lambda store, k=public_id, h=secret_hash: store.admin_by_key(k, h))
         self.ask(lambda store: sorted(account.id for account in store.accounts()))
         self.ask(lambda store: store.count_records(ISSUER))
         self.ask(lambda store: list(store.denial_counts(ISSUER)))

@@ -2,11 +2,21 @@
 
 from tos_guard.rights._account import Account, AuthorizedPerson, Grant, Holder, Organization
 from tos_guard.rights._bearer import BearerIdentity, BearerPolicy, check_bearer_type, read_bearer_claims, unverified_issuer
-from tos_guard.rights._key import API_KEY_PREFIX, ApiKey, hash_secret, new_api_key, parse_api_key
+from tos_guard.rights._key import (
+    ADMIN_KEY_PREFIX,
+    API_KEY_PREFIX,
+    ApiKey,
+    hash_secret,
+    new_admin_key,
+    new_api_key,
+    parse_admin_key,
+    parse_api_key,
+)
 from tos_guard.rights._plan import Plan, Rights, compile_plan
 from tos_guard.rights._plans import PlanCache, holder_plan
 
 __all__ = [
+    "ADMIN_KEY_PREFIX",
     "API_KEY_PREFIX",
     "Account",
     "ApiKey",
@@ -23,7 +33,9 @@ __all__ = [
     "compile_plan",
     "hash_secret",
     "holder_plan",
+    "new_admin_key",
     "new_api_key",
+    "parse_admin_key",
     "parse_api_key",
     "read_bearer_claims",
     "unverified_issuer",

@@ -9,7 +9,7 @@ from tos_guard.stores._keys import FileSigner, KeyFolder
 from tos_guard.stores._limits_memory import MemoryLimits
 from tos_guard.stores._limits_sqlite import SQLiteLimits
 from tos_guard.stores._memory import MemoryStore
-from tos_guard.stores._model import AccountChange, OrganizationChange, StoredKey, StoredTerms
+from tos_guard.stores._model import AccountChange, OrganizationChange, StoredAdminKey, StoredKey, StoredTerms
 from tos_guard.stores._settings import read_settings
 from tos_guard.stores._sqlite import SQLiteStore
 from tos_guard.stores._store import Store
@@ -24,6 +24,7 @@ __all__ = [
     "SQLiteLimits",
     "SQLiteStore",
     "Store",
+    "StoredAdminKey",
     "StoredKey",
     "StoredTerms",
     "load_terms",

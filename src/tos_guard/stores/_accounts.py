@@ -9,8 +9,10 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
 from tos_guard.errors import AccountError
+from tos_guard.stores._admin_keys import SQLiteAdminKeys
 from tos_guard.stores._administration import ToAccount
 from tos_guard.stores._archive import SQLiteArchive
+from tos_guard.stores._holders import SQLiteHolders
 from tos_guard.stores._model import (
     AccountChange,
     Step,
@@ -18,26 +20,25 @@ from tos_guard.stores._model import (
     account_document,
     changed_account,
     check_name,
+    check_secret_hash,
     check_text,
     from_ms,
+    key_taken,
     storable,
     to_ms,
+    unknown_key,
 )
-from tos_guard.stores._organizations import SQLiteOrganizations
 
 if TYPE_CHECKING:
     from tos_guard.rights import Account
 
-__all__ = ["SQLiteAccounts", "account_exists", "check_secret_hash", "key_taken", "unknown_account", "unknown_key"]
-
-SECRET_HASH_BYTES: Final = 32
-"""HMAC-SHA256."""
+__all__ = ["SQLiteAccounts", "account_exists", "unknown_account"]
 
 _SELECT_KEY: Final = "SELECT public_id, account_id, label, created, revoked FROM api_key"
 _SELECT_VERSION: Final = "SELECT document FROM account_version WHERE issuer = ? AND account_id = ?"
 
 
-class SQLiteAccounts(SQLiteOrganizations, SQLiteArchive):
+class SQLiteAccounts(SQLiteHolders, SQLiteArchive, SQLiteAdminKeys):
     """All of `Store` that lives in the file of the accounts.
 
     Raises:
@@ -59,6 +60,10 @@ class SQLiteAccounts(SQLiteOrganizations, SQLiteArchive):
             connection.execute("DELETE FROM account_change WHERE issuer = ? AND account_id = ?", name)
             connection.execute("DELETE FROM account_version WHERE issuer = ? AND account_id = ?", name)
             known = connection.execute("DELETE FROM account WHERE issuer = ? AND id = ?", name).rowcount
+            if known:
+                connection.execute(
+                    "UPDATE acceptance SET former = 1 WHERE issuer = ? AND subject_kind = 'account' AND subject_id = ?", name
+                )
         # Deleted rows may live on in the unused part of pages that others share; only a file written anew is free of them.
         # Unknown accounts come here too: whoever calls again after an error below gets the rest done.
         with self._accounts.write(transaction=False) as connection:
@@ -198,26 +203,6 @@ def unknown_account(account_id: str) -> AccountError:
 def account_exists(account_id: str) -> AccountError:
     """There is one already."""
     return AccountError("this account exists already", where=f"account {account_id}", cure="Change it, or choose another id")
-
-
-def unknown_key(public_id: str) -> AccountError:
-    """There is no such key."""
-    return AccountError("unknown API key", where=f"key {public_id}")
-
-
-def key_taken(public_id: str) -> AccountError:
-    """A public id names one key for ever."""
-    return AccountError("this public id is taken", where=f"key {public_id}", cure="Make a new key")
-
-
-def check_secret_hash(secret_hash: bytes, public_id: str) -> None:
-    """See to it that it can be a hash.
-
-    Raises:
-        AccountError: It has not 32 bytes.
-    """
-    if len(secret_hash) != SECRET_HASH_BYTES:
-        raise AccountError(f"a hash of {len(secret_hash)} bytes, not {SECRET_HASH_BYTES}", where=f"key {public_id}")
 
 
 def _stored_key(row: tuple[str, str, str, int, int | None]) -> StoredKey:

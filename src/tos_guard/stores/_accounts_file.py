@@ -20,13 +20,16 @@ from tos_guard.stores._fork import watch_forks
 from tos_guard.stores._schema import ACCOUNTS_SCHEMA
 from tos_guard.stores._store import Store
 
-__all__ = ["POLL_SECONDS", "AccountsFile"]
+__all__ = ["CACHED", "POLL_SECONDS", "AccountsFile"]
 
 POLL_SECONDS: Final = 0.05
 """How old `version` may be. Revocation must hold everywhere within a second (DESIGN D3)."""
 
 _STALE_SECONDS: Final = 0.5
 """How old it may be while another thread is asking; then everyone waits for the answer."""
+
+CACHED: Final = 20_000
+"""Accounts, keys, organizations and acceptances kept in memory, of each; about 2 KB each."""
 
 
 class AccountsFile(Store):
@@ -51,6 +54,7 @@ class AccountsFile(Store):
 
     def _forget(self) -> None:
         """Know nothing, and have locks that nobody holds."""
+        self._caching = threading.Lock()
         self._polling = threading.Lock()
         self._polled_at = float("-inf")
         self._state: tuple[int, int] | None = None

@@ -17,6 +17,7 @@ from tos_guard.stores._model import (
     AccountChange,
     OrganizationChange,
     Step,
+    StoredAdminKey,
     StoredKey,
     account_document,
     changed_account,
@@ -32,7 +33,7 @@ from tos_guard.types import Standing
 if TYPE_CHECKING:
     from tos_guard.rights import Account, Grant, Organization
 
-__all__ = ["AccountAdministration", "OrganizationAdministration", "ToAccount", "ToOrganization"]
+__all__ = ["AccountAdministration", "AdministratorKeys", "OrganizationAdministration", "ToAccount", "ToOrganization"]
 
 ToAccount = Callable[["Account"], Mapping[str, Any] | None]
 """Members of an account's JSON form to set, given the stored account; None where nothing is to be changed. May raise `AccountError`."""
@@ -324,6 +325,47 @@ class OrganizationAdministration(ABC):
 
     @abstractmethod
     def _change_organization(self, organization_id: str, change: ToOrganization, step: Step) -> Organization: ...
+
+
+class AdministratorKeys(ABC):
+    """Keys of those who administer the store over the network. Their secrets are hashed as those of API keys.
+
+    Look-ups are not cached: a revoked key is refused everywhere at once.
+    """
+
+    @abstractmethod
+    def add_admin_key(self, name: str, public_id: str, secret_hash: bytes, *, actor: str = "") -> StoredAdminKey:
+        """Store the key of an administrator, whom the history will name by *name*.
+
+        Raises:
+            AccountError: The name is empty, the public id is taken, or the hash has not 32 bytes.
+            StoreError: The engine failed.
+        """
+
+    @abstractmethod
+    def admin_by_key(self, public_id: str, secret_hash: bytes) -> str | None:
+        """The administrator's name; None for an unknown or revoked key and for a wrong secret alike.
+
+        Raises:
+            StoreError: The engine failed.
+        """
+
+    @abstractmethod
+    def revoke_admin_key(self, public_id: str, *, actor: str = "") -> StoredAdminKey:
+        """End a key for good. Revoking it again changes nothing.
+
+        Raises:
+            AccountError: The key is unknown.
+            StoreError: The engine failed.
+        """
+
+    @abstractmethod
+    def admin_keys(self) -> Sequence[StoredAdminKey]:
+        """All keys of administrators, revoked ones too, oldest first.
+
+        Raises:
+            StoreError: The engine failed.
+        """
 
 
 def _check_fresh(stored: int, read: int, *, where: str) -> None:

@@ -7,20 +7,21 @@ from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import TYPE_CHECKING, Any, Final
 
-from tos_guard.errors import TermsError
+from tos_guard._canonical import sha256_b64url
+from tos_guard.errors import StoreError, TermsError
 from tos_guard.stores._accounts_file import AccountsFile
 from tos_guard.stores._model import StoredTerms, checked_public_key, from_ms, storable, to_ms
 
 if TYPE_CHECKING:
     from tos_guard.terms import TermsVersion
 
-__all__ = ["SQLiteArchive", "already_published"]
+__all__ = ["SQLiteArchive", "already_published", "check_usage_policy"]
 
 _SELECT_TERMS: Final = "SELECT version, uri, effective, sha256, document, text, published FROM terms"
 
 
 class SQLiteArchive(AccountsFile):
-    """Terms and public keys of `Store`."""
+    """Terms, public keys and usage policies of `Store`."""
 
     def publish_terms(self, terms: TermsVersion) -> None:
         """As `Store.publish_terms`."""
@@ -61,8 +62,10 @@ class SQLiteArchive(AccountsFile):
 
     def put_usage_policy(self, sha256: str, document: bytes) -> None:
         """As `Store.put_usage_policy`."""
+        check_usage_policy(sha256, document)
         if self.usage_policy(sha256) is not None:
             return
+        # Not `_changing`: nobody's rights are others because of it.
         with self._accounts.write() as connection:
             connection.execute(
                 "INSERT INTO usage_policy (issuer, sha256, document) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
@@ -95,6 +98,16 @@ class SQLiteArchive(AccountsFile):
         with self._accounts.read() as connection:
             rows = connection.execute("SELECT document FROM public_key WHERE issuer = ? ORDER BY number", (self.issuer,)).fetchall()
         return tuple(json.loads(document) for (document,) in rows)
+
+
+def check_usage_policy(sha256: str, document: bytes) -> None:
+    """See to it that a document is kept under its own digest: it cannot be corrected later.
+
+    Raises:
+        StoreError: It is that of another.
+    """
+    if sha256_b64url(document) != sha256:
+        raise StoreError("the digest is not that of the document", where=f"usage policy {sha256!r}")
 
 
 def already_published(version: str) -> TermsError:

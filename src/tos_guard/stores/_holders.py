@@ -8,7 +8,6 @@
 from __future__ import annotations
 
 import sqlite3
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -16,17 +15,16 @@ from typing import TYPE_CHECKING, Final
 from cachetools import LRUCache
 
 from tos_guard.errors import AccountError, StoreError
-from tos_guard.stores._accounts_file import AccountsFile
-from tos_guard.stores._model import account_from_document, organization_from_document, storable
+from tos_guard.stores._acceptances import AcceptanceRows, SQLiteAcceptances
+from tos_guard.stores._accounts_file import CACHED
+from tos_guard.stores._model import account_from_document, storable
+from tos_guard.stores._organizations import SQLiteOrganizations
 from tos_guard.stores._store import matching
 
 if TYPE_CHECKING:
-    from tos_guard.rights import Account, Holder, Organization
+    from tos_guard.rights import Account, Holder
 
 __all__ = ["SQLiteHolders"]
-
-_CACHED: Final = 20_000
-"""Accounts, keys and organizations kept in memory, of each, about 2 KB each."""
 
 _MISSING: Final = 20_000
 """Unknown ids kept in memory, apart from the known ones: whoever invents ids must not be able to push the known out."""
@@ -51,12 +49,14 @@ class _Kept:
     Attributes:
         changed: When its account changed last, or `_OF_THE_HOST`.
         organization_changed: When its organization changed last, 0 where it has none.
+        rows: Its acceptances.
     """
 
     version: int
     holder: Holder
     changed: int
     organization_changed: int
+    rows: AcceptanceRows
 
     def is_of(self, account: Account, changed: int) -> bool:
         """Whether its account is this one."""
@@ -65,16 +65,14 @@ class _Kept:
         return self.holder.account is account or self.holder.account == account
 
 
-class SQLiteHolders(AccountsFile):
+class SQLiteHolders(SQLiteOrganizations, SQLiteAcceptances):
     """The look-ups of `Store`."""
 
     def _forget(self) -> None:
         super()._forget()
-        self._caching = threading.Lock()
-        self._known: LRUCache[tuple[str, str], _Found] = LRUCache(_CACHED)
+        self._known: LRUCache[tuple[str, str], _Found] = LRUCache(CACHED)
         self._unknown: LRUCache[tuple[str, str], _Found] = LRUCache(_MISSING)
-        self._holders: LRUCache[str, _Kept] = LRUCache(_CACHED)
-        self._organizations: LRUCache[str, tuple[Organization, int]] = LRUCache(_CACHED)
+        self._holders: LRUCache[str, _Kept] = LRUCache(CACHED)
 
     def holder_by_api_key(self, public_id: str, secret_hash: bytes) -> Holder | None:
         """As `Store.holder_by_api_key`."""
@@ -147,42 +145,18 @@ class SQLiteHolders(AccountsFile):
         from tos_guard.rights import Holder
 
         organization, organization_changed = self._read_organization(connection, account.organization)
-        holder = Holder(account, organization)
+        acceptances, rows = self._read_acceptances(connection, account)
+        holder = Holder(account, organization, acceptances)
         with self._caching:
             kept = self._holders.get(account.id)
-            if kept is not None and kept.is_of(account, changed) and kept.organization_changed == organization_changed:
+            if kept is not None and kept.is_of(account, changed) and (kept.organization_changed, kept.rows) == (organization_changed, rows):
                 holder = kept.holder
             if kept is None or kept.version <= version:
-                self._holders[account.id] = _Kept(version, holder, changed, organization_changed)
+                self._holders[account.id] = _Kept(version, holder, changed, organization_changed, rows)
         return holder
-
-    def _read_organization(self, connection: sqlite3.Connection, organization_id: str | None) -> tuple[Organization | None, int]:
-        """The organization, shared by all its accounts, and when it changed last."""
-        if organization_id is None:
-            return None, 0
-        row = connection.execute(
-            "SELECT changed, document FROM organization WHERE issuer = ? AND id = ?", (self.issuer, storable(organization_id))
-        ).fetchone()
-        if row is None:
-            return None, 0
-        changed, document = row
-        with self._caching:
-            known = self._organizations.get(organization_id)
-        if known is not None and known[1] == changed:
-            return known
-        read = self._organization(document), changed
-        with self._caching:
-            self._organizations[organization_id] = read
-        return read
 
     def _account(self, document: str) -> Account:
         try:
             return account_from_document(document)
         except AccountError as error:
             raise StoreError(f"a stored account cannot be read ({error})", where=str(self._accounts.path)) from error
-
-    def _organization(self, document: str) -> Organization:
-        try:
-            return organization_from_document(document)
-        except AccountError as error:
-            raise StoreError(f"a stored organization cannot be read ({error})", where=str(self._accounts.path)) from error

@@ -10,28 +10,34 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from tos_guard.protocols import Clock, Entropy
-from tos_guard.stores._accounts import account_exists, check_secret_hash, key_taken, unknown_account, unknown_key
+from tos_guard.stores._acceptances import check_kept, check_new, check_withdrawn, oldest_first
+from tos_guard.stores._accounts import account_exists, unknown_account
 from tos_guard.stores._administration import ToAccount, ToOrganization
-from tos_guard.stores._archive import already_published
+from tos_guard.stores._archive import already_published, check_usage_policy
 from tos_guard.stores._memory_records import MemoryRecords
 from tos_guard.stores._model import (
     AccountChange,
     OrganizationChange,
     Step,
+    StoredAdminKey,
     StoredKey,
     StoredTerms,
     changed_account,
     changed_organization,
     check_name,
+    check_secret_hash,
     check_text,
     checked_public_key,
+    key_taken,
+    unknown_key,
 )
 from tos_guard.stores._organizations import organization_exists, unknown_organization
 from tos_guard.stores._store import Store, matching
+from tos_guard.types import SubjectKind
 
 if TYPE_CHECKING:
     from tos_guard.rights import Account, Holder, Organization
-    from tos_guard.terms import TermsVersion
+    from tos_guard.terms import Acceptance, TermsVersion, Withdrawal
 
 __all__ = ["MemoryStore"]
 
@@ -39,6 +45,12 @@ __all__ = ["MemoryStore"]
 @dataclass(frozen=True, slots=True)
 class _Key:
     stored: StoredKey
+    secret_hash: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class _AdminKey:
+    stored: StoredAdminKey
     secret_hash: bytes
 
 
@@ -71,6 +83,9 @@ class MemoryStore(MemoryRecords, Store):
         self._terms: dict[str, StoredTerms] = {}
         self._policies: dict[str, bytes] = {}
         self._public_keys: dict[str, dict[str, Any]] = {}
+        self._acceptances: dict[str, Acceptance] = {}
+        self._former: set[str] = set()
+        self._admin_keys: dict[str, _AdminKey] = {}
 
     # What a request asks.
 
@@ -98,7 +113,11 @@ class MemoryStore(MemoryRecords, Store):
         from tos_guard.rights import Holder
 
         with self._lock:
-            holder = Holder(account, self._organizations.get(account.organization or ""))
+            subjects = (SubjectKind.ACCOUNT, account.id), (SubjectKind.ORGANIZATION, account.organization)
+            accepted = [
+                one for one in self._acceptances.values() if (one.subject_kind, one.subject_id) in subjects and one.id not in self._former
+            ]
+            holder = Holder(account, self._organizations.get(account.organization or ""), oldest_first(accepted))
             known = self._holders.get(account.id)
             if known != holder:
                 known = self._holders[account.id] = holder
@@ -123,6 +142,7 @@ class MemoryStore(MemoryRecords, Store):
             for kept in (self._accounts, self._account_versions, self._changes):
                 del kept[account_id]
             self._holders.pop(account_id, None)
+            self._former |= {each.id for each in self.acceptances(SubjectKind.ACCOUNT, account_id)}
             self._api_keys = {name: key for name, key in self._api_keys.items() if key.stored.account_id != account_id}
 
     def history(self, account_id: str) -> Sequence[AccountChange]:
@@ -283,6 +303,7 @@ class MemoryStore(MemoryRecords, Store):
 
     def put_usage_policy(self, sha256: str, document: bytes) -> None:
         """As `Store.put_usage_policy`."""
+        check_usage_policy(sha256, document)
         with self._lock:
             self._policies.setdefault(sha256, document)
 
@@ -301,3 +322,72 @@ class MemoryStore(MemoryRecords, Store):
         """As `Store.public_keys`."""
         with self._lock:
             return tuple(json.loads(json.dumps(document)) for document in self._public_keys.values())
+
+    # Acceptances.
+
+    def add_acceptance(self, acceptance: Acceptance) -> Acceptance:
+        """As `Store.add_acceptance`."""
+        check_new(acceptance, self.issuer)
+        with self._lock:
+            if acceptance.id not in self._acceptances:
+                check_name(acceptance.subject_id, acceptance.subject_kind)
+                self._version += 1
+                self._acceptances[acceptance.id] = acceptance
+            return check_kept(self._acceptances[acceptance.id], acceptance)
+
+    def withdraw_acceptance(self, withdrawal: Withdrawal) -> Acceptance:
+        """As `Store.withdraw_acceptance`."""
+        with self._lock:
+            known = self._acceptances.get(withdrawal.acceptance)
+            if known is not None and known.withdrawal is None:
+                self._version += 1
+                known = self._acceptances[known.id] = known.with_withdrawal(withdrawal)
+            return check_withdrawn(known, withdrawal)
+
+    def acceptance(self, acceptance_id: str) -> Acceptance | None:
+        """As `Store.acceptance`."""
+        return self._acceptances.get(acceptance_id)
+
+    def acceptances(self, subject_kind: SubjectKind, subject_id: str) -> Sequence[Acceptance]:
+        """As `Store.acceptances`."""
+        with self._lock:
+            return oldest_first(
+                [one for one in self._acceptances.values() if (one.subject_kind, one.subject_id) == (subject_kind, subject_id)]
+            )
+
+    # Keys of administrators.
+
+    def add_admin_key(self, name: str, public_id: str, secret_hash: bytes, *, actor: str = "") -> StoredAdminKey:
+        """As `Store.add_admin_key`."""
+        check_secret_hash(secret_hash, public_id)
+        key = StoredAdminKey(check_name(public_id, "key"), check_name(name, "administrator"), self._now(), check_text(actor, "actor"))
+        with self._lock:
+            if public_id in self._admin_keys:
+                raise key_taken(public_id)
+            self._admin_keys[public_id] = _AdminKey(key, secret_hash)
+            return key
+
+    def admin_by_key(self, public_id: str, secret_hash: bytes) -> str | None:
+        """As `Store.admin_by_key`."""
+        key = self._admin_keys.get(public_id)
+        if key is not None and key.stored.revoked is not None:
+            key = None
+        equal = matching(None if key is None else key.secret_hash, secret_hash)
+        return key.stored.name if equal and key is not None else None
+
+    def revoke_admin_key(self, public_id: str, *, actor: str = "") -> StoredAdminKey:
+        """As `Store.revoke_admin_key`."""
+        check_text(actor, "actor")
+        with self._lock:
+            key = self._admin_keys.get(public_id)
+            if key is None:
+                raise unknown_key(public_id)
+            if key.stored.revoked is None:
+                key = _AdminKey(replace(key.stored, revoked=self._now(), revoked_by=actor), key.secret_hash)
+                self._admin_keys[public_id] = key
+            return key.stored
+
+    def admin_keys(self) -> Sequence[StoredAdminKey]:
+        """As `Store.admin_keys`."""
+        with self._lock:
+            return tuple(key.stored for key in self._admin_keys.values())

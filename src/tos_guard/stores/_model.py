@@ -17,6 +17,7 @@ __all__ = [
     "AccountChange",
     "OrganizationChange",
     "Step",
+    "StoredAdminKey",
     "StoredKey",
     "StoredTerms",
     "account_document",
@@ -25,17 +26,23 @@ __all__ = [
     "changed_organization",
     "check_grants_kept",
     "check_name",
+    "check_secret_hash",
     "check_text",
     "checked_public_key",
     "from_ms",
     "grant_document",
+    "key_taken",
     "organization_document",
     "organization_from_document",
     "storable",
     "to_ms",
+    "unknown_key",
 ]
 
 _T = TypeVar("_T")
+
+SECRET_HASH_BYTES: Final = 32
+"""HMAC-SHA256."""
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND: Final = timedelta(milliseconds=1)
@@ -64,6 +71,27 @@ class StoredKey:
     label: str
     created: datetime
     revoked: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredAdminKey:
+    """An administrator's key as others see it: neither the secret nor its hash.
+
+    Attributes:
+        public_id: The part of the key that names it.
+        name: Whose it is, as histories name who did something.
+        created: When it was made.
+        created_by: Who made it; empty where nobody said.
+        revoked: When it was revoked, or None.
+        revoked_by: Who revoked it; empty where nobody did, or said so.
+    """
+
+    public_id: str
+    name: str
+    created: datetime
+    created_by: str = ""
+    revoked: datetime | None = None
+    revoked_by: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,6 +284,26 @@ def checked_public_key(document: Mapping[str, Any], known: Mapping[str, Any] | N
     if known is not None and any(known.get(name) != document.get(name) for name in _MATERIAL):
         raise ConfigurationError("another key is known under this kid", where=f"key {kid}", cure="Name keys by their thumbprint")
     return dict(document)
+
+
+def unknown_key(public_id: str) -> AccountError:
+    """There is no such key."""
+    return AccountError("unknown API key", where=f"key {public_id}")
+
+
+def key_taken(public_id: str) -> AccountError:
+    """A public id names one key for ever."""
+    return AccountError("this public id is taken", where=f"key {public_id}", cure="Make a new key")
+
+
+def check_secret_hash(secret_hash: bytes, public_id: str) -> None:
+    """See to it that it can be a hash.
+
+    Raises:
+        AccountError: It has not 32 bytes.
+    """
+    if len(secret_hash) != SECRET_HASH_BYTES:
+        raise AccountError(f"a hash of {len(secret_hash)} bytes, not {SECRET_HASH_BYTES}", where=f"key {public_id}")
 
 
 def storable(name: str) -> str:

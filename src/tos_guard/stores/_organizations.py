@@ -8,9 +8,11 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from tos_guard.errors import AccountError
+from cachetools import LRUCache
+
+from tos_guard.errors import AccountError, StoreError
+from tos_guard.stores._accounts_file import CACHED, AccountsFile
 from tos_guard.stores._administration import ToOrganization
-from tos_guard.stores._holders import SQLiteHolders
 from tos_guard.stores._model import (
     OrganizationChange,
     Step,
@@ -18,6 +20,7 @@ from tos_guard.stores._model import (
     check_name,
     from_ms,
     organization_document,
+    organization_from_document,
     storable,
     to_ms,
 )
@@ -28,8 +31,12 @@ if TYPE_CHECKING:
 __all__ = ["SQLiteOrganizations", "organization_exists", "unknown_organization"]
 
 
-class SQLiteOrganizations(SQLiteHolders):
+class SQLiteOrganizations(AccountsFile):
     """The organizations of `Store`."""
+
+    def _forget(self) -> None:
+        super()._forget()
+        self._organizations: LRUCache[str, tuple[Organization, int]] = LRUCache(CACHED)
 
     def organization(self, organization_id: str) -> Organization | None:
         """As `Store.organization`."""
@@ -114,6 +121,31 @@ class SQLiteOrganizations(SQLiteHolders):
         if row is None:
             raise unknown_organization(organization_id)
         return self._organization(row[0])
+
+    def _read_organization(self, connection: sqlite3.Connection, organization_id: str | None) -> tuple[Organization | None, int]:
+        """The organization, shared by all its accounts, and when it changed last."""
+        if organization_id is None:
+            return None, 0
+        row = connection.execute(
+            "SELECT changed, document FROM organization WHERE issuer = ? AND id = ?", (self.issuer, storable(organization_id))
+        ).fetchone()
+        if row is None:
+            return None, 0
+        changed, document = row
+        with self._caching:
+            known = self._organizations.get(organization_id)
+        if known is not None and known[1] == changed:
+            return known
+        read = self._organization(document), changed
+        with self._caching:
+            self._organizations[organization_id] = read
+        return read
+
+    def _organization(self, document: str) -> Organization:
+        try:
+            return organization_from_document(document)
+        except AccountError as error:
+            raise StoreError(f"a stored organization cannot be read ({error})", where=str(self._accounts.path)) from error
 
 
 def unknown_organization(organization_id: str) -> AccountError:

@@ -11,12 +11,13 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from tos_guard.ledger import ExchangeRecord
-from tos_guard.stores._administration import AccountAdministration, OrganizationAdministration
+from tos_guard.stores._administration import AccountAdministration, AdministratorKeys, OrganizationAdministration
 from tos_guard.stores._model import StoredTerms
 
 if TYPE_CHECKING:
     from tos_guard.rights import Account, Holder
-    from tos_guard.terms import TermsVersion
+    from tos_guard.terms import Acceptance, TermsVersion, Withdrawal
+    from tos_guard.types import SubjectKind
 
 __all__ = ["NO_HASH", "Store", "matching"]
 
@@ -30,8 +31,8 @@ def matching(stored: bytes | None, given: bytes) -> bool:
     return equal and stored is not None
 
 
-class Store(AccountAdministration, OrganizationAdministration):
-    """Accounts, organizations, API keys, terms, public keys and exchange records of one issuer.
+class Store(AccountAdministration, OrganizationAdministration, AdministratorKeys):
+    """Accounts, organizations, acceptances, keys, terms, usage policies and exchange records of one issuer.
 
     An `AccountSource`, a `RightsSource`, a `RecordStore` and a `TermsArchive`, with their administration. Any thread may call; safe
     across forks. Every change of an account raises its `Account.version` and `version`, and is durable when the call returns. Used as
@@ -109,7 +110,7 @@ class Store(AccountAdministration, OrganizationAdministration):
             StoreError: The engine failed.
         """
 
-    # Terms and public keys.
+    # Terms, public keys and usage policies: published, and kept for ever.
 
     @abstractmethod
     def publish_terms(self, terms: TermsVersion) -> None:
@@ -136,31 +137,6 @@ class Store(AccountAdministration, OrganizationAdministration):
             StoreError: The engine failed.
         """
 
-    def current_terms(self, now: datetime) -> StoredTerms | None:
-        """The version in force on the UTC day of *now*, or None.
-
-        Raises:
-            StoreError: The engine failed.
-        """
-        today = now.date()
-        return next((terms for terms in reversed(self.terms_versions()) if terms.effective <= today), None)
-
-    @abstractmethod
-    def put_usage_policy(self, sha256: str, document: bytes) -> None:
-        """Keep the RFC 8785 bytes of a usage policy for ever. Keeping it again changes nothing; it is no change of rights.
-
-        Raises:
-            StoreError: The engine failed.
-        """
-
-    @abstractmethod
-    def usage_policy(self, sha256: str) -> bytes | None:
-        """The usage policy with this digest, or None.
-
-        Raises:
-            StoreError: The engine failed.
-        """
-
     @abstractmethod
     def put_public_key(self, document: Mapping[str, Any]) -> None:
         """Keep a public key, a JSON object with a `kid`; its other members may change later, its material never.
@@ -173,6 +149,64 @@ class Store(AccountAdministration, OrganizationAdministration):
     @abstractmethod
     def public_keys(self) -> Sequence[dict[str, Any]]:
         """All public keys ever put, oldest first.
+
+        Raises:
+            StoreError: The engine failed.
+        """
+
+    @abstractmethod
+    def put_usage_policy(self, sha256: str, document: bytes) -> None:
+        """Keep a usage policy for ever under its digest, which tokens name; a policy that is kept already costs no write.
+
+        It changes nothing for anyone, so `version` stays.
+
+        Raises:
+            StoreError: The engine failed, or *sha256* is not the digest of *document*.
+        """
+
+    @abstractmethod
+    def usage_policy(self, sha256: str) -> bytes | None:
+        """The usage policy with this digest, or None.
+
+        Raises:
+            StoreError: The engine failed.
+        """
+
+    # Acceptances: evidence, which no method removes.
+
+    @abstractmethod
+    def add_acceptance(self, acceptance: Acceptance) -> Acceptance:
+        """Keep an acceptance for ever, and return it; with its withdrawal, where it is there already and withdrawn.
+
+        Again changes nothing. Whether whom it names may accept is the caller's to know: the account or organization need not be stored.
+
+        Raises:
+            AccountError: It is of another issuer, or withdrawn, or another acceptance is kept under its id.
+            StoreError: The engine failed.
+        """
+
+    @abstractmethod
+    def withdraw_acceptance(self, withdrawal: Withdrawal) -> Acceptance:
+        """Keep the withdrawal of an acceptance for ever, and return the acceptance with it. Again changes nothing.
+
+        Raises:
+            AccountError: The acceptance is unknown, or was withdrawn by another record.
+            StoreError: The engine failed.
+        """
+
+    @abstractmethod
+    def acceptance(self, acceptance_id: str) -> Acceptance | None:
+        """The acceptance with this id, and its withdrawal, or None.
+
+        Raises:
+            StoreError: The engine failed.
+        """
+
+    @abstractmethod
+    def acceptances(self, subject_kind: SubjectKind, subject_id: str) -> Sequence[Acceptance]:
+        """Acceptances for an account or an organization, with their withdrawals, oldest first.
+
+        Those of a deleted account are among them; no `Holder` has these.
 
         Raises:
             StoreError: The engine failed.

@@ -1,4 +1,4 @@
-"""API keys: their form, and that nothing tells why one was refused."""
+"""API keys and administrators' keys: their form, and that nothing tells why one was refused."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tos_guard.errors import AuthenticationError
-from tos_guard.rights import ApiKey, hash_secret, new_api_key, parse_api_key
+from tos_guard.rights import ApiKey, hash_secret, new_admin_key, new_api_key, parse_admin_key, parse_api_key
 from tos_guard.testing import SeededEntropy
 
 KEY = new_api_key(SeededEntropy())
+ADMIN_KEY = new_admin_key(SeededEntropy())
 
 
 def test_a_key_reads_back() -> None:
@@ -26,6 +27,21 @@ def test_a_secret_that_begins_with_a_dash_reads_back() -> None:
 
 def test_the_secret_is_not_in_what_gets_logged() -> None:
     assert KEY.secret not in repr(KEY)
+    assert ADMIN_KEY.secret not in repr(ADMIN_KEY)
+
+
+def test_the_key_of_an_administrator_is_none_of_an_account() -> None:
+    assert ADMIN_KEY.text == f"tga-{ADMIN_KEY.public_id}-{ADMIN_KEY.secret}"
+    assert parse_admin_key(ADMIN_KEY.text) == (ADMIN_KEY.public_id, ADMIN_KEY.secret)
+    for parse, text in (
+        (parse_api_key, ADMIN_KEY.text),
+        (parse_admin_key, KEY.text),
+        (parse_admin_key, "tga"),
+        (parse_admin_key, "\ud800"),
+    ):
+        with pytest.raises(AuthenticationError) as caught:
+            parse(text)
+        assert text not in str(caught.value)
 
 
 WRONG = [

@@ -12,10 +12,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from sample_records import sample_acceptance
+from tos_guard._canonical import sha256_b64url
 from tos_guard.errors import StoreError
-from tos_guard.rights import Account, Organization
+from tos_guard.rights import Account, Holder, Organization
 from tos_guard.stores import SQLiteStore
-from tos_guard.types import Standing
+from tos_guard.types import Standing, SubjectKind
 
 ISSUER = "https://api.example"
 OTHER = "https://other.example"
@@ -163,6 +165,10 @@ def test_an_engine_that_fails_is_said_each_time(store, seconds, monkeypatch):
                 store.version()
             with pytest.raises(StoreError):
                 store.by_id("acme")
+            with pytest.raises(StoreError):
+                store.rights_of(account())
+            with pytest.raises(StoreError):
+                store.acceptance(sample_acceptance().id)
     assert store.by_id("acme") is not None
 
 
@@ -177,7 +183,14 @@ def test_issuers_share_a_file_and_nothing_else(tmp_path, record):
         assert one.pepper() != two.pepper()
         assert two.by_id("acme") is None
         assert two.by_api_key("aaaaaaaaaaaa", HASH) is None
-        assert two.accounts() == two.public_keys() == two.denial_counts(OTHER) == ()
+        one.add_organization(Organization(id="acme-corp"))
+        one.add_acceptance(sample_acceptance(subject_id="theirs"))
+        one.add_admin_key("ann", "aaaaaaaaaaaa", HASH)
+        one.put_usage_policy(sha256_b64url(b"{}"), b"{}")
+        assert two.accounts() == two.public_keys() == two.denial_counts(OTHER) == two.organizations() == two.admin_keys() == ()
+        assert two.admin_by_key("aaaaaaaaaaaa", HASH) is two.usage_policy(sha256_b64url(b"{}")) is two.account_version("acme", 1) is None
+        assert two.rights_of(account("theirs", organization="acme-corp")) == Holder(account("theirs", organization="acme-corp"))
+        assert two.acceptances(SubjectKind.ACCOUNT, "theirs") == ()
         two.add_account(account(region="FR"))
         two.add_api_key("acme", "aaaaaaaaaaaa", HASH)
         assert one.by_id("acme").region is None
@@ -237,7 +250,7 @@ import os, sys
 from datetime import UTC, datetime
 from pathlib import Path
 from tos_guard.ledger import ExchangeRecord, RecordType
-from tos_guard.rights import Account
+from tos_guard.rights import Account, Organization
 from tos_guard.stores import SQLiteStore
 from tos_guard.types import Standing
 
@@ -251,7 +264,8 @@ def append(prefix, count):
         model="m", purpose="p", decision="allow", reasons=(), terms_version="1", terms_sha256="t", usage_sha256="u", account_id="acme",
     )) for number in range(count)]
 
-store.add_account(Account(id="acme"))
+store.add_organization(Organization(id="acme-corp"))
+store.add_account(Account(id="acme", organization="acme-corp"))
 store.by_id("acme")
 pending = append("parent", 500)  # the writer is at work while the process forks
 children = []
@@ -264,6 +278,8 @@ for child in range(4):
             for future in append(f"child{child}", 300):
                 future.result(60)
             store.set_standing("acme", Standing.WARNED, f"child {child}")
+            store.set_organization_limit("acme-corp", "tokens", child)
+            assert store.rights_of(store.by_id("acme")).organization.version > 1
             store.close()
             status = 0
         finally:
@@ -275,7 +291,8 @@ for future in pending:
 assert [os.waitpid(pid, 0)[1] for pid in children] == [0] * 4
 assert store.by_id("acme").standing is Standing.WARNED
 assert store.count_records(ISSUER) == 500 + 4 * 100 + 4 * 300, store.count_records(ISSUER)
-assert store.by_id("acme").version == 5
+assert store.by_id("acme").version == store.holder_by_id("acme").organization.version == 5
+assert [store.account_version("acme", number).version for number in range(1, 6)] == [1, 2, 3, 4, 5]
 store.close()
 """
 
@@ -353,13 +370,17 @@ def test_a_damaged_row_is_our_error(store, record):
     with store._accounts.write() as connection:
         connection.execute("UPDATE account SET document = '{}'")
     store.add_organization(Organization(id="acme-corp"))
+    store.add_acceptance(sample_acceptance(subject_id="lost"))
     with store._accounts.write() as connection:
         connection.execute("UPDATE organization SET document = '[]'")
+        connection.execute('UPDATE acceptance SET document = \'{"at": "noon"}\'')
     for ask in (
         lambda: store.accounts(),
         lambda: store.by_id("acme"),
         lambda: store.organizations(),
         lambda: store.rights_of(account("theirs", organization="acme-corp")),
+        lambda: store.rights_of(account("lost")),
+        lambda: store.acceptance(sample_acceptance().id),
     ):
         with pytest.raises(StoreError, match="cannot be read"):
             ask()
