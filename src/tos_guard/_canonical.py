@@ -14,6 +14,7 @@ from __future__ import annotations
 import binascii
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -25,6 +26,7 @@ __all__ = [
     "b64url_encode",
     "canonical_json",
     "encode_claims",
+    "is_digest",
     "leaf_hash",
     "merkle_root",
     "parse_json",
@@ -34,6 +36,7 @@ __all__ = [
 MAX_SAFE_INTEGER = 2**53 - 1
 """Largest integer that every JSON reader keeps exactly (RFC 7493 section 2.2)."""
 
+_DIGEST = re.compile(r"[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]")
 _B64_TO_URL = bytes.maketrans(b"+/", b"-_")
 _URL_TO_B64 = bytes.maketrans(b"-_", b"+/")
 
@@ -65,6 +68,11 @@ def b64url_decode(text: str, *, where: str = "base64url value") -> bytes:
 def sha256_b64url(data: bytes) -> str:
     """SHA-256 of *data* as 43 characters of base64url."""
     return b64url_encode(hashlib.sha256(data).digest())
+
+
+def is_digest(value: object) -> bool:
+    """Whether *value* is 32 bytes as canonical base64url."""
+    return isinstance(value, str) and _DIGEST.fullmatch(value) is not None
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -1124,6 +1124,208 @@ def cut_stream() -> Json:
     return made
 
 
+# --- receipts ---
+
+REC = Key("receipt", purpose="receipt")
+REC_EC = Key("receipt on P-256", "P-256", purpose="receipt")
+REC_OLD = Key("receipt retired", purpose="receipt")
+REC_EVIL = Key("nobody's receipt key", purpose="receipt")
+TEXT = "# Terms of service\n\nOutput may not be used to train competing models. Disputes within 30 days.\n"
+
+
+def terms_document(text: str = TEXT, **over: Any) -> str:
+    """Published terms: RFC 8785 JSON with the digest of their text."""
+    header = {"version": "2026-11", "title": "Terms", "uri": TERMS["uri"], "text": "terms.md", "effective": "2026-11-01", **over}
+    clause = {"id": "no-competing-model", "effect": "prohibit", "action": ["train-competing-model"]}
+    return compact({"terms": {name: value for name, value in header.items() if value is not DROP}, "clause": [clause], "text_sha256": sha(text)})
+
+
+def accepted(document: str = terms_document(), text: str = TEXT, **over: Any) -> Json:
+    """The claims of a receipt of acceptance; a claim of DROP is left out. A dict for `terms`, `subject` or `person` changes members."""
+    made: Json = {
+        "ver": 1, "iss": ISS, "iat": IAT, "jti": "acc_9Jt0mUvXQ2u0s4rN3cYb7A", "event": "acceptance", "at": IAT - 5,
+        "terms": {"series": "general", "version": "2026-11", "uri": TERMS["uri"], "locale": "en", "sha256": sha(document), "text_sha256": sha(text)},
+        "subject": {"kind": "account", "id": "acme"}, "person": {"id": "jane@acme.example"}, "method": "account-route", "identified_by": "host",
+    }  # fmt: skip
+    for name, value in over.items():
+        whole = {**made[name], **value} if name in ("terms", "subject", "person") and isinstance(value, dict) else value
+        made[name] = {inner: kept for inner, kept in whole.items() if kept is not DROP} if isinstance(whole, dict) else whole
+    return {name: value for name, value in made.items() if value is not DROP}
+
+
+ORGANIZATION: Json = {"subject": {"kind": "organization", "id": "acme-corp"}, "person": {"authority": "general counsel"}}
+WITHDRAWN: Json = {"event": "withdrawal", "jti": "wdr_T5mK2b8Qx0y1aZc3VnWp4g", "acceptance": "acc_9Jt0mUvXQ2u0s4rN3cYb7A"}
+
+
+def receipt_seal(claims: Json | bytes, key: Key = REC, **members: Any) -> str:
+    return seal(claims, key, **{"typ": "ai-terms-receipt+jwt", **members})
+
+
+def receipt_trust(*keys: Json) -> Json:
+    return trust(*(keys or (REC.jwk(), A.jwk(), REC_EC.jwk(), HIST.jwk())))
+
+
+def receipt(made: Json | bytes | str, verdict: str, rule: str, note: str, key: Key = REC, **more: Any) -> None:
+    """File one receipt; `made` are its claims, or the JWS itself."""
+    vector("receipt", made if isinstance(made, str) else receipt_seal(made, key), verdict, rule=rule, note=f"receipt: {note}", **{"trust": receipt_trust(), **more})
+
+
+def shown(over: Json) -> str:
+    return ", ".join(f"no {name}" if value is DROP else f"{name} {json.dumps(value, default=lambda _: 'absent')[:60]}" for name, value in over.items())
+
+
+def receipts() -> None:
+    """R1 to R10, and what receipts share with tokens."""
+    document, whole = terms_document(), {"terms_document": terms_document(), "terms_text": TEXT}
+    good_receipts(document, whole)
+    for typ in ("ai-provenance+jwt", "ai-key-history+jwt", "JWT", "AI-Terms-Receipt+JWT", "application/ai-terms-receipt+jwt", "", "ai-terms-receipt", "ai-terms-receipt+jwt ", "ai-terms-receipt+cwt", "at+jwt", "ai-terms-receipts+jwt"):
+        receipt(receipt_seal(accepted(), typ=typ), "invalid", "R1", f"typ {typ!r}")
+    receipt(receipt_seal(accepted(), REC_EC, typ="JWT"), "invalid", "R1", "typ 'JWT', ES256")
+
+    theirs = Key("receipt of the other issuer", purpose="receipt")
+    both = {**receipt_trust(), OTHER: {"keys": json.dumps({"issuer": OTHER, "keys": [theirs.jwk()]})}}
+    for iss, note in ((OTHER, "an issuer that nobody trusts"), ("https://api.example.com.evil.example", "the issuer as a prefix"), ("https://api.example.com:444", "another port")):
+        receipt(accepted(iss=iss), "undecidable", "R2", note)
+    receipt(accepted(iss=OTHER), "undecidable", "R2", "relabelled: the other trusted issuer, our key", trust=both)
+    receipt(accepted(), "undecidable", "R2", "relabelled: our issuer, the other trusted issuer's key", theirs, trust=both)
+    for kid, note in ((REC_EVIL.kid, "the kid of an unknown key"), (REC.kid.swapcase(), "the kid in other case"), (REC.kid[:-1], "the kid cut"), ("", "an empty kid"), ("../../keys/a", "kid as a path")):
+        receipt(receipt_seal(accepted(), kid=kid), "undecidable", "R2", note)
+    receipt(accepted(), "undecidable", "R2", "signed by the provenance key", A)
+    receipt(accepted(), "undecidable", "R2", "signed by the key of the history", HIST)
+    receipt(accepted(), "undecidable", "R2", "signed by a P-256 provenance key", EC, trust=receipt_trust(EC.jwk(), REC.jwk()))
+
+    for ver in (2, 0, -1, 10, 2**53 - 1):
+        receipt(accepted(ver=ver), "undecidable", "R3", f"ver {ver}")
+    for ver in ("1", True, None, DROP, [1], {"v": 1}, ""):
+        receipt(accepted(ver=ver), "invalid", "R3", shown({"ver": ver}))
+
+    bad_receipt_claims()
+    bad_receipt_terms(document)
+
+    for ago in (1, 2, 10, 59, 60, 61, 99, 100, 104, 105):
+        receipt(accepted(exp=NOW - ago), "unacceptable", "R9", f"expired {ago} seconds ago")
+    receipt(accepted(exp=NOW - 1, **ORGANIZATION), "unacceptable", "R9", "expired, of an organization", **whole)
+    receipt(accepted(exp=NOW - 1), "unacceptable", "R9", "expired, ES256", REC_EC)
+    receipt(accepted(exp=NOW), "unacceptable", "R9", "expired by a later clock", now=NOW + 1)
+
+    for expect in ({"event": "withdrawal"}, {"at": IAT - 6}, {"at": IAT}, {"version": "2026-12"}, {"version": ""}, {"person": "john@acme.example"}, {"person": "Jane@acme.example"}, {"subject_kind": "organization"}, {"subject_id": "acme-2"}, {"subject_id": "Acme"}, {"subject_id": "acme", "person": "jane"}):
+        receipt(accepted(), "unacceptable", "R10", f"expected {shown(expect)}", expect=expect)
+    receipt(accepted(**WITHDRAWN), "unacceptable", "R10", "a withdrawal where an acceptance is expected", expect={"event": "acceptance"})
+    receipt(accepted(**ORGANIZATION), "unacceptable", "R10", "an organization where an account is expected", expect={"subject_kind": "account"})
+    shared_with_tokens()
+
+
+def good_receipts(document: str, whole: Json) -> None:
+    """What passes: receipts."""
+    said = {"event": "acceptance", "at": IAT - 5, "version": "2026-11", "person": "jane@acme.example", "subject_kind": "account", "subject_id": "acme"}
+    receipt(accepted(), "valid", "", "of an account")
+    receipt(accepted(), "valid", "", "with document, text and everything expected", expect=said, **whole)
+    receipt(accepted(**ORGANIZATION), "valid", "", "of an organization", **whole)
+    receipt(accepted(), "valid", "", "ES256", REC_EC, **whole)
+    receipt(receipt_seal(accepted(), alg="EdDSA"), "valid", "", "alg EdDSA")
+    receipt(accepted(exp=NOW), "valid", "", "in its last second")
+    receipt(accepted(exp=IAT - 5, at=IAT - 5), "valid", "", "of one second, judged in it", now=IAT - 5)
+    receipt(accepted(iat=NOW + 60), "valid", "", "signed 60 seconds ahead")
+    receipt(accepted(at=0), "valid", "", "imported: accepted long before it was signed")
+    receipt(accepted(**WITHDRAWN), "valid", "", "of a withdrawal", **whole)
+    receipt(accepted(**WITHDRAWN, **ORGANIZATION, reason="The contract ended."), "valid", "", "of a withdrawal by an organization, with a reason")
+    receipt(accepted(method="fax", identified_by="notary"), "valid", "", "words that this version does not know")
+    receipt(accepted(more={"a": [1]}, person={"id": "\u00e9" * 128, "authority": "\u20ac" * 200, "more": None}, subject={"id": "\U0001f600" * 128}), "valid", "", "the longest names, and members that the table does not list")
+    contract = terms_document(series="contract-7", locale="de-CH", version="contract-7-1", organization="acme-corp")
+    receipt(accepted(contract, terms={"series": "contract-7", "locale": "de-CH", "version": "contract-7-1"}, **ORGANIZATION), "valid", "", "of a contract in German", terms_document=contract, terms_text=TEXT)
+    named = terms_document(series="general", locale="en")
+    receipt(accepted(named), "valid", "", "of a document that names the series general and English", terms_document=named)
+    receipt(accepted(), "valid", "", "the text alone", terms_text=TEXT)
+    receipt(accepted(), "valid", "", "an empty expectation", expect={})
+    receipt(accepted(iat=IAT - 10**6, at=IAT - 10**6), "valid", "", "by a key that has been retired since", REC_OLD, trust=receipt_trust(REC.jwk(), REC_OLD.jwk(exp=IAT - 10**6)))
+    receipt(accepted(), "valid", "", "by a key superseded since", trust=receipt_trust(REC.jwk(revoked=IAT + 1, reason="superseded")))
+    start = IAT - 10**6
+    entry = {"history": seal({"ver": 1, "iss": ISS, "iat": IAT, "seq": 5, "keys": [REC.jwk(nbf=start), HIST.jwk(nbf=start)]}, HIST, typ="ai-key-history+jwt"), "history_keys": key_set(HIST.jwk())}
+    receipt(accepted(), "valid", "", "a key history as trust", trust={ISS: entry}, **whole)
+
+
+def bad_receipt_claims() -> None:
+    """R4 to R6."""
+    forms: list[Json] = [{name: DROP} for name in ("iss", "iat", "jti", "event", "at", "terms", "subject", "person", "method", "identified_by") if name != "iss"]
+    forms += [{"iat": str(IAT)}, {"iat": True}, {"iat": None}, {"jti": ""}, {"jti": "x" * 65}, {"jti": "a b"}, {"jti": 5}, {"event": "accepted"}, {"event": ""}, {"event": None}, {"at": "now"}, {"at": None}, {"at": False}]
+    forms += [{"terms": value} for value in (None, [], "2026-11", {"series": DROP}, {"version": DROP}, {"uri": DROP}, {"locale": DROP}, {"sha256": DROP}, {"text_sha256": DROP}, {"sha256": "x"}, {"text_sha256": None}, {"sha256": sha("x") + "="}, {"sha256": sha("x")[:-1] + "_"}, {"version": 5})]
+    forms += [{"subject": value} for value in (None, "acme", {"kind": DROP}, {"id": DROP}, {"kind": "person"}, {"kind": "Account"}, {"kind": None}, {"id": ""}, {"id": "x" * 129}, {"id": 5})]
+    forms += [{"person": value} for value in (None, "jane", {"id": DROP}, {"id": ""}, {"id": "x" * 129}, {"id": None}, {"authority": ""}, {"authority": "x" * 201}, {"authority": None}, {"authority": 5})]
+    forms += [{"method": value} for value in ("", "x" * 33, None, 5)] + [{"identified_by": value} for value in ("", "x" * 33, None, ["host"])]
+    forms += [{"exp": value} for value in (None, str(NOW), True)]
+    for over in forms:
+        receipt(accepted(**over), "invalid", "R4", shown(over))
+    for over in ({"acceptance": ""}, {"acceptance": None}, {"acceptance": "a/b"}, {"reason": ""}, {"reason": "x" * 501}, {"reason": None}):
+        receipt(accepted(**{**WITHDRAWN, **over}), "invalid", "R4", f"a withdrawal with {shown(over)}")
+    for iss in ("http://api.example.com", "https://api.example.com/", "api.example.com", "https://user@api.example.com"):
+        receipt(accepted(iss=iss), "invalid", "R4", f"iss {iss}", trust={iss: {"keys": json.dumps({"issuer": iss, "keys": [REC.jwk()]})}})
+
+    other = {"acceptance": "acc_AAAAAAAAAAAAAAAAAAAAAA"}
+    misfits: Table = [
+        (other, "an acceptance that names an acceptance"), ({"acceptance": "acc_9Jt0mUvXQ2u0s4rN3cYb7A"}, "an acceptance that names itself"), ({"reason": "Why not."}, "an acceptance with a reason"),
+        ({**other, "reason": "Why not."}, "an acceptance with both"), ({**other, "exp": NOW}, "an acceptance that names one and expires"), ({**WITHDRAWN, "acceptance": DROP}, "a withdrawal of nothing"),
+        ({**WITHDRAWN, "acceptance": DROP, "reason": "Why not."}, "a withdrawal of nothing, with a reason"), ({**WITHDRAWN, "exp": NOW}, "a withdrawal that expires"), ({**WITHDRAWN, "exp": NOW, "reason": "Why not."}, "a withdrawal that expires, with a reason"),
+        ({"subject": {"kind": "organization", "id": "acme-corp"}}, "an organization without authority"), ({**WITHDRAWN, "subject": {"kind": "organization"}}, "a withdrawal by an organization without authority"),
+        ({"subject": {"kind": "organization"}, "exp": NOW}, "an organization without authority, for a time"), ({"event": "withdrawal"}, "an acceptance called a withdrawal"), ({**WITHDRAWN, "event": "acceptance"}, "a withdrawal called an acceptance"),
+    ]  # fmt: skip
+    for over, note in misfits:
+        receipt(accepted(**over), "invalid", "R5", note)
+
+    for ahead in (61, 3600, 10**6, 10**9):
+        receipt(accepted(iat=NOW + ahead), "invalid", "R6", f"signed {ahead} seconds ahead")
+    for later in (1, 60, 3600, 10**9):
+        receipt(accepted(at=IAT + later), "invalid", "R6", f"accepted {later} seconds after it was signed")
+    receipt(accepted(at=IAT + 1, **WITHDRAWN), "invalid", "R6", "withdrawn a second after it was signed")
+    receipt(accepted(at=IAT + 1), "invalid", "R6", "accepted a second after it was signed, ES256", REC_EC)
+    for before in (1, 60, 10**6):
+        receipt(accepted(exp=IAT - 5 - before), "invalid", "R6", f"expired {before} seconds before it was accepted", now=IAT - 5 - before, also=["R9"] if before > 60 else None)
+
+
+def bad_receipt_terms(document: str) -> None:
+    """R7 and R8."""
+    changes: Table = [
+        (document + "\n", "a line break after it"), (" " + document, "a blank before it"), (json.dumps(json.loads(document)), "spaced"), (json.dumps(json.loads(document), indent=1), "indented"),
+        (terms_document(title="Other terms"), "another title"), (terms_document(effective="2026-11-02"), "another day"), (terms_document(TEXT + "\n"), "of another text"), (document.replace("prohibit", "permit"), "a clause turned round"),
+        (terms_document(version="2026-12"), "another version"), (document.replace("train-competing-model", "resell"), "another action"), ("", "empty"), ("\ufeff" + document, "a byte-order mark before it"),
+    ]  # fmt: skip
+    for made, note in changes:
+        receipt(accepted(document), "invalid", "R7", f"another document: {note}", terms_document=made)
+    for over in ({"series": "contract-7"}, {"version": "2026-12"}, {"uri": f"{ISS}/terms"}, {"locale": "de"}, {"text_sha256": sha("another text")}):
+        receipt(accepted(document, terms=over), "invalid", "R7", f"the receipt says {shown(over)}, the document something else", terms_document=document)
+    for over in ({"series": "contract-7"}, {"locale": "fr"}):
+        receipt(accepted(terms_document(**over)), "invalid", "R7", f"the document says {shown(over)}, the receipt nothing of it", terms_document=terms_document(**over))
+    for made, note in ((document[:-1], "cut"), (document + "{}", "two objects"), (f"[{document}]", "in an array"), ("[terms]\nversion = '2026-11'\n", "TOML"), (document.replace('"terms":', '"terms":{},"terms":'), "a name twice"), (document.replace('"terms":', '"terns":'), "without terms"), ('{"terms":5}', "terms that are a number")):
+        receipt(accepted(made), "invalid", "R7", f"the digest is of a document that is none: {note}", terms_document=made)
+
+    for made, note in ((TEXT + "\n", "a line break more"), (TEXT[:-1], "a line break less"), (TEXT.replace("\n", "\r\n"), "CR LF"), ("", "empty"), (TEXT.replace("30", "60"), "another number"), (TEXT.replace("not ", ""), "without its 'not'"), (TEXT.lower(), "in lower case"), ("\ufeff" + TEXT, "a byte-order mark before it"),
+                       (TEXT.replace(" ", "\u00a0"), "other blanks"), (TEXT.replace("o", "\u043e"), "letters that look alike"), (TEXT.replace("Terms", "T\u0435rms"), "one letter that looks alike"), (TEXT * 2, "twice"), (sha(TEXT), "its digest")):  # fmt: skip
+        receipt(accepted(document), "invalid", "R8", f"another text: {note}", terms_text=made)
+
+
+def shared_with_tokens() -> None:
+    """What receipts and tokens share, at the end of the rules of tokens."""
+    fine = receipt_seal(accepted(**ORGANIZATION))
+    head, payload, signature = fine.split(".")
+    receipt(fine + ".", "invalid", "T1", "a dot after the signature")
+    receipt(f"{head}.{payload}.{signature}==", "invalid", "T2", "padding in the signature")
+    text = compact(accepted())
+    receipt(receipt_seal(text[:-1].encode() + b',"person":{"id":"john@acme.example"}}'), "invalid", "T3", "a second person")
+    receipt(receipt_seal(text.replace(f'"at":{IAT - 5}', f'"at":{IAT - 5}.0').encode()), "invalid", "T3", "at with a fraction", also=["R4"])
+    receipt(receipt_seal(accepted(), jku=f"{ISS}/keys"), "invalid", "T4", "jku")
+    receipt(receipt_seal(accepted(), crit=["exp"]), "invalid", "T4", "crit")
+    receipt(receipt_seal(accepted(), alg="ES256"), "invalid", "T6", "alg ES256 for an Ed25519 key")
+    receipt(receipt_seal(accepted(), alg="none"), "invalid", "T6", "alg none")
+    for over, note in (({"person": {"id": "john@acme.example"}}, "the person"), ({"person": {"authority": "intern"}}, "the authority"), ({"subject": {"id": "acme-2"}}, "the subject"), ({"at": IAT - 6}, "the date"), ({"terms": {"version": "2026-10"}}, "the version"),
+                       ({"terms": {"sha256": sha("other terms")}}, "the digest of the terms"), ({"terms": {"text_sha256": sha("another text")}}, "the digest of the text"), ({"method": "cli"}, "the method")):  # fmt: skip
+        changed = accepted(**{**ORGANIZATION, **{name: {**ORGANIZATION.get(name, {}), **value} if isinstance(value, dict) else value for name, value in over.items()}})
+        receipt(f"{head}.{b64(compact(changed).encode())}.{signature}", "invalid", "T7", f"{note} changed after it was signed")
+    receipt(receipt_seal(accepted(), REC_EVIL, kid=REC.kid), "invalid", "T7", "signed by another key")
+    receipt(accepted(), "unacceptable", "K8", "signed before its key was in use", trust=receipt_trust(REC.jwk(nbf=IAT + 1)))
+    receipt(accepted(), "unacceptable", "K8", "signed after its key was retired", trust=receipt_trust(REC.jwk(exp=IAT - 1)))
+    receipt(accepted(), "undecidable", "K9", "by a compromised key", trust=receipt_trust(REC.jwk(revoked=NOW, reason="compromised")))
+    receipt(accepted(), "undecidable", "K9", "by a key superseded before", trust=receipt_trust(REC.jwk(revoked=IAT, reason="superseded")))
+
+
 def write(path: Path, value: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(value, indent=1, ensure_ascii=True) + "\n", encoding="utf-8")
@@ -1131,7 +1333,7 @@ def write(path: Path, value: Any) -> None:
 
 def make() -> dict[str, Any]:
     """Every file of the vectors, by its name under ``v1``."""
-    for part in (token_form, token_keys, token_claims, token_demands, projection_form, projection_leaves, carriers, key_sets, good_bodies, good_tokens, good_streams, histories):
+    for part in (token_form, token_keys, token_claims, token_demands, projection_form, projection_leaves, carriers, key_sets, good_bodies, good_tokens, good_streams, histories, receipts):
         part()
     files: dict[str, Any] = {"good.json": {"format": 1, "vectors": GOOD}, "cut_stream.json": {"format": 1, **cut_stream()}}
     return files | {f"bad/{rule}.json": {"format": 1, "rule": rule, "vectors": vectors} for rule, vectors in BAD.items()}

@@ -20,16 +20,29 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 VERIFIER = HERE.parents[1] / "docs" / "spec" / "verifier.py"
-RULES = [f"{page}{number}" for page, last in (("T", 16), ("P", 9), ("C", 10), ("K", 9), ("H", 3)) for number in range(1, last + 1)]
+RECEIPT_VERIFIER = VERIFIER.with_name("receipt_verifier.py")
+RULES = [f"{page}{number}" for page, last in (("T", 16), ("P", 9), ("C", 10), ("K", 9), ("H", 3), ("R", 10)) for number in range(1, last + 1)]
 
 Vector = dict[str, Any]
 
 
 def load_verifier() -> ModuleType:
-    """A fresh copy of the verifier, so that one mutant leaves no trace in the next."""
-    spec = importlib.util.spec_from_file_location("independent_verifier", VERIFIER)
+    """A fresh copy of the verifier and, as its ``receipts``, of the one that builds on it; one mutant leaves no trace in the next."""
+    before = sys.modules.get("verifier")
+    sys.modules["verifier"] = verifier = _loaded(VERIFIER)
+    try:
+        verifier.receipts = _loaded(RECEIPT_VERIFIER)  # type: ignore[attr-defined]
+    finally:
+        sys.modules.pop("verifier")
+        if before is not None:
+            sys.modules["verifier"] = before
+    return verifier
+
+
+def _loaded(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"independent_{path.stem}", path)
     if spec is None or spec.loader is None:
-        raise ImportError(str(VERIFIER))
+        raise ImportError(str(path))
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -64,6 +77,8 @@ def trust_of(vector: Vector) -> dict[str, Any]:
 
 def judge(verifier: ModuleType, vector: Vector) -> dict[str, str]:
     """What the verifier makes of the vector, in the form of its ``expected``."""
+    if vector["kind"] == "receipt":
+        return {"verdict": _receipt(verifier, vector)}
     content = content_of(vector)
     more = {name: vector[name] for name in ("token", "salt", "audience", "nonce", "choice", "content_digest", "leaves") if name in vector}
     request = {"request": vector["request"].encode()} if "request" in vector else {}
@@ -71,6 +86,13 @@ def judge(verifier: ModuleType, vector: Vector) -> dict[str, str]:
     verdict, detail = verifier.verify(vector["kind"], shown, trust=trust_of(vector), now=vector["now"], **more, **request)
     terminator = re.fullmatch("terminator: (.+)", detail) if verdict == "valid" else None
     return {"verdict": verdict, **({"terminator": terminator[1]} if terminator else {})}
+
+
+def _receipt(verifier: ModuleType, vector: Vector) -> str:
+    given = {name: vector[of].encode() for name, of in (("document", "terms_document"), ("words", "terms_text")) if of in vector}
+    return verifier.receipts.verify_receipt(
+        vector["content"], trust=trust_of(vector), now=vector["now"], expect=vector.get("expect"), **given
+    )[0]
 
 
 def _without_p2(verifier: ModuleType) -> None:

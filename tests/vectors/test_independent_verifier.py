@@ -135,9 +135,10 @@ def test_the_schema_refuses_claims_of_another_shape(rule: str) -> None:
     assert len(refused) >= len(tokens) * 3 // 4
 
 
-def test_the_verifier_keeps_to_300_lines_and_two_libraries() -> None:
-    source = mutants.VERIFIER.read_text(encoding="utf-8")
-    assert len(source.splitlines()) <= 300
+@pytest.mark.parametrize(("path", "lines", "beside"), [(mutants.VERIFIER, 300, set()), (mutants.RECEIPT_VERIFIER, 100, {"verifier"})])
+def test_the_verifiers_keep_to_their_lines_and_two_libraries(path: Path, lines: int, beside: set[str]) -> None:
+    source = path.read_text(encoding="utf-8")
+    assert len(source.splitlines()) <= lines
     assert max(map(len, source.splitlines())) <= 140
     modules = {
         name.split(".")[0]
@@ -145,12 +146,12 @@ def test_the_verifier_keeps_to_300_lines_and_two_libraries() -> None:
         if isinstance(part, (ast.Import, ast.ImportFrom))
         for name in ([part.module or ""] if isinstance(part, ast.ImportFrom) else [alias.name for alias in part.names])
     }
-    assert modules <= sys.stdlib_module_names | {"cryptography"}
+    assert modules <= sys.stdlib_module_names | {"cryptography"} | beside
     assert not modules & {"importlib", "socket", "urllib", "http", "subprocess"}
 
 
 def test_every_rule_is_named_where_it_is_enforced() -> None:
-    source = mutants.VERIFIER.read_text(encoding="utf-8")
+    source = mutants.VERIFIER.read_text(encoding="utf-8") + mutants.RECEIPT_VERIFIER.read_text(encoding="utf-8")
     assert [rule for rule in mutants.RULES if f'"{rule}"' not in source] == [rule for rule in mutants.RULES if rule in mutants.CARELESS]
     assert [rule for rule in mutants.CARELESS if f" {rule}" not in source] == []
 
@@ -189,6 +190,7 @@ def test_command_line_answers_with_the_exit_code_of_the_verdict(tmp_path: Path, 
         and "pad" not in vector
         and all("keys" in entry for entry in vector["trust"].values())
         and not vector.keys() & {"leaves", "content_digest"}
+        and vector["kind"] != "receipt"
     )
     done = subprocess.run([sys.executable, str(mutants.VERIFIER), *_saved(tmp_path, vector)], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout.split()[0]) == (code, wanted), done.stderr
@@ -197,3 +199,62 @@ def test_command_line_answers_with_the_exit_code_of_the_verdict(tmp_path: Path, 
 def test_command_line_refuses_wrong_use_with_2(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, str(mutants.VERIFIER), str(tmp_path / "absent")], capture_output=True, text=True, check=False)
     assert done.returncode == 2
+
+
+RECEIPTS = [vector for vector in VECTORS if vector["kind"] == "receipt" and "keys" in next(iter(vector["trust"].values()))]
+
+
+def _receipt_options(folder: Path, vector: dict[str, Any]) -> list[str]:
+    issuer, trust = next(iter(vector["trust"].items()))
+    (folder / "receipt.jwt").write_text(vector["content"] + "\n", encoding="ascii")
+    (folder / "keys.json").write_text(trust["keys"], encoding="utf-8")
+    options = [str(folder / "receipt.jwt"), "--keys", str(folder / "keys.json"), "--issuer", issuer, "--now", str(vector["now"])]
+    for name, option in (("terms_document", "--terms"), ("terms_text", "--text")):
+        if name in vector:
+            (folder / name).write_bytes(vector[name].encode())
+            options += [option, str(folder / name)]
+    return options + [f"--{name.replace('_', '-')}={value}" for name, value in vector.get("expect", {}).items()]
+
+
+@pytest.mark.parametrize(
+    ("rule", "wanted", "code"), [("R10", "valid", 0), ("R8", "invalid", 1), ("R2", "undecidable", 3), ("R10", "unacceptable", 4)]
+)
+def test_command_line_of_receipts_answers_with_the_exit_code_of_the_verdict(tmp_path: Path, rule: str, wanted: str, code: int) -> None:
+    """A receipt with its document, its text and everything that is expected of it, and one that breaks each kind of rule."""
+    vector = next(
+        vector
+        for vector in RECEIPTS
+        if vector["expected"]["verdict"] == wanted
+        and (vector["rule"] == rule or {"terms_document", "terms_text", "expect"} <= vector.keys())
+    )
+    done = subprocess.run(
+        [sys.executable, str(mutants.RECEIPT_VERIFIER), *_receipt_options(tmp_path, vector)], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout.split()[0]) == (code, wanted), done.stderr
+    assert wanted == "valid" or done.stdout.split()[1] == f"{rule}:"
+
+
+def _with(claims: dict[str, Any], path: tuple[str, ...], value: object) -> dict[str, Any]:
+    head, *rest = path
+    return {**claims, head: _with(claims[head], tuple(rest), value) if rest else value}
+
+
+def test_any_changed_claim_of_a_receipt_is_found(verifier: ModuleType) -> None:
+    """Each claim and each inner member in turn, the signature kept: text, date, name, everything."""
+    vector = next(vector for vector in RECEIPTS if vector["note"] == "receipt: of an organization")
+    head, _, signature = vector["content"].split(".")
+    claims = _claims(vector["content"])
+    paths = [(name,) for name in claims if not isinstance(claims[name], dict)]
+    paths += [(name, inner) for name in claims if isinstance(claims[name], dict) for inner in claims[name]]
+    assert len(paths) == 18
+    for path in paths:
+        old: Any = claims
+        for name in path:
+            old = old[name]
+        changed = _with(claims, path, old + 1 if isinstance(old, int) else old + "x")
+        payload = base64.urlsafe_b64encode(json.dumps(changed, sort_keys=True, separators=(",", ":")).encode()).rstrip(b"=").decode()
+        found, why = verifier.receipts.verify_receipt(
+            f"{head}.{payload}.{signature}", trust=mutants.trust_of(vector), now=vector["now"] + 10
+        )
+        assert found == ("undecidable" if path == ("iss",) else "invalid"), path
+        assert why.startswith("R2" if path == ("iss",) else "T7"), path

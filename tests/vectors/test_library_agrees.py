@@ -12,7 +12,18 @@ import pytest
 
 from tos_guard.errors import AbsentError, MalformedError, VerificationError
 from tos_guard.keys import KeyHistory, KeySet, open_key_history, parse_key_set
-from tos_guard.verify import Expected, Trust, Verified, verify_body, verify_stream, verify_text
+from tos_guard.types import SubjectKind
+from tos_guard.verify import (
+    Expected,
+    ExpectedReceipt,
+    Trust,
+    Verified,
+    VerifiedReceipt,
+    verify_body,
+    verify_receipt,
+    verify_stream,
+    verify_text,
+)
 
 FOLDER = Path(__file__).parent / "v1"
 FILES = sorted([FOLDER / "good.json", *(FOLDER / "bad").glob("*.json")])
@@ -50,8 +61,25 @@ def open_history(text: str, trusted: KeySet, issuer: str) -> KeyHistory:
     return open_key_history(text, trusted=trusted, expected_issuer=issuer)
 
 
-def run(vector: dict[str, Any]) -> Verified:
+def run_receipt(vector: dict[str, Any]) -> VerifiedReceipt:
+    """What the library says of a receipt."""
+    expect = dict(vector.get("expect", {}))
+    if "subject_kind" in expect:
+        expect["subject_kind"] = SubjectKind(expect["subject_kind"])
+    return verify_receipt(
+        vector["content"],
+        trust=trust_of(vector["trust"]),
+        now=datetime.fromtimestamp(vector["now"], UTC),
+        terms_document=vector["terms_document"].encode() if "terms_document" in vector else None,
+        terms_text=vector.get("terms_text"),
+        expected=ExpectedReceipt(**expect),
+    )
+
+
+def run(vector: dict[str, Any]) -> Verified | VerifiedReceipt:
     """What the library says of a vector."""
+    if vector["kind"] == "receipt":
+        return run_receipt(vector)
     content = base64.b64decode(vector["content_b64"]) if "content_b64" in vector else vector["content"].encode("utf-8", "surrogatepass")
     content += b" " * vector.get("pad", 0)
     request = vector.get("request")
@@ -82,7 +110,7 @@ def verdict(vector: dict[str, Any]) -> dict[str, str]:
         verified = run(vector)
     except VerificationError as error:
         return {"verdict": error.verdict}
-    if vector["kind"] != "stream":
+    if not isinstance(verified, Verified) or vector["kind"] != "stream":
         return {"verdict": "valid"}
     notes = dict(note.split(": ", 1) for note in verified.notes)
     return {"verdict": "valid", "terminator": notes.get("terminator", "present")}

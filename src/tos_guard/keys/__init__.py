@@ -6,12 +6,16 @@ are read in `tos_guard.keys._foreign`, whose names are not among these: it needs
 
 from tos_guard.keys._history import KEY_HISTORY_TYP, KeyHistory, key_history_payload, open_key_history
 from tos_guard.keys._jws import UnverifiedJWS, encode_jws_signing_input, join_jws, parse_jws
+from tos_guard.keys._reader import ID, ORIGIN, ClaimReader
 from tos_guard.keys._record import ALGORITHM_NAME, KeyRecord, PublicKey, parse_jwk, record_of, thumbprint
 from tos_guard.keys._set import KeySet, parse_key_set
 
 __all__ = [
     "ALGORITHM_NAME",
+    "ID",
     "KEY_HISTORY_TYP",
+    "ORIGIN",
+    "ClaimReader",
     "KeyHistory",
     "KeyRecord",
     "KeySet",

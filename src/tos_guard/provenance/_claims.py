@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from tos_guard.errors import MalformedError, UnsupportedVersionError
-from tos_guard.provenance._content import Content, is_digest
+from tos_guard.keys import ID, ORIGIN, ClaimReader
+from tos_guard.provenance._content import Content
 from tos_guard.types import Completion, Stage
 
 __all__ = ["DIGITAL_SOURCE_TYPE", "Claims", "Terms", "Usage"]
@@ -19,10 +19,6 @@ DIGITAL_SOURCE_TYPE: Final = "trainedAlgorithmicMedia"
 MAX_CLAUSES: Final = 8
 MAX_MODEL_CHARS: Final = 96
 MAX_NONCE_CHARS: Final = 128
-_Word = TypeVar("_Word", Stage, Completion)
-_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_LOOPBACK = r"http://(?:localhost|127\.0\.0\.1|\[::1\])"
-_ORIGIN: Final = re.compile(rf"(?:https://[a-z0-9.-]{{1,253}}|https://\[[0-9a-f:.]+\]|{_LOOPBACK})(?::[0-9]{{1,5}})?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,17 +110,17 @@ class Claims:
             raise MalformedError("ver is not an integer", where=where)
         if version != VERSION:
             raise UnsupportedVersionError(f"version {version} of the token format", where=where, cure="Use a newer verifier.")
-        reader = _Reader(payload, where)
+        reader = ClaimReader(payload, where)
         stage = reader.word("stage", Stage)
         final = stage is Stage.FINAL
         if ("content" in payload, "completion" in payload) != (final, final):
             raise MalformedError(f"a {stage} token {'must' if final else 'must not'} have content and completion", where=where)
         return cls(
-            iss=reader.matching("iss", _ORIGIN),
+            iss=reader.matching("iss", ORIGIN),
             iat=reader.integer("iat"),
-            jti=reader.matching("jti", _ID),
-            rid=reader.matching("rid", _ID),
-            sub=reader.matching("sub", _ID),
+            jti=reader.matching("jti", ID),
+            rid=reader.matching("rid", ID),
+            sub=reader.matching("sub", ID),
             stage=stage,
             model=reader.string("model", 1, MAX_MODEL_CHARS),
             terms=_terms(reader.object("terms"), where),
@@ -142,62 +138,14 @@ class Claims:
         )
 
 
-class _Reader:
-    """Takes members of one JSON object, each with its form."""
-
-    def __init__(self, members: dict[str, Any], where: str) -> None:
-        self._members = members
-        self._where = where
-
-    def _wrong(self, name: str, form: str) -> MalformedError:
-        return MalformedError(f"{name} is {'not ' + form if name in self._members else 'missing'}", where=self._where)
-
-    def string(self, name: str, shortest: int = 0, longest: int | None = None) -> str:
-        value = self._members.get(name)
-        if not isinstance(value, str) or len(value) < shortest or (longest is not None and len(value) > longest):
-            raise self._wrong(name, "a string" if longest is None else f"a string of {shortest} to {longest} characters")
-        return value
-
-    def matching(self, name: str, form: re.Pattern[str]) -> str:
-        value = self.string(name)
-        if form.fullmatch(value) is None:
-            raise self._wrong(name, "of the form the format asks for")
-        return value
-
-    def integer(self, name: str) -> int:
-        value = self._members.get(name)
-        if type(value) is not int:  # a bool is an int to Python, and none to JSON
-            raise self._wrong(name, "an integer")
-        return value
-
-    def object(self, name: str) -> dict[str, Any]:
-        value = self._members.get(name)
-        if not isinstance(value, dict):
-            raise self._wrong(name, "an object")
-        return value
-
-    def digest(self, name: str) -> str:
-        value = self._members.get(name)
-        if not is_digest(value):
-            raise self._wrong(name, "a digest of 43 characters")
-        return str(value)
-
-    def word(self, name: str, words: type[_Word]) -> _Word:
-        value = self._members.get(name)
-        try:
-            return words(str(value))
-        except ValueError:
-            raise self._wrong(name, f"one of {', '.join(words)}") from None
-
-
 def _terms(members: dict[str, Any], where: str) -> Terms:
-    reader = _Reader(members, f"{where} terms")
+    reader = ClaimReader(members, f"{where} terms")
     receipt = reader.string("receipt") if "receipt" in members else None
     return Terms(reader.string("uri"), reader.string("version"), reader.digest("sha256"), receipt)
 
 
 def _usage(members: dict[str, Any], where: str) -> Usage:
-    reader = _Reader(members, f"{where} usage")
+    reader = ClaimReader(members, f"{where} usage")
     clauses = members.get("clauses")
     if not isinstance(clauses, list) or len(clauses) > MAX_CLAUSES or not all(isinstance(clause, str) for clause in clauses):
         raise MalformedError(f"clauses is not an array of up to {MAX_CLAUSES} ids", where=f"{where} usage")
@@ -205,7 +153,7 @@ def _usage(members: dict[str, Any], where: str) -> Usage:
 
 
 def _ledger(members: dict[str, Any], where: str) -> dict[str, Any]:
-    reader = _Reader(members, f"{where} ledger")
+    reader = ClaimReader(members, f"{where} ledger")
     reader.string("origin")
     reader.integer("size")
     reader.digest("root")

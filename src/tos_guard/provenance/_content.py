@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, Final
 
-from tos_guard._canonical import b64url_encode, canonical_json, leaf_hash, merkle_root
+from tos_guard._canonical import b64url_encode, canonical_json, is_digest, leaf_hash, merkle_root
 from tos_guard.errors import MalformedError
 
 __all__ = ["MAX_INLINE_LEAVES", "Content", "Leaf", "Parts", "canonical_part", "normalise_text", "parse_leaves", "text_digest"]
@@ -23,16 +23,10 @@ MAX_INLINE_LEAVES: Final = 4
 MAX_LEAVES: Final = 65_536
 MAX_CHOICE: Final = 65_535
 _NAME: Final = re.compile(r"[a-z0-9_.]{1,64}")
-_DIGEST: Final = re.compile(r"[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]")
 _OUTER: Final = "\t\n\r "
 
 Leaf = tuple[int, str, str | None]
 """Choice, name of the part, and SHA-256 of its value in base64url, or None for a part that cannot be covered."""
-
-
-def is_digest(value: object) -> bool:
-    """Whether *value* is 32 bytes as canonical base64url."""
-    return isinstance(value, str) and _DIGEST.fullmatch(value) is not None
 
 
 @dataclass(frozen=True, slots=True)

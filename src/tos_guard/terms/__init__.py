@@ -36,6 +36,13 @@ if TYPE_CHECKING:
     from tos_guard.terms._document import TermsVersion as TermsVersion
     from tos_guard.terms._document import parse_terms as parse_terms
     from tos_guard.terms._document import terms_from_document as terms_from_document
+    from tos_guard.terms._receipt import RECEIPT_TYP as RECEIPT_TYP
+    from tos_guard.terms._receipt import ReceiptClaims as ReceiptClaims
+    from tos_guard.terms._receipt import ReceiptEvent as ReceiptEvent
+    from tos_guard.terms._receipt import ReceiptTerms as ReceiptTerms
+    from tos_guard.terms._receipt import UnverifiedReceipt as UnverifiedReceipt
+    from tos_guard.terms._receipt import parse_receipt as parse_receipt
+    from tos_guard.terms._receipt import receipt_signing_input as receipt_signing_input
     from tos_guard.terms._shelf import TermsBinding as TermsBinding
     from tos_guard.terms._shelf import TermsShelf as TermsShelf
     from tos_guard.terms._shelf import TermsStack as TermsStack
@@ -45,6 +52,7 @@ _HOME: Final = {
     "ASSERTED_FACTS": "_clause",
     "CLAUSE_FACTS": "_clause",
     "GENERAL": "_document",
+    "RECEIPT_TYP": "_receipt",
     "Acceptance": "_acceptance",
     "AcceptanceRule": "_document",
     "Action": "_actions",
@@ -55,17 +63,23 @@ _HOME: Final = {
     "Effect": "_clause",
     "Finding": "_check",
     "GrantType": "_document",
+    "ReceiptClaims": "_receipt",
+    "ReceiptEvent": "_receipt",
+    "ReceiptTerms": "_receipt",
     "Scope": "_actions",
     "TermsBinding": "_shelf",
     "TermsShelf": "_shelf",
     "TermsStack": "_shelf",
     "TermsVersion": "_document",
+    "UnverifiedReceipt": "_receipt",
     "Withdrawal": "_acceptance",
     "bare_requests": "_check",
     "check_terms": "_check",
     "new_acceptance": "_acceptance",
     "new_withdrawal": "_acceptance",
+    "parse_receipt": "_receipt",
     "parse_terms": "_document",
+    "receipt_signing_input": "_receipt",
     "standing_of": "_acceptance",
     "terms_from_document": "_document",
 }
@@ -76,6 +90,7 @@ __all__ = [
     "ASSERTED_FACTS",
     "CLAUSE_FACTS",
     "GENERAL",
+    "RECEIPT_TYP",
     "Acceptance",
     "AcceptanceRule",
     "Action",
@@ -86,17 +101,23 @@ __all__ = [
     "Effect",
     "Finding",
     "GrantType",
+    "ReceiptClaims",
+    "ReceiptEvent",
+    "ReceiptTerms",
     "Scope",
     "TermsBinding",
     "TermsShelf",
     "TermsStack",
     "TermsVersion",
+    "UnverifiedReceipt",
     "Withdrawal",
     "bare_requests",
     "check_terms",
     "new_acceptance",
     "new_withdrawal",
+    "parse_receipt",
     "parse_terms",
+    "receipt_signing_input",
     "standing_of",
     "terms_from_document",
 ]

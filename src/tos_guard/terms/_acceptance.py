@@ -27,15 +27,21 @@ from tos_guard._canonical import b64url_encode
 from tos_guard.errors import AccountError
 from tos_guard.protocols import Entropy
 from tos_guard.terms._document import AcceptanceRule, TermsVersion
+from tos_guard.terms._receipt import (
+    MAX_AUTHORITY_CHARS,
+    MAX_NAME_CHARS,
+    MAX_REASON_CHARS,
+    ReceiptClaims,
+    ReceiptEvent,
+    ReceiptTerms,
+)
 from tos_guard.types import AcceptanceMethod, Identification, SubjectKind
 
 __all__ = ["Acceptance", "Bound", "Withdrawal", "new_acceptance", "new_withdrawal", "standing_of"]
 
-MAX_NAME_CHARS: Final = 128  # as ids of accounts and organizations
-MAX_AUTHORITY_CHARS: Final = 200  # as `AuthorizedPerson.authority`
-MAX_REASON_CHARS: Final = 500
 _ID_BYTES: Final = 16
 _ONE_SECOND: Final = timedelta(seconds=1)
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")  # six characters each in a receipt, or not to be written in one at all
 _ACCEPTANCE_ID: Final = re.compile("acc_[A-Za-z0-9_-]{22}")
 _WITHDRAWAL_ID: Final = re.compile("wdr_[A-Za-z0-9_-]{22}")
 
@@ -73,9 +79,9 @@ class Withdrawal:
         where = f"withdrawal {self.id[:32]}"
         _check(_WITHDRAWAL_ID.fullmatch(self.id) is not None, "id", where)
         _check(_ACCEPTANCE_ID.fullmatch(self.acceptance) is not None, "acceptance", where)
-        _check(0 < len(self.withdrawn_by) <= MAX_NAME_CHARS, "withdrawn_by", where)
-        _check(len(self.authority) <= MAX_AUTHORITY_CHARS, "authority", where)
-        _check(len(self.reason) <= MAX_REASON_CHARS, "reason", where)
+        _check(_is_text(self.withdrawn_by, 1, MAX_NAME_CHARS), "withdrawn_by", where)
+        _check(_is_text(self.authority, 0, MAX_AUTHORITY_CHARS), "authority", where)
+        _check(_is_text(self.reason, 0, MAX_REASON_CHARS), "reason", where)
         _check(_is_whole(self.at), "at", where)
 
 
@@ -129,13 +135,15 @@ class Acceptance:
     def __post_init__(self) -> None:
         where = f"acceptance {self.id[:32]}"
         _check(_ACCEPTANCE_ID.fullmatch(self.id) is not None, "id", where)
-        _check(0 < len(self.subject_id) <= MAX_NAME_CHARS, "subject_id", where)
-        _check(0 < len(self.accepted_by) <= MAX_NAME_CHARS, "accepted_by", where)
+        _check(_is_text(self.subject_id, 1, MAX_NAME_CHARS), "subject_id", where)
+        _check(_is_text(self.accepted_by, 1, MAX_NAME_CHARS), "accepted_by", where)
         least = 1 if self.subject_kind is SubjectKind.ORGANIZATION else 0
-        _check(least <= len(self.authority) <= MAX_AUTHORITY_CHARS, "authority", where)
+        _check(_is_text(self.authority, least, MAX_AUTHORITY_CHARS), "authority", where)
         _check(_is_whole(self.at), "at", where)
         _check(self.expires is None or (_is_whole(self.expires) and self.expires >= self.at), "expires", where)
         _check(self.withdrawal is None or self.withdrawal.acceptance == self.id, "withdrawal", where)
+        organization = self.subject_kind is SubjectKind.ORGANIZATION
+        _check(self.withdrawal is None or not organization or self.withdrawal.authority != "", "withdrawal authority", where)
 
     def is_active(self, now: datetime) -> bool:
         """Whether it counts at *now*: made, not expired, not withdrawn."""
@@ -160,6 +168,59 @@ class Acceptance:
             AccountError: That is of another acceptance.
         """
         return replace(self, withdrawal=withdrawal)
+
+    def to_receipt(self, *, now: datetime) -> ReceiptClaims:
+        """The claims of its receipt, to be signed at *now*."""
+        return ReceiptClaims(
+            iss=self.issuer,
+            iat=int(now.timestamp()),
+            jti=self.id,
+            event=ReceiptEvent.ACCEPTANCE,
+            at=int(self.at.timestamp()),
+            terms=self._receipt_terms(),
+            subject_kind=self.subject_kind,
+            subject_id=self.subject_id,
+            person=self.accepted_by,
+            authority=self.authority,
+            method=self.method.value,
+            identified_by=self.identified_by.value,
+            exp=None if self.expires is None else int(self.expires.timestamp()),
+        )
+
+    def to_withdrawal_receipt(self, *, now: datetime) -> ReceiptClaims:
+        """The claims of the receipt of its withdrawal, to be signed at *now*.
+
+        Raises:
+            AccountError: It is not withdrawn.
+        """
+        if self.withdrawal is None:
+            raise AccountError("is not withdrawn", where=f"acceptance {self.id}")
+        return ReceiptClaims(
+            iss=self.issuer,
+            iat=int(now.timestamp()),
+            jti=self.withdrawal.id,
+            event=ReceiptEvent.WITHDRAWAL,
+            at=int(self.withdrawal.at.timestamp()),
+            terms=self._receipt_terms(),
+            subject_kind=self.subject_kind,
+            subject_id=self.subject_id,
+            person=self.withdrawal.withdrawn_by,
+            authority=self.withdrawal.authority,
+            method=self.withdrawal.method.value,
+            identified_by=self.withdrawal.identified_by.value,
+            acceptance=self.id,
+            reason=self.withdrawal.reason,
+        )
+
+    def _receipt_terms(self) -> ReceiptTerms:
+        return ReceiptTerms(
+            series=self.series,
+            version=self.version,
+            uri=self.uri,
+            locale=self.locale,
+            sha256=self.terms_sha256,
+            text_sha256=self.text_sha256,
+        )
 
     def edges(self) -> Iterator[datetime]:
         """The moments at which it begins or ends to count."""
@@ -235,7 +296,7 @@ def new_withdrawal(
     """
     if acceptance.withdrawal is not None:
         raise AccountError("is withdrawn already", where=f"acceptance {acceptance.id}")
-    return Withdrawal(
+    made = Withdrawal(
         id=_new_id("wdr_", entropy),
         acceptance=acceptance.id,
         withdrawn_by=withdrawn_by,
@@ -245,6 +306,8 @@ def new_withdrawal(
         at=_whole(now),
         reason=reason,
     )
+    acceptance.with_withdrawal(made)  # refuses what does not fit: an organization takes back on an authority too
+    return made
 
 
 def _new_id(prefix: str, entropy: Entropy) -> str:
@@ -257,6 +320,10 @@ def _whole(moment: datetime) -> datetime:
 
 def _is_whole(moment: datetime) -> bool:
     return moment.utcoffset() == timedelta(0) and moment.microsecond == 0
+
+
+def _is_text(value: str, least: int, most: int) -> bool:
+    return least <= len(value) <= most and _CONTROL.search(value) is None
 
 
 def _check(fits: bool, name: str, where: str) -> None:

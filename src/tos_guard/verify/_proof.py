@@ -54,15 +54,15 @@ class Trust:
             issuers[name] = issuers[name].merged(keys.keys) if name in issuers else keys
         return cls(issuers)
 
-    def keys_of(self, issuer: object) -> KeySet:
-        """The keys trusted for an issuer that a token named.
+    def keys_of(self, issuer: object, *, where: str = "token") -> KeySet:
+        """The keys trusted for an issuer that a token or receipt named.
 
         Raises:
             UntrustedIssuerError: None are.
         """
         keys = self.issuers.get(issuer) if isinstance(issuer, str) else None
         if keys is None:
-            raise UntrustedIssuerError(f"issuer {str(issuer)[:200]!r} is not trusted", where="token", cure="Pin its keys if you trust it.")
+            raise UntrustedIssuerError(f"issuer {str(issuer)[:200]!r} is not trusted", where=where, cure="Pin its keys if you trust it.")
         return keys
 
 
