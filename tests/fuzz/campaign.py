@@ -19,14 +19,15 @@ from unittest import mock
 
 from fuzz import seeds
 from fuzz.mutation import mutate_bytes, mutate_events, mutate_json, mutate_json_text, write_json
-from tos_guard._canonical import b64url_decode, parse_json
+from tos_guard._canonical import b64url_decode, canonical_json, parse_json
 from tos_guard._content_digest import check_content_digest, content_digest
 from tos_guard.dialects import ChatDialect, ChatSealing, PlainDialect
 from tos_guard.errors import TosGuardError
 from tos_guard.keys import KEY_HISTORY_TYP, KeyRecord, open_key_history, parse_key_set
 from tos_guard.keys._foreign import parse_foreign_jws, parse_foreign_key_set
 from tos_guard.rights import BearerPolicy, check_bearer_type, parse_api_key, read_bearer_claims
-from tos_guard.verify import Expected, Trust, Verified, verify_body, verify_stream, verify_text, verify_token
+from tos_guard.terms import RECEIPT_TYP, terms_from_document
+from tos_guard.verify import Expected, Trust, Verified, verify_body, verify_receipt, verify_stream, verify_text, verify_token
 
 __all__ = ["MAX_SECONDS", "Row", "run", "table"]
 
@@ -34,7 +35,15 @@ MAX_SECONDS = 0.05
 _SUSPECT_SECONDS = 0.01
 """What takes longer is measured again: the machine does other things too, and the shortest of four is the parser's own."""
 
-_READERS = ("tos_guard.keys._jws", "tos_guard.keys._set", "tos_guard.keys._foreign", "tos_guard.dialects._body", "tos_guard.rights._bearer")
+_READERS = (
+    "tos_guard.keys._jws",
+    "tos_guard.keys._set",
+    "tos_guard.keys._foreign",
+    "tos_guard.dialects._body",
+    "tos_guard.rights._bearer",
+    "tos_guard.terms._document",
+    "tos_guard.verify._receipt",
+)
 """Modules that read JSON; the campaign watches their reader, to know which inputs got past it."""
 
 TRUST = Trust.of(seeds.KEYS)
@@ -61,6 +70,9 @@ BEARER = BearerPolicy(
 SECRETS = {"keys": [{"kty": "oct", "k": "A" * 86, "alg": "HS256", "kid": "s1"}, {"kty": "oct", "k": "A" * 87, "alg": "HS512", "kid": "s2"}]}
 HISTORY_HEADER = seeds.header_of(seeds.HISTORY_KEY, KEY_HISTORY_TYP)
 HISTORY_PAYLOAD = json.loads(b64url_decode(seeds.history_text().split(".")[1]))
+RECEIPT_TRUST = Trust.of(seeds.RECEIPT_KEYS)
+RECEIPT_HEADER = seeds.header_of(seeds.RECEIPT_KEY, RECEIPT_TYP)
+RECEIPT_PAYLOAD = seeds.RECEIPT_CLAIMS.to_payload()
 API_KEY = "tg-" + "a" * 12 + "-" + "A" * 43
 CHAT = ChatDialect()
 OTHER = PlainDialect(model="small-1")
@@ -214,6 +226,17 @@ def _make_text(random: Random) -> tuple[Any, bool]:
     return (text, leaves), signed
 
 
+def _make_terms(random: Random) -> tuple[Any, bool]:
+    """Published terms, changed; mostly in canonical form, so that more than the form is read."""
+    value = mutate_json(random, json.loads(seeds.TERMS.document_bytes))
+    if random.random() < 0.2:
+        return _document(random, value), True
+    try:
+        return canonical_json(value), True
+    except TosGuardError:  # changed into what has no canonical form
+        return write_json(random, value), True
+
+
 def _make_foreign_keys(random: Random) -> tuple[Any, bool]:
     return _document(random, FOREIGN.keys if random.random() < 0.7 else SECRETS), True
 
@@ -271,6 +294,15 @@ PARSERS = [
         lambda random: (_jws(random, HISTORY_HEADER, HISTORY_PAYLOAD, seeds.HISTORY_KEY), True),
         lambda text: open_key_history(text, trusted=seeds.KEYS, expected_issuer=seeds.ISSUER),
     ),
+    Parser(
+        "receipt",
+        15,
+        lambda random: (_jws(random, RECEIPT_HEADER, RECEIPT_PAYLOAD, seeds.RECEIPT_KEY), True),
+        lambda text: verify_receipt(
+            text, trust=RECEIPT_TRUST, now=seeds.NOW, terms_document=seeds.TERMS.document_bytes, terms_text=seeds.TERMS_TEXT
+        ),
+    ),
+    Parser("terms document", 10, _make_terms, lambda data: terms_from_document(data, seeds.TERMS_TEXT)),
     Parser("others' key set", 15, _make_foreign_keys, lambda data: parse_foreign_key_set(data, assumed_algorithm="RS256")),
     Parser(
         "others' token",

@@ -16,7 +16,8 @@ from tos_guard._canonical import b64url_encode
 from tos_guard.dialects import BytesProjection, ChatProjection, ChatSealing, JSONProjection, splice_tag
 from tos_guard.keys import KEY_HISTORY_TYP, KeyHistory, KeyRecord, KeySet, join_jws, key_history_payload, record_of
 from tos_guard.provenance import TOKEN_TYP, Claims, Content, Terms, Usage, request_mac
-from tos_guard.types import Completion, KeyPurpose, Stage
+from tos_guard.terms import ReceiptClaims, ReceiptEvent, ReceiptTerms, parse_terms
+from tos_guard.types import Completion, KeyPurpose, Stage, SubjectKind
 
 ISSUER = "https://api.example.com"
 IAT = 1_795_000_000
@@ -26,11 +27,14 @@ REQUEST = b'{"model":"small-1","messages":[{"role":"user","content":"Hello"}]}'
 
 ED25519 = Ed25519PrivateKey.from_private_bytes(b"\x01" * 32)
 HISTORY = Ed25519PrivateKey.from_private_bytes(b"\x02" * 32)
+RECEIPT = Ed25519PrivateKey.from_private_bytes(b"\x03" * 32)
 P256 = derive_private_key(0xC0FFEE, SECP256R1())
 KEY = record_of(ED25519.public_key(), KeyPurpose.PROVENANCE, not_before=IAT - 1_000)
 EC_KEY = record_of(P256.public_key(), KeyPurpose.PROVENANCE, not_before=IAT - 1_000)
 HISTORY_KEY = record_of(HISTORY.public_key(), KeyPurpose.KEY_HISTORY, not_before=IAT - 1_000)
 KEYS = KeySet(ISSUER, (KEY, EC_KEY, HISTORY_KEY))
+RECEIPT_KEY = record_of(RECEIPT.public_key(), KeyPurpose.RECEIPT, not_before=IAT - 1_000)
+RECEIPT_KEYS = KeySet(ISSUER, (RECEIPT_KEY,))
 
 
 def sign(key: KeyRecord, message: bytes) -> bytes:
@@ -39,6 +43,8 @@ def sign(key: KeyRecord, message: bytes) -> bytes:
         return ED25519.sign(message)
     if key == HISTORY_KEY:
         return HISTORY.sign(message)
+    if key == RECEIPT_KEY:
+        return RECEIPT.sign(message)
     r, s = decode_dss_signature(P256.sign(message, ECDSA(SHA256(), deterministic_signing=True)))
     return r.to_bytes(32, "big") + s.to_bytes(32, "big")
 
@@ -149,6 +155,54 @@ def sealed_stream(messages: list[dict[str, Any]], key: KeyRecord = KEY, **member
 def history_text() -> str:
     payload = key_history_payload(KeyHistory(ISSUER, 3, IAT, (KEY, EC_KEY, HISTORY_KEY)))
     return compact(json.dumps(header_of(HISTORY_KEY, KEY_HISTORY_TYP)).encode(), json.dumps(payload).encode(), HISTORY_KEY)
+
+
+TERMS_TEXT = b"# Terms\n"
+TERMS = parse_terms(
+    b"""[terms]
+version = "1"
+title = "Terms"
+uri = "https://api.example.com/terms/1"
+text = "terms.md"
+effective = 2026-11-01
+series = "contract-7"
+organization = "acme"
+models = ["small"]
+acceptance = "required"
+replaces = ["regions"]
+[[grant]]
+id = "research"
+[[action]]
+id = "translate"
+scope = "output"
+[[clause]]
+id = "use"
+effect = "permit"
+action = "generate"
+when = { region = ["US"], grant = "research" }
+[[clause]]
+id = "seal"
+effect = "oblige"
+action = ["generate", "embed"]
+duties = ["seal"]
+""",
+    TERMS_TEXT,
+)
+RECEIPT_CLAIMS = ReceiptClaims(
+    iss=ISSUER,
+    iat=IAT,
+    jti="acc_" + "A" * 22,
+    event=ReceiptEvent.ACCEPTANCE,
+    at=IAT - 5,
+    terms=ReceiptTerms(series=TERMS.series, version="1", uri=TERMS.uri, locale="en", sha256=TERMS.sha256, text_sha256=TERMS.text_sha256),
+    subject_kind=SubjectKind.ORGANIZATION,
+    subject_id="acme",
+    person="jane",
+    authority="counsel",
+    method="cli",
+    identified_by="host",
+    exp=IAT + 60,
+)
 
 
 @dataclass(frozen=True)
