@@ -165,7 +165,7 @@ def count_media(messages: Any) -> int:
         for content in contents
         if isinstance(content, list)
         for part in content
-        if isinstance(part, dict) and part.get("type") not in _WORDS
+        if isinstance(part, dict) and str(part.get("type")) not in _WORDS
     )
 
 
