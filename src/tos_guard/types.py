@@ -143,6 +143,12 @@ class Reason:
     unknown: tuple[str, ...] = ()
     shadow: bool = False
 
+    @property
+    def word(self) -> str:
+        """As records write it: the code, what it names after a colon, and ``shadow:`` before one that did not decide."""
+        named = self.code if self.clause is None else f"{self.code}:{self.clause}"
+        return f"shadow:{named}" if self.shadow else named
+
 
 @dataclass(frozen=True, slots=True)
 class Decision:

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from tos_guard.cli import _accounts, _init, _inspect, _keys, _records, _terms, _verify
+from tos_guard.cli import _accounts, _explain, _init, _inspect, _keys, _records, _terms, _verify
 from tos_guard.cli._output import carried_out, show
 
 __all__ = ["app", "run"]
@@ -38,6 +38,7 @@ app = typer.Typer(
 )
 app.command("init")(_init.init)
 app.add_typer(_keys.app, name="keys")
+_accounts.app.command("explain")(_explain.explain)
 app.add_typer(_accounts.app, name="accounts")
 app.add_typer(_terms.app, name="terms")
 app.add_typer(_records.app, name="records")

@@ -16,7 +16,7 @@ from tos_guard.limits import Usage as UsedTokens
 from tos_guard.policy import UsagePolicy
 from tos_guard.provenance import Claims, Content, Terms, Usage, request_mac
 from tos_guard.rights import Plan
-from tos_guard.types import UNDECLARED, Completion, Decision, Facts, Reason, Stage
+from tos_guard.types import UNDECLARED, Completion, Decision, Facts, Stage
 
 __all__ = ["Exchange", "ExchangeIds", "Head", "Headers", "Sealed", "TermsInForce"]
 
@@ -207,7 +207,7 @@ class Exchange:
             model=self.facts.model,
             purpose=self.facts.purpose,
             decision=self.decision.outcome.value,
-            reasons=tuple(_reason_word(reason) for reason in self.decision.reasons),
+            reasons=tuple(reason.word for reason in self.decision.reasons),
             terms_version=self.in_force.terms.version,
             terms_sha256=self.in_force.terms.sha256,
             usage_sha256=self.in_force.usage.sha256,
@@ -268,8 +268,3 @@ class Exchange:
 
 def _milliseconds(moment: datetime) -> int:
     return int(moment.timestamp() * 1000)
-
-
-def _reason_word(reason: Reason) -> str:
-    word = reason.code if reason.clause is None else f"{reason.code}:{reason.clause}"
-    return f"shadow:{word}" if reason.shadow else word

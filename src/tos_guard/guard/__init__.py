@@ -13,6 +13,7 @@ Each step that needs the outside is a generator that yields what it needs (`Find
 
 from tos_guard.guard._base import Assertions, Identifier, utc_now
 from tos_guard.guard._colours import AsyncGuard, Guard
+from tos_guard.guard._explaining import ExplainedRequest, explain_moment, explain_request
 from tos_guard.guard._meter import Estimator, Meter, ModelFacts
 from tos_guard.guard._needs import Admission, RequestView, Route
 from tos_guard.guard._refusals import unavailable
@@ -22,12 +23,15 @@ __all__ = [
     "Assertions",
     "AsyncGuard",
     "Estimator",
+    "ExplainedRequest",
     "Guard",
     "Identifier",
     "Meter",
     "ModelFacts",
     "RequestView",
     "Route",
+    "explain_moment",
+    "explain_request",
     "unavailable",
     "utc_now",
 ]

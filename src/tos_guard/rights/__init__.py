@@ -2,6 +2,7 @@
 
 from tos_guard.rights._account import Account, AuthorizedPerson, Grant, Holder, Organization
 from tos_guard.rights._bearer import BearerIdentity, BearerPolicy, check_bearer_type, read_bearer_claims, unverified_issuer
+from tos_guard.rights._explain import Explanation, explain
 from tos_guard.rights._key import (
     ADMIN_KEY_PREFIX,
     API_KEY_PREFIX,
@@ -23,6 +24,7 @@ __all__ = [
     "AuthorizedPerson",
     "BearerIdentity",
     "BearerPolicy",
+    "Explanation",
     "Grant",
     "Holder",
     "Organization",
@@ -31,6 +33,7 @@ __all__ = [
     "Rights",
     "check_bearer_type",
     "compile_plan",
+    "explain",
     "hash_secret",
     "holder_plan",
     "new_admin_key",

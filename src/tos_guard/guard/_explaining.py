@@ -1,0 +1,128 @@
+"""What an account was allowed at a past moment, read back from the store (docs/adr/0007, "Explain").
+
+Every version of accounts and organizations is kept with its time, terms with the time of their publication, and acceptances are never
+changed, so that the state of any moment can be put together again and decided on with the same code.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Final
+
+from tos_guard.errors import AccountError
+from tos_guard.ledger import ExchangeRecord
+from tos_guard.rights import Account, Explanation, Holder, explain
+from tos_guard.terms import Acceptance, TermsShelf, terms_from_document
+from tos_guard.types import UNDECLARED, Facts, SubjectKind
+
+if TYPE_CHECKING:
+    from tos_guard.stores import Store
+
+__all__ = ["ExplainedRequest", "explain_moment", "explain_request"]
+
+_SECOND: Final = timedelta(seconds=1)
+
+
+@dataclass(frozen=True, slots=True)
+class ExplainedRequest:
+    """A recorded exchange, and its decision made once more.
+
+    Attributes:
+        record: What was recorded.
+        explanation: What the account's state of that moment says.
+    """
+
+    record: ExchangeRecord
+    explanation: Explanation
+
+    @property
+    def refused_by_limit(self) -> str | None:
+        """Id of the limit that refused it, or None. Whether it had room is not decided again: counters are not history."""
+        found = (word.removeprefix(_LIMIT) for word in self.record.reasons if word.startswith(_LIMIT))
+        return next(found, None)
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the decision made once more is the recorded one, reason for reason."""
+        recorded = tuple(word for word in self.record.reasons if not word.removeprefix("shadow:").startswith(_LIMIT))
+        decision = self.explanation.decision
+        if self.refused_by_limit is not None:
+            return decision.allowed and self._names_the_same_terms()
+        words = tuple(reason.word for reason in decision.reasons)
+        return self.record.decision == decision.outcome.value and recorded == words and self._names_the_same_terms()
+
+    def _names_the_same_terms(self) -> bool:
+        versions = tuple(terms.version for terms in self.explanation.documents)
+        return versions == (self.record.terms_version, *self.record.terms_also)
+
+
+_LIMIT: Final = "tos_limit:"
+
+
+def explain_request(store: Store, request_id: str) -> ExplainedRequest:
+    """Why a recorded request was decided as it was.
+
+    Raises:
+        AccountError: There is no such record, it names no account any more, or the account's state of that time is not kept.
+        StoreError: The store failed.
+    """
+    where = f"request {request_id[:80]}"
+    record = store.by_request_id(store.issuer, request_id)
+    if record is None:
+        raise AccountError("no record of it", where=where, cure="It may be older than records are kept, or of another issuer.")
+    if record.account_id is None:
+        raise AccountError("its account was erased, so nothing says whose rights decided it", where=where)
+    if record.account_version is None:
+        raise AccountError("it was recorded before versions of accounts were kept", where=where)
+    account = store.account_version(record.account_id, record.account_version)
+    if account is None:
+        raise AccountError(
+            f"version {record.account_version} of account {record.account_id} is not kept here",
+            where=where,
+            cure="Where the host keeps its own accounts, ask it for that version.",
+        )
+    at = datetime.fromtimestamp(record.started / 1000, UTC)
+    facts = Facts(
+        action=record.action,
+        model=record.model,
+        purpose=record.purpose,
+        region=record.region,
+        verification=record.verification,
+        channel=record.channel,
+        end_user=record.end_user or UNDECLARED,
+    )
+    holder = _holder(store, account, at)
+    if record.receipt is None:
+        # An acceptance shows whole seconds: one that came in the same second as the request, and after it, did not count yet.
+        earlier = tuple(one for one in holder.acceptances if at - one.at >= _SECOND)
+        holder = Holder(holder.account, holder.organization, earlier)
+    return ExplainedRequest(record, explain(holder, _shelf(store, at), facts, at=at))
+
+
+def explain_moment(store: Store, account_id: str, facts: Facts, at: datetime) -> Explanation:
+    """What an account was allowed at a moment.
+
+    Raises:
+        AccountError: There is no such account, or there was none then.
+        StoreError: The store failed.
+    """
+    account = store.account_at(account_id, at)
+    if account is None:
+        raise AccountError(f"it did not exist at {at.isoformat()}", where=f"account {account_id[:80]}")
+    return explain(_holder(store, account, at), _shelf(store, at), facts, at=at)
+
+
+def _holder(store: Store, account: Account, at: datetime) -> Holder:
+    organization = store.organization_at(account.organization, at) if account.organization is not None else None
+    found: list[Acceptance] = list(store.acceptances(SubjectKind.ACCOUNT, account.id))
+    if account.organization is not None:
+        found += store.acceptances(SubjectKind.ORGANIZATION, account.organization)
+    return Holder(account, organization, tuple(found))
+
+
+def _shelf(store: Store, at: datetime) -> TermsShelf:
+    versions = [terms_from_document(stored.document, stored.text) for stored in store.terms_versions() if stored.published <= at]
+    if not any(terms.series == "general" for terms in versions):
+        raise AccountError(f"no terms were published by {at.isoformat()}", where="terms")
+    return TermsShelf.of(versions)
