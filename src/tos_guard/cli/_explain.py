@@ -30,7 +30,7 @@ _MEANINGS = {
 
 
 def explain(
-    account_id: Annotated[str | None, typer.Argument(metavar="[ID]", help="Id of the account; not needed with --request.")] = None,
+    account_id: Annotated[str | None, typer.Argument(metavar="ID", help="Id of the account; not needed with --request.")] = None,
     request_id: Annotated[str | None, typer.Option("--request", metavar="RID", help="Explain this recorded request.")] = None,
     at: Annotated[str | None, typer.Option("--at", metavar="TIME", help="The moment; now otherwise.")] = None,
     model: Annotated[str | None, typer.Option("--model", metavar="NAME", help="Model a request would name.")] = None,
