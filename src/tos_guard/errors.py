@@ -161,7 +161,7 @@ class AuthenticationError(RequestError):
         what: str = "The credential is missing or not accepted",
         *,
         where: str = "",
-        cure: str = "Send a valid API key as 'Authorization: Bearer …'.",
+        cure: str = "Send a valid credential as 'Authorization: Bearer …'.",
     ) -> None:
         super().__init__(what, where=where, cure=cure)
 

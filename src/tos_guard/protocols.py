@@ -5,7 +5,7 @@ A Protocol's docstring is its contract. A new implementation is done when the su
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
@@ -163,6 +163,18 @@ class BearerAuthenticator(Protocol):
 
     def first_keys(self, token: str) -> Future[None] | None:
         """What to wait for before `verify` can judge this token for the first time, or None. The future ends whatever comes of it."""
+        ...
+
+    def watch(self, told: Callable[[str, Exception | None], None]) -> None:
+        """Tell *told* what happens to the keys: a word, and what failed where something did. Each use of keys that are overdue is one."""
+        ...
+
+    def fetched(self) -> Mapping[str, datetime]:
+        """When the keys of each issuer were last fetched; without those whose keys never were. Asks nothing."""
+        ...
+
+    def close(self) -> None:
+        """Stop asking for keys."""
         ...
 
 

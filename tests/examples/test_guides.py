@@ -13,6 +13,7 @@ from fastapi.middleware.cors import CORSMiddleware
 from fastapi.middleware.gzip import GZipMiddleware
 from pydantic import BaseModel
 
+from authorization_server import serve_authorization
 from provisioned import Provider
 from serving import Serve
 from tos_guard.config import BearerSettings, FactSources, GuardSettings, Retention, RouteSettings, parse_settings
@@ -79,6 +80,31 @@ def test_three_lines_with_our_keys(tmp_path: Path, serve: Serve, monkeypatch: py
             assert "ai_provenance" in httpx.post(base_url + CHAT, json=QUESTION, headers=headers).json()
         scored = httpx.post(base_url + "/v1/score", json={"input": "x"}, headers={"x-api-key": key})
     assert (scored.json()["account"], scored.json()["request"]) == ("good", scored.headers["x-request-id"])
+
+
+def test_three_ways_to_say_who_asks(tmp_path: Path, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """authentication.md: the host's word with the block shown; our keys and bearer tokens side by side with the setting shown."""
+    provider = Provider(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    app = host()
+    exec(blocks("authentication.md", "python")[0], {"app": app})
+    app.add_middleware(Authenticated)
+    with serve(app) as base_url:
+        assert httpx.post(base_url + CHAT, json=QUESTION, headers={"x-customer": "good"}).status_code == 200
+    with serve_authorization() as server:
+        (setting,) = blocks("authentication.md", "toml")
+        setting = setting.replace("https://login.example.com/.well-known/jwks.json", server.uri)
+        provider.settings.write_text(f"{provider.settings.read_text()}\n{setting}")
+        app = host()
+        guard = TosGuard.from_file(provider.settings)
+        guard.install(app)
+        now = int(guard.guard.clock().timestamp())
+        tokens = [server.token(sub="good", iat=now, exp=now + 60), server.token(sub="good", iat=now, exp=now + 60, aud="other")]
+        with serve(app) as base_url:
+            for credential, status in ((tokens[0], 200), (provider.keys["good"], 200), (tokens[1], 401), ("nonsense", 401)):
+                answer = httpx.post(base_url + CHAT, json=QUESTION, headers={"authorization": f"Bearer {credential}"})
+                assert answer.status_code == status
+        assert guard.guard.counts["bearer:audience"] == guard.guard.counts["bearer:malformed"] == 1
 
 
 def test_middleware_in_the_order_of_the_guide(tmp_path: Path, serve: Serve) -> None:

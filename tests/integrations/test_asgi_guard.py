@@ -399,7 +399,7 @@ async def test_every_bad_credential_gets_the_same_answer(headers: list[tuple[byt
     assert answer.status == 401
     assert answer.headers["x-should-retry"] == "false"
     assert error == {
-        "message": "The credential is missing or not accepted. Send a valid API key as 'Authorization: Bearer …'.",
+        "message": "The credential is missing or not accepted. Send a valid credential as 'Authorization: Bearer …'.",
         "type": "authentication_error",
         "param": None,
         "code": "tos_unauthenticated",

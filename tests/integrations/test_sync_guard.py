@@ -10,9 +10,8 @@ import pytest
 from kit import CHAT, ISSUER, REQUEST, Kit, ask, whole
 from tos_guard.errors import AuthenticationError, SignerError, StoreError
 from tos_guard.exchange import Head, respond
-from tos_guard.guard import Guard, RequestView
+from tos_guard.guard import Caller, Guard, RequestView
 from tos_guard.provenance import parse_token
-from tos_guard.rights import Holder
 from tos_guard.types import Standing
 from tos_guard.verify import verify_body
 
@@ -39,10 +38,10 @@ def view(key: str | None) -> RequestView:
 
 def serve(guard: Guard, key: str) -> bytes:
     """One exchange, driven as an adapter drives it."""
-    holder = guard.run(guard.authenticate(view(key)))
+    caller = guard.run(guard.authenticate(view(key)))
     route = guard.route(CHAT)
     assert route is not None
-    exchange = guard.run(guard.admit(holder, view(key), route, REQUEST))
+    exchange = guard.run(guard.admit(caller, view(key), route, REQUEST))
     assert exchange.decision.allowed
     response = respond(exchange, Head(200, [(b"content-type", b"application/json")]), bodiless=False)
     response.feed(BODY)
@@ -75,11 +74,11 @@ def test_a_denial_is_recorded_and_said() -> None:
     kit = Kit()
     guard = synchronous(kit)
     kit.store.set_standing("acme", Standing.SUSPENDED, "test")
-    holder = guard.run(guard.authenticate(view(kit.key)))
-    assert isinstance(holder, Holder)
+    caller = guard.run(guard.authenticate(view(kit.key)))
+    assert isinstance(caller, Caller)
     route = guard.route(CHAT)
     assert route is not None
-    exchange = guard.run(guard.admit(holder, view(kit.key), route, REQUEST))
+    exchange = guard.run(guard.admit(caller, view(kit.key), route, REQUEST))
     assert guard.run(guard.keep_denial(exchange)).reason == "tos_account_suspended"
     kit.store.flush()
     assert [record.decision for record in kit.store.of_account(ISSUER, "acme")] == ["deny"]
@@ -111,8 +110,8 @@ def test_a_guard_comes_out_of_a_folder(tmp_path: Any) -> None:
 
     provider = Provider(tmp_path)
     guard = Guard.from_file(provider.settings)
-    holder = guard.run(guard.authenticate(view(provider.keys["distiller"])))
-    assert holder.account.id == "distiller"
+    caller = guard.run(guard.authenticate(view(provider.keys["distiller"])))
+    assert caller.account.id == "distiller"
     assert guard.purge() == 0
     guard.close_stores()
     with provider.store() as store:

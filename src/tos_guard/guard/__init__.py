@@ -3,8 +3,8 @@
 Each step that needs the outside is a generator that yields what it needs (`FindHolder`, `Reserve`, `Sign`, `Keep`, …). `Guard` and
 `AsyncGuard` differ only in how they serve these. An adapter calls, in this order:
 
-    holder   = run(guard.authenticate(view))          AuthenticationError → guard.refuse
-    exchange = run(guard.admit(holder, view, route, body))
+    caller   = run(guard.authenticate(view))          AuthenticationError → guard.refuse
+    exchange = run(guard.admit(caller, view, route, body))
     run(guard.keep_denial(exchange))                  where it is refused → guard.refuse
     token    = run(guard.pending(exchange))           where the head goes out early
     sealed   = run(guard.seal(exchange, response, …)) when a step says seal: signed, recorded, then given out
@@ -15,13 +15,14 @@ from tos_guard.guard._base import Assertions, Identifier, utc_now
 from tos_guard.guard._colours import AsyncGuard, Guard
 from tos_guard.guard._explaining import ExplainedRequest, explain_moment, explain_request
 from tos_guard.guard._meter import Estimator, Meter, ModelFacts
-from tos_guard.guard._needs import Admission, RequestView, Route
+from tos_guard.guard._needs import Admission, Caller, RequestView, Route
 from tos_guard.guard._refusals import unavailable
 
 __all__ = [
     "Admission",
     "Assertions",
     "AsyncGuard",
+    "Caller",
     "Estimator",
     "ExplainedRequest",
     "Guard",

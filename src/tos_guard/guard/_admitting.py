@@ -11,14 +11,27 @@ from typing import Final
 
 from tos_guard._canonical import b64url_encode
 from tos_guard.dialects import RequestFacts
-from tos_guard.errors import DeniedError, MalformedRequestError, StoreError
+from tos_guard.errors import BearerError, DeniedError, MalformedRequestError, StoreError
 from tos_guard.exchange import Exchange, ExchangeIds, TermsInForce
 from tos_guard.guard._base import GuardBase
-from tos_guard.guard._needs import Admission, FindHolder, Identify, Keep, KeepPolicy, ReadTerms, RequestView, Reserve, Route, Steps
+from tos_guard.guard._needs import (
+    Admission,
+    Caller,
+    FindHolder,
+    Identify,
+    Keep,
+    KeepPolicy,
+    ReadTerms,
+    RequestView,
+    Reserve,
+    Route,
+    Steps,
+    VerifyBearer,
+)
 from tos_guard.guard._refusals import denial, unauthenticated, unavailable
 from tos_guard.limits import LimitRefusal, LimitState, Usage
 from tos_guard.policy import UsagePolicy
-from tos_guard.rights import Account, Holder, Plan, Rights, hash_secret, parse_api_key
+from tos_guard.rights import API_KEY_PREFIX, Account, BearerIdentity, Holder, Plan, Rights, hash_secret, parse_api_key
 from tos_guard.types import UNDECLARED, Decision, Facts, Outcome, Reason
 
 __all__ = ["Admitting"]
@@ -31,37 +44,43 @@ _PURPOSE_CHARS: Final = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-")
 class Admitting(GuardBase):
     """The steps before the handler runs."""
 
-    def authenticate(self, view: RequestView) -> Steps[Holder]:
-        """Find who asks.
+    def authenticate(self, view: RequestView) -> Steps[Caller]:
+        """Find who asks: by the host's word, by an API key, or by a bearer token of another authorization server.
 
         Raises:
             AuthenticationError: No credential, or none that we accept; one text for all.
+            RequestError: 503, where the keys of a bearer token's issuer are not at hand, or too old for the settings.
             StoreError: The account source did not answer, and nothing that was read before may be used.
         """
+        identity: BearerIdentity | None = None
         if self._identify is not None:
             account_id = yield Identify(view)
             need = FindHolder(account_id=account_id) if account_id is not None else None
         else:
-            need = self._key_need(view)
+            credential, is_ours = _credential(view)
+            if credential is None:
+                need = None
+            elif is_ours or self._bearer is None:
+                public_id, secret = parse_api_key(credential)
+                need = FindHolder(public_id=public_id, secret_hash=hash_secret(secret, self._pepper))
+            else:
+                identity = yield from self._presented(credential)
+                need = FindHolder(account_id=identity.account_id)
         holder = (yield from self._holder(need)) if need is not None else None
-        if holder is None:
+        if holder is None or not _belongs_to(holder, identity):
             raise unauthenticated()
-        return holder
+        return Caller(holder, identity)
 
-    def _key_need(self, view: RequestView) -> FindHolder | None:
+    def _presented(self, token: str) -> Steps[BearerIdentity]:
+        """Who presents a bearer token. Whatever fails is counted in one word, which the caller never reads."""
         try:
-            authorization, key = view.header("authorization"), view.header("x-api-key")
-        except MalformedRequestError:
-            raise unauthenticated() from None  # two credentials are none
-        if authorization is not None:
-            scheme, _, text = authorization.partition(" ")
-            if scheme.lower() != "bearer" or key not in (None, text):
-                return None
-            key = text
-        if key is None:
-            return None
-        public_id, secret = parse_api_key(key)
-        return FindHolder(public_id=public_id, secret_hash=hash_secret(secret, self._pepper))
+            identity: BearerIdentity = yield VerifyBearer(token, self.clock())
+        except BearerError as error:
+            self.count(f"bearer:{error.fault}")
+            raise
+        except StoreError as failure:
+            raise unavailable() from failure  # whoever keeps the keys has told what failed: a flood of tokens must not fill the log
+        return identity
 
     def _holder(self, need: FindHolder) -> Steps[Holder | None]:
         """The account of *need*; where the store is down and the settings say ``local``, as it was last read."""
@@ -91,12 +110,12 @@ class Admitting(GuardBase):
         return holder if self.clock() - read_at <= timedelta(seconds=self.settings.failure.stale_seconds) else None
 
     def admit(
-        self, holder: Holder, view: RequestView, route: Route, body: bytes, *, request: RequestFacts | None = None
+        self, caller: Caller, view: RequestView, route: Route, body: bytes, *, request: RequestFacts | None = None
     ) -> Steps[Exchange]:
         """Read the request, decide it, and reserve what it may take. What was reserved is settled by `close`, which must follow.
 
         Args:
-            holder: Who asks.
+            caller: Who asks.
             view: Head of the request.
             route: Its route.
             body: Its body.
@@ -113,7 +132,8 @@ class Admitting(GuardBase):
             raise MalformedRequestError(f"content encoding {encoding!r} is not accepted", where="request body", cure="Send it plain.")
         if request is None:
             request = route.dialect.read_request(body)
-        facts = self._facts(holder.account, view, request)
+        holder = caller.holder
+        facts = self._facts(caller, view, request)
         nonce = _nonce(view)
         yield from self._read_terms()
         plan = self.rulebook.plan(holder, request.model, now)
@@ -219,7 +239,8 @@ class Admitting(GuardBase):
         if shadowed:
             exchange.decision = replace(exchange.decision, reasons=(*exchange.decision.reasons, *shadowed))
 
-    def _facts(self, account: Account, view: RequestView, request: RequestFacts) -> Facts:
+    def _facts(self, caller: Caller, view: RequestView, request: RequestFacts) -> Facts:
+        account = caller.account
         host: Mapping[str, str | None] = self._assertions(view, account) if self._assertions is not None else {}
 
         def asserted(fact: str, source: str | None) -> str | None:
@@ -227,13 +248,15 @@ class Admitting(GuardBase):
             return host.get(fact) if source == "host" else value
 
         sources = self.settings.sources
+        # A token's word, where it has one: what the body says is the application's own.
+        end_user = (caller.identity.end_user if caller.identity is not None else None) or request.end_user
         return Facts(
             action=request.action,
             model=request.model,
             purpose=_purpose(view),
             region=asserted("region", sources.region),
             verification=asserted("verification", sources.verification),
-            end_user=UNDECLARED if request.end_user is None else self.end_user_hash(account.id, request.end_user),
+            end_user=UNDECLARED if end_user is None else self.end_user_hash(account.id, end_user),
         )
 
     def end_user_hash(self, account_id: str, end_user: str) -> str:
@@ -246,14 +269,14 @@ class Admitting(GuardBase):
             return None
         return b64url_encode(hmac.digest(self._sub_key, account.id.encode("utf-8"), hashlib.sha256)[:16])
 
-    def admission(self, holder: Holder, exchange: Exchange) -> Admission:
+    def admission(self, caller: Caller, exchange: Exchange) -> Admission:
         """What the handler may know, and say."""
 
         def report(usage: Usage) -> None:
             exchange.reported = usage
 
         return Admission(
-            account=holder.account,
+            account=caller.account,
             request_id=exchange.ids.rid,
             facts=exchange.facts,
             clauses=exchange.decision.clauses,
@@ -295,6 +318,25 @@ class Admitting(GuardBase):
 
 def _limit_reason(state: LimitState, *, shadow: bool = False) -> Reason:
     return Reason("tos_limit", state.limit.id, shadow=shadow)
+
+
+def _credential(view: RequestView) -> tuple[str | None, bool]:
+    """The one credential of a request, or None; and whether only our keys may stand there, or it looks like one."""
+    try:
+        authorization, key = view.header("authorization"), view.header("x-api-key")
+    except MalformedRequestError:
+        raise unauthenticated() from None  # two credentials are none
+    if authorization is None:
+        return key, True
+    scheme, _, text = authorization.partition(" ")
+    if scheme.lower() != "bearer" or key not in (None, text):
+        return None, False
+    return text, text.startswith(f"{API_KEY_PREFIX}-")
+
+
+def _belongs_to(holder: Holder, identity: BearerIdentity | None) -> bool:
+    """Whether an account is of the organization that the token names, where it names one."""
+    return identity is None or identity.organization in (None, holder.account.organization)
 
 
 def _purpose(view: RequestView) -> str:

@@ -36,6 +36,10 @@ def assemble(path: Path, overrides: dict[str, Any]) -> dict[str, Any]:
     if isinstance(signer, FileSigner):
         for key in signer.folder.history().keys:  # beside the records they sign for, so that a lost key folder loses no proof
             store.put_public_key(key.to_jwk())
+    if settings.bearer and overrides.get("bearer") is None:
+        from tos_guard.remote import bearer_from_settings  # and with it the network client: only for whoever has such settings
+
+        overrides["bearer"] = bearer_from_settings(settings.bearer, mode=settings.failure.bearer_keys, clock=clock)
     defaults = {
         "settings": settings,
         "terms": terms,

@@ -26,6 +26,7 @@ from tos_guard.protocols import (
     AccountSource,
     AsyncAccountSource,
     AsyncSigner,
+    BearerAuthenticator,
     Clock,
     LimitEngine,
     RecordStore,
@@ -71,6 +72,7 @@ class GuardBase:
         meter: The limits, and what requests are charged; None for no limits.
         limits: Counts what accounts use; needed where there are limits.
         identify: Names the account of a request that the host has authenticated.
+        bearer: Proves who presents a bearer token of the authorization servers in the settings.
         assertions: What the provider knows of a request.
         clock: The present.
         entropy: Random bytes.
@@ -83,7 +85,8 @@ class GuardBase:
         archive: As given.
 
     Raises:
-        ConfigurationError: The terms need what nothing provides, or there are limits and nothing counts them.
+        ConfigurationError: The terms need what nothing provides, there are limits and nothing counts them, or there are authorization
+            servers and nothing verifies their tokens, or the host identifies as well.
     """
 
     def __init__(
@@ -100,6 +103,7 @@ class GuardBase:
         meter: Meter | None = None,
         limits: LimitEngine | None = None,
         identify: Identifier | None = None,
+        bearer: BearerAuthenticator | None = None,
         assertions: Assertions | None = None,
         clock: Clock = utc_now,
         entropy: Callable[[int], bytes] = secrets.token_bytes,
@@ -116,6 +120,7 @@ class GuardBase:
         self._signer = signer
         self._pepper = pepper
         self._identify = identify
+        self._bearer = bearer
         self._assertions = assertions
         self._entropy = entropy
         self._found: LRUCache[tuple[int, int, FindHolder], Holder] = LRUCache(MAX_CACHED_ACCOUNTS)
@@ -129,8 +134,30 @@ class GuardBase:
             raise ConfigurationError("there are limits, and nothing that counts them", where="limits=")
         self._limits = limits
         self._leases = Leases(limits, self.report_failure) if limits is not None else None
+        self._check_bearer()
         self._check_terms(terms)
         self.rulebook = Rulebook(settings.issuer, terms, self._check_terms)
+
+    def _check_bearer(self) -> None:
+        """Fail where it would not be plain who says who asks. Keys of bearer tokens are reported on from now on."""
+        if self._bearer is None:
+            if self.settings.bearer:
+                raise ConfigurationError(
+                    "authorization servers are set, and nothing verifies their tokens",
+                    where="bearer=",
+                    cure="Give tos_guard.remote.bearer_from_settings(settings.bearer), as from_file does.",
+                )
+            return
+        if self._identify is not None:
+            raise ConfigurationError("the host identifies, and so do bearer tokens", where="identify=", cure="Leave one of them out.")
+        self._bearer.watch(self._report_bearer_keys)
+
+    def _report_bearer_keys(self, event: str, failure: Exception | None) -> None:
+        self.count(f"bearer_keys:{event}")
+        if failure is not None:
+            self.report_failure("bearer_keys", failure)
+        if event == "stale":
+            self.report_degraded("bearer_keys", "local")
 
     def _check_terms(self, terms: TermsVersion) -> None:
         """Fail where terms ask for a fact nobody asserts (D2), or oblige us to something we do not do.

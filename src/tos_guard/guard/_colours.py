@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from functools import cached_property, partial
 from pathlib import Path
@@ -14,10 +14,23 @@ from typing import Any, Final, Protocol, TypeVar, cast, runtime_checkable
 from tos_guard.errors import RequestError, SignerError, StoreError
 from tos_guard.guard._assembly import assemble
 from tos_guard.guard._leases import LEASE
-from tos_guard.guard._needs import CurrentKey, FindHolder, Identify, Keep, KeepPolicy, Need, ReadTerms, Reserve, Settle, Sign, Steps
+from tos_guard.guard._needs import (
+    CurrentKey,
+    FindHolder,
+    Identify,
+    Keep,
+    KeepPolicy,
+    Need,
+    ReadTerms,
+    Reserve,
+    Settle,
+    Sign,
+    Steps,
+    VerifyBearer,
+)
 from tos_guard.guard._steps import GuardSteps
 from tos_guard.limits import LimitRefusal, Reservation
-from tos_guard.protocols import AccountSource, AsyncAccountSource, LimitEngine, RightsSource, Signer, TermsArchive
+from tos_guard.protocols import AccountSource, AsyncAccountSource, BearerAuthenticator, LimitEngine, RightsSource, Signer, TermsArchive
 from tos_guard.rights import Account, Holder
 
 __all__ = ["AsyncGuard", "Guard"]
@@ -25,6 +38,7 @@ __all__ = ["AsyncGuard", "Guard"]
 _T = TypeVar("_T")
 
 _LIMIT_THREADS: Final = 2  # engines on disk take one caller at a time; the second is ready when the first is done
+_FIRST_KEYS_SECONDS: Final = 10.0  # how long the first requests with bearer tokens wait for the first keys of their issuer
 _SEAL_SECONDS: Final = 30.0  # how long a record may take to become durable before sealing counts as failed
 
 
@@ -60,6 +74,11 @@ class Guard(GuardSteps):
             case Identify():
                 with _of_the_host("identify="):
                     return self._identify(need.view) if self._identify is not None else None
+            case VerifyBearer():
+                bearer = cast(BearerAuthenticator, self._bearer)
+                if (first := bearer.first_keys(need.token)) is not None:
+                    wait((first,), _FIRST_KEYS_SECONDS)
+                return bearer.verify(need.token, need.now)
             case CurrentKey():
                 return cast(Signer, self._signer).current(need.now)
             case Sign():
@@ -121,6 +140,12 @@ class AsyncGuard(GuardSteps):
                 with _of_the_host("identify="):
                     named = self._identify(need.view) if self._identify is not None else None
                     return await named if isinstance(named, Awaitable) else named
+            case VerifyBearer():
+                bearer = cast(BearerAuthenticator, self._bearer)
+                if (first := bearer.first_keys(need.token)) is not None:
+                    # Nobody who waits holds a thread, and none who leaves takes the answer from the others.
+                    await asyncio.wait((asyncio.wrap_future(first),), timeout=_FIRST_KEYS_SECONDS)
+                return bearer.verify(need.token, need.now)
             case CurrentKey():
                 key = self._signer.current(need.now)
                 return await key if isinstance(key, Awaitable) else key

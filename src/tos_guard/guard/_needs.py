@@ -13,11 +13,12 @@ from tos_guard.keys import KeyRecord
 from tos_guard.ledger import ExchangeRecord
 from tos_guard.limits import Amounts, Charge, Reservation, Usage
 from tos_guard.policy import UsagePolicy
-from tos_guard.rights import Account
+from tos_guard.rights import Account, BearerIdentity, Holder
 from tos_guard.types import Facts
 
 __all__ = [
     "Admission",
+    "Caller",
     "CurrentKey",
     "FindHolder",
     "Identify",
@@ -31,6 +32,7 @@ __all__ = [
     "Settle",
     "Sign",
     "Steps",
+    "VerifyBearer",
 ]
 
 _T = TypeVar("_T")
@@ -79,6 +81,24 @@ class Route:
 
     path: str
     dialect: Dialect
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks.
+
+    Attributes:
+        holder: The account, with what its rights depend on.
+        identity: What a bearer token says beside it, where one was presented.
+    """
+
+    holder: Holder
+    identity: BearerIdentity | None = None
+
+    @property
+    def account(self) -> Account:
+        """The account."""
+        return self.holder.account
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +187,14 @@ class Identify:
 
 
 @dataclass(frozen=True, slots=True)
+class VerifyBearer:
+    """Needs to know who presents a bearer token of another authorization server."""
+
+    token: str = field(repr=False)
+    now: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class CurrentKey:
     """Needs the key to sign with."""
 
@@ -189,6 +217,6 @@ class Keep:
     wait: bool
 
 
-Need = FindHolder | ReadTerms | KeepPolicy | Reserve | Settle | Identify | CurrentKey | Sign | Keep
+Need = FindHolder | ReadTerms | KeepPolicy | Reserve | Settle | Identify | VerifyBearer | CurrentKey | Sign | Keep
 Steps = Generator[Need, Any, _T]
 """A step: yields what it needs, receives what came of it, and returns what it makes."""

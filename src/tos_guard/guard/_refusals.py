@@ -48,7 +48,7 @@ def unavailable() -> UnavailableError:
 
 def unauthenticated() -> AuthenticationError:
     """The refusal for no credential and for any that is not accepted: one text for all."""
-    return AuthenticationError("The credential is missing or not accepted", cure="Send a valid API key as 'Authorization: Bearer …'.")
+    return AuthenticationError()
 
 
 def denial(exchange: Exchange, accept_url: str | None = None) -> DeniedError:

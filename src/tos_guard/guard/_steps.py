@@ -48,6 +48,8 @@ class GuardSteps(Admitting, Sealing):
         """Wait until all records are durable."""
         if self._leases is not None:
             self._leases.close()
+        if self._bearer is not None:
+            self._bearer.close()
         self._records.close()
         if self._limits is not None:
             self._limits.close()

@@ -134,6 +134,10 @@ class BearerVerifier:
         """How things stand with the keys of each issuer. Asks nothing."""
         return tuple(source.status() for _, source in self._issuers.values())
 
+    def fetched(self) -> dict[str, datetime]:
+        """When the keys of each issuer were last fetched; without those whose keys never were."""
+        return {status.issuer: status.fetched_at for status in self.status() if status.fetched_at is not None}
+
     def close(self) -> None:
         """Stop asking for keys."""
         for _, source in self._issuers.values():

@@ -28,8 +28,7 @@ from tos_guard.errors import (
     StoreError,
 )
 from tos_guard.exchange import Exchange, Head, Response, respond
-from tos_guard.guard import AsyncGuard, RequestView, Route, unavailable
-from tos_guard.rights import Holder
+from tos_guard.guard import AsyncGuard, Caller, RequestView, Route, unavailable
 from tos_guard.types import Completion
 
 __all__ = ["TosGuardMiddleware"]
@@ -138,13 +137,13 @@ class TosGuardMiddleware:
         try:
             if route is None:
                 raise RouteNotGuardedError("this path is neither guarded nor exempt", where=view.path[:200])
-            holder = await self.guard.run(self.guard.authenticate(view))
+            caller = await self.guard.run(self.guard.authenticate(view))
             body = await self._read_body(receive)
             if body is None:
                 return  # the client left before it had asked
             large = len(body) > _LARGE_BYTES
             request = await asyncio.to_thread(route.dialect.read_request, body) if large else None
-            exchange = await self.guard.run(self.guard.admit(holder, view, route, body, request=request))
+            exchange = await self.guard.run(self.guard.admit(caller, view, route, body, request=request))
             if exchange.is_refused:
                 raise await self.guard.run(self.guard.keep_denial(exchange))
         except RequestError as error:
@@ -159,7 +158,7 @@ class TosGuardMiddleware:
             self.guard.report_failure("accounts", error)
             await self._refuse(send, unavailable(), route, exchange)
             return
-        await self._serve(scope, receive, send, holder, exchange, body)
+        await self._serve(scope, receive, send, caller, exchange, body)
 
     async def _let_pass(self, error: RequestError, scope: Scope, receive: Receive, send: Send) -> None:
         """Monitor mode: what would be refused before anything can be decided reaches the app, and leaves without a tag."""
@@ -167,10 +166,10 @@ class TosGuardMiddleware:
         self.guard.count("unsealed:monitor")
         await self.app(scope, receive, send)
 
-    async def _serve(self, scope: Scope, receive: Receive, send: Send, holder: Holder, exchange: Exchange, body: bytes) -> None:
+    async def _serve(self, scope: Scope, receive: Receive, send: Send, caller: Caller, exchange: Exchange, body: bytes) -> None:
         if not exchange.decision.allowed:
             self.guard.count(f"monitored:{exchange.decision.reasons[0].code}")
-        scope.setdefault("state", {})[STATE_KEY] = self.guard.admission(holder, exchange)
+        scope.setdefault("state", {})[STATE_KEY] = self.guard.admission(caller, exchange)
         _shut_side_doors(scope)
         delivery = _Delivery(self.guard, exchange, send, bodiless=scope["method"] == "HEAD")
         request = _Replay(body, receive)
