@@ -18,9 +18,9 @@ from typing import Any
 from cachetools import LRUCache
 from measure import Budget, interleaved, report
 
-from tos_guard.rights import Account, Grant, Plan, PlanCache, compile_plan
+from tos_guard.rights import Account, Grant, Holder, Plan, PlanCache, compile_plan, holder_plan
 from tos_guard.rights._rules import compile_rules
-from tos_guard.terms import TermsVersion, parse_terms
+from tos_guard.terms import TermsShelf, TermsVersion, parse_terms
 from tos_guard.types import Facts
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
@@ -98,13 +98,18 @@ def measured(terms: TermsVersion, budget: float, hit: float) -> list[tuple[str, 
     granted = compile_plan(account(grants=(Grant(id="r-1", type="research"),)), terms, now=NOW)
     assert plan.decide(FACTS).allowed
     assert not plan.decide(UNKNOWN).allowed
-    plans, whose = PlanCache(), account()
+    plans, whose, shelf = PlanCache(), account(), TermsShelf.of((terms,))
+    holder = Holder(whose)
+    licence = Grant(id="r-2", type="research", purposes=frozenset({"benchmark"}))
+    conditional = compile_plan(account(grants=(licence,)), terms, now=NOW)
     candidates: dict[str, Callable[[], object]] = {
         "decide": lambda: plan.decide(FACTS),
         "decide, with a grant": lambda: granted.decide(FACTS),
+        "decide, with a grant for one purpose": lambda: conditional.decide(FACTS),
         "decide, region and verification unknown": lambda: plan.decide(UNKNOWN),
-        "plan from its cache": lambda: plans.plan(whose, terms, issuer="https://api.example.com", now=NOW),
-        "compile a plan (rules shared)": lambda: compile_plan(whose, terms, now=NOW),
+        "plan from its cache": lambda: plans.plan(holder, shelf, "small", issuer="https://api.example.com", now=NOW),
+        "compile a plan and its rights (rules shared)": lambda: compile_plan(whose, terms, now=NOW).rights(FACTS),
+        "bind terms, compile a plan and its rights": lambda: holder_plan(holder, shelf, "small", now=NOW).rights(FACTS),
     }
     if (cedar := cedar_decision(plan)) is not None:
         candidates["cedarpy, parsed policies and entities"] = cedar
@@ -112,9 +117,9 @@ def measured(terms: TermsVersion, budget: float, hit: float) -> list[tuple[str, 
 
     def compile_afresh() -> object:
         compile_rules.cache_clear()
-        return compile_plan(whose, terms, now=NOW)
+        return compile_plan(whose, terms, now=NOW).rights(FACTS)
 
-    candidates["compile a plan, rules too"] = compile_afresh
+    candidates["compile a plan and its rights, rules too"] = compile_afresh
     times += interleaved(compile_afresh, number=20)
     rows: list[tuple[str, float, Budget | None]] = []
     for name, seconds in zip(candidates, times, strict=True):

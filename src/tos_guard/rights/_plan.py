@@ -108,9 +108,10 @@ class _Case:
     def rights(self, purpose: str, region: str | None) -> Rights:
         """The rights of a request with this purpose and region."""
         met: tuple[Grant, ...] = ()
+        key: tuple[str, ...] = ()
         if self.sometimes:
             met = tuple(grant for grant in self.sometimes if grant.covers(purpose, region))
-        key = tuple(grant.id for grant in met)
+            key = tuple(grant.id for grant in met)
         made = self._made.get(key)
         if made is None:
             made = self._made[key] = _rights(self.account, self.terms, (*self.always, *met), self.model)
