@@ -31,13 +31,12 @@ from tos_guard.guard._needs import (
 from tos_guard.guard._refusals import denial, unauthenticated, unavailable
 from tos_guard.limits import LimitRefusal, LimitState, Usage
 from tos_guard.policy import UsagePolicy
-from tos_guard.rights import API_KEY_PREFIX, Account, BearerIdentity, Holder, Plan, Rights, hash_secret, parse_api_key
+from tos_guard.rights import API_KEY_PREFIX, Account, BearerIdentity, Holder, Plan, Rights, hash_end_user, hash_secret, parse_api_key
 from tos_guard.types import UNDECLARED, Decision, Facts, Outcome, Reason
 
 __all__ = ["Admitting"]
 
 MAX_NONCE_CHARS: Final = 64  # 256 bits in any spelling; a token has no room for more
-_END_USER_BYTES: Final = 16
 _PURPOSE_CHARS: Final = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-")
 
 
@@ -260,9 +259,8 @@ class Admitting(GuardBase):
         )
 
     def end_user_hash(self, account_id: str, end_user: str) -> str:
-        """How an end user of an account is named in records and in ``blocked_end_users``: ``eu_`` and 128 bits of a keyed hash."""
-        named = f"{len(account_id)}:{account_id}:{end_user}".encode("utf-8", "surrogatepass")
-        return "eu_" + b64url_encode(hmac.digest(self._end_user_key, named, hashlib.sha256)[:_END_USER_BYTES])
+        """How an end user of an account is named in records and in ``blocked_end_users`` (`tos_guard.rights.hash_end_user`)."""
+        return hash_end_user(end_user, account_id=account_id, key=self._end_user_key)
 
     def _stable_sub(self, account: Account) -> str | None:
         if not account.stable_sub:

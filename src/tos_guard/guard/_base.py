@@ -34,7 +34,7 @@ from tos_guard.protocols import (
     Signer,
     TermsArchive,
 )
-from tos_guard.rights import Account, Holder
+from tos_guard.rights import Account, Holder, end_user_key
 from tos_guard.terms import TermsVersion
 
 __all__ = ["Assertions", "GuardBase", "Identifier", "utc_now"]
@@ -127,7 +127,7 @@ class GuardBase:
         self._last_known: LRUCache[FindHolder, tuple[Holder, datetime]] = LRUCache(MAX_CACHED_ACCOUNTS)
         self._found_lock = threading.Lock()
         self._sub_key = hmac.digest(pepper, b"tos_guard stable subject", hashlib.sha256)
-        self._end_user_key = hmac.digest(pepper, b"tos_guard end user", hashlib.sha256)
+        self._end_user_key = end_user_key(pepper)
         self._routes = {path: Route(path, _dialect(route)) for path, route in settings.routes.items()}
         self._patterns = [(path.split("/"), route) for path, route in self._routes.items() if "*" in path]
         if self.meter.limits and limits is None:

@@ -2,6 +2,7 @@
 
 from tos_guard.rights._account import Account, AuthorizedPerson, Grant, Holder, Organization
 from tos_guard.rights._bearer import BearerIdentity, BearerPolicy, check_bearer_type, read_bearer_claims, unverified_issuer
+from tos_guard.rights._end_user import end_user_key, hash_end_user
 from tos_guard.rights._explain import Explanation, explain
 from tos_guard.rights._key import (
     ADMIN_KEY_PREFIX,
@@ -33,7 +34,9 @@ __all__ = [
     "Rights",
     "check_bearer_type",
     "compile_plan",
+    "end_user_key",
     "explain",
+    "hash_end_user",
     "hash_secret",
     "holder_plan",
     "new_admin_key",
