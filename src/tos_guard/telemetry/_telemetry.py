@@ -1,4 +1,4 @@
-"""One guard's telemetry: counts in memory, and the same facts in OpenTelemetry's API."""
+"""One guard's telemetry: what happened, counted in memory and told to OpenTelemetry's API."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from tos_guard import __version__
 from tos_guard.keys import KeyRecord
 from tos_guard.limits import LimitRefusal, LimitState, Reservation
 from tos_guard.telemetry import _words as words
-from tos_guard.telemetry._instruments import Reading, instruments_of
-from tos_guard.types import Decision, KeyPurpose, Reason, Standing
+from tos_guard.telemetry._instruments import Attributes, Reading, Series, Tally, instruments_of, lost
+from tos_guard.types import Decision, KeyPurpose, Outcome, Reason, Standing
 
 __all__ = ["Observed", "Telemetry"]
 
@@ -30,12 +30,13 @@ ENDLESS_SECONDS: Final = 100 * 365 * 86_400.0
 """What `tos_guard.key.expiry` shows for a key without an end: a number that no alert reaches, since not every back end takes infinity."""
 
 _NS: Final = 1_000_000_000
-_WARN: Final = _logs.SeverityNumber.WARN
 _INFO: Final = _logs.SeverityNumber.INFO
+_WARN: Final = _logs.SeverityNumber.WARN
 _ERROR: Final = _logs.SeverityNumber.ERROR
+_ALLOW: Final = Outcome.ALLOW  # looking a member up in its class takes longer than counting it
 _NOTHING_PERMITS: Final = Reason("tos_no_permission")  # what a denial without reasons is told
-_WITHOUT_CONTENT: Final = frozenset({"no_body", "client_gone"})
-"""Responses without a final token that nobody misses one in: counted, and no event."""
+_NOT_MISSED: Final = frozenset({"no_body", "client_gone"})
+"""Responses without a final token in which nobody misses one: counted, and no event."""
 
 
 class Observed:
@@ -51,7 +52,7 @@ class Observed:
 
     __slots__ = ("adapter", "enforce_seconds", "request_id", "span", "streaming")
 
-    def __init__(self, adapter: str, span: trace.Span | None) -> None:
+    def __init__(self, adapter: str, span: trace.Span | None = None) -> None:
         self.adapter = adapter
         self.span = span
         self.request_id = ""
@@ -62,8 +63,8 @@ class Observed:
 class Telemetry:
     """Takes what happened, counts it, and tells OpenTelemetry.
 
-    Any thread may call. Nothing here raises or waits: what a provider raises is swallowed and counted in ``counts["telemetry_dropped"]``
-    and `tos_guard.telemetry.dropped`. How long a provider itself takes is the host's choice of processors.
+    Any thread may call. Nothing here raises or waits: what a provider raises is swallowed and counted as `tos_guard.telemetry.dropped`.
+    How long a provider itself takes is the host's choice of processors.
 
     Args:
         clock: The present; gauges are measured from it.
@@ -71,9 +72,6 @@ class Telemetry:
         meter_provider: Instead of the process's own, which may be set up later.
         tracer_provider: The same for spans.
         logger_provider: The same for events.
-
-    Attributes:
-        counts: Everything that must not pass unseen, as ``word:detail``; kept whether or not anyone collects.
     """
 
     def __init__(
@@ -85,25 +83,21 @@ class Telemetry:
         tracer_provider: trace.TracerProvider | None = None,
         logger_provider: _logs.LoggerProvider | None = None,
     ) -> None:
-        self.counts: Counter[str] = Counter()
         self._clock = clock
         self._monotonic = monotonic
-        self._lock = threading.Lock()
+        self._tally = Tally(_from_the_start())
+        self._count = self._tally.add
         self._windows: dict[str, tuple[float, int]] = {}
+        self._windows_lock = threading.Lock()
+        self._modes: dict[str, str] = {}
         self._keys: Callable[[], Iterable[KeyRecord]] = tuple
         self._bearer_keys: Callable[[], Mapping[str, datetime]] = dict
-        self._modes: dict[str, str] = {}
-        self._instruments = made = instruments_of(meter_provider)
-        made.add_source(self)
-        self._decisions = made["decisions"]
-        self._shadowed = made["clauses.shadowed"]
-        self._enforce = made["enforce.duration"]
-        self._seal = made["seal.duration"]
-        self._record = made["record.duration"]
-        self._tokens = made["tokens"]
-        self._streams = made["streams.active"]
-        self._reservations = made["reservations"]
-        self._reserve = made["reserve.duration"]
+        instruments = instruments_of(meter_provider)
+        instruments.watch(self._tally, self)
+        self._enforce = instruments["enforce.duration"]
+        self._seal = instruments["seal.duration"]
+        self._record = instruments["record.duration"]
+        self._reserve = instruments["reserve.duration"]
         self._tracer: trace.Tracer = trace.NoOpTracer()
         self._logger: _logs.Logger = _logs.NoOpLogger(words.SCOPE)
         try:
@@ -112,12 +106,14 @@ class Telemetry:
         except Exception:  # noqa: BLE001 - a provider is not ours, and may raise anything
             self._drop("raised")
 
-    # Counting
-
-    def count(self, what: str, number: int = 1) -> None:
-        """Count something that must not pass unseen; names are ``word:detail``."""
-        with self._lock:
-            self.counts[what] += number
+    @property
+    def counts(self) -> Counter[str]:
+        """Everything counted so far, for a person or a test: ``denied:tos_clause``, ``sealed:json``, ``failed:signer``, … ."""
+        found: Counter[str] = Counter()
+        for series, number in self._tally.numbers().items():
+            if number and (word := _count_word(series)):
+                found[word] += number
+        return found
 
     # One exchange
 
@@ -128,7 +124,7 @@ class Telemetry:
             return Observed(adapter, span if span.is_recording() else None)
         except Exception:  # noqa: BLE001 - the span is the host's
             self._drop("raised")
-            return Observed(adapter, None)
+            return Observed(adapter)
 
     def decided(self, observed: Observed, decision: Decision, *, terms_version: str, monitored: bool = False) -> None:
         """An account's request was decided.
@@ -139,52 +135,50 @@ class Telemetry:
             terms_version: The general terms in force.
             monitored: A denial was let through all the same.
         """
-        allowed = decision.allowed
+        allowed = decision.outcome is _ALLOW
         word, reason, clause = "allow", "", None
         if not allowed:
             word = "monitor" if monitored else "deny"
             deciding = next((reason for reason in decision.reasons if not reason.shadow), _NOTHING_PERMITS)
-            reason, clause = deciding.code, deciding.clause
-        named, timed = _decision(word, _closed(reason, words.REASONS) if reason else "", terms_version, observed.adapter)
-        self._add(self._decisions, named)
+            reason, clause = _closed(deciding.code, words.REASONS), deciding.clause
+        series, timed = _decision(word, reason, terms_version, observed.adapter)
+        self._count(series)
         if observed.enforce_seconds:
             self._measure(self._enforce, observed.enforce_seconds, timed)
         if decision.reasons and decision.reasons[-1].shadow:  # those in shadow follow the others
             self._count_shadowed(decision.reasons)
         if observed.span is None and allowed:
             return
-        detail = {**named, words.REQUEST_ID: observed.request_id}
+        detail = {**dict(series[1]), words.REQUEST_ID: observed.request_id}
         if clause is not None:
             detail[words.CLAUSE] = clause
         self._enforced(observed, detail)
         if not allowed:
-            self.count(f"{'monitored' if monitored else 'denied'}:{reason}")
             self._event("tos_guard.decision.denied", _INFO, detail, observed.span)
 
     def _count_shadowed(self, reasons: Iterable[Reason]) -> None:
         for reason in reasons:
             if reason.shadow and reason.clause is not None and reason.code == "tos_clause":
-                self._add(self._shadowed, {words.CLAUSE: reason.clause})
+                self._count(("clauses.shadowed", ((words.CLAUSE, reason.clause),)))
 
     def refused(self, observed: Observed, code: str) -> None:
         """A request was refused before anything was decided. No event: anyone may cause these."""
-        self.count(f"denied:{code}")
-        named, timed = _decision("deny", _closed(code, words.REASONS), "", observed.adapter)
-        self._add(self._decisions, named)
+        series, timed = _decision("deny", _closed(code, words.REASONS), "", observed.adapter)
+        self._count(series)
         if observed.enforce_seconds:  # what no route serves is refused before anything is timed
             self._measure(self._enforce, observed.enforce_seconds, timed)
-        self._enforced(observed, named)
+        self._enforced(observed, dict(series[1]))
 
-    def _enforced(self, observed: Observed, detail: Mapping[str, str]) -> None:
+    def _enforced(self, observed: Observed, detail: Mapping[str, Any]) -> None:
         """Tell the server's span what came of it, and give it a child for the time it took."""
         if observed.span is not None:
             self._enrich(observed.span, detail)
-            named = {name: detail[name] for name in words.SPANS["tos_guard.enforce"] if name in detail}
             if observed.enforce_seconds:
+                named = {name: detail[name] for name in words.SPANS["tos_guard.enforce"] if name in detail}
                 self._child(observed.span, "tos_guard.enforce", observed.enforce_seconds, named)
 
     def recorded(self, seconds: float) -> None:
-        """The record of a response became durable."""
+        """The record of a response became durable, after *seconds*."""
         self._measure(self._record, seconds, {})
 
     def sealed(self, observed: Observed, *, carrier: str, seconds: float) -> None:
@@ -202,75 +196,74 @@ class Telemetry:
             carrier: Where its final token is.
             unsealed: Why it has none; empty where it has one.
         """
-        self.stream_ended(observed)
-        self.count(f"unsealed:{unsealed}" if unsealed else f"sealed:{carrier}")
-        named = _ending("none" if unsealed else carrier, unsealed)
-        self._add(self._tokens, named)
+        if observed.streaming:
+            self.stream_ended(observed)
+        series = _unsealed(unsealed) if unsealed else _sealed(carrier)
+        self._count(series)
         if observed.span is not None:
-            self._enrich(observed.span, named)
-        if unsealed and unsealed not in _WITHOUT_CONTENT:
-            detail = {words.REASON: named[words.REASON], words.ADAPTER: observed.adapter, words.REQUEST_ID: observed.request_id}
+            named = dict(series[1])
+            self._enrich(observed.span, {words.OUTCOME: named[words.OUTCOME], words.CARRIER: named[words.CARRIER]})
+        if unsealed and unsealed not in _NOT_MISSED:
+            reason = _closed(unsealed, words.UNSEALED)
+            detail = {words.REASON: reason, words.ADAPTER: observed.adapter, words.REQUEST_ID: observed.request_id}
             self._event("tos_guard.token.unsealed", _WARN, detail, observed.span)
 
     def filtered(self, *, removed_tokens: int, dropped_events: int) -> None:
         """What was taken out of a response: tag members of an upstream, and events after the seal."""
-        for name, count, number in (
-            ("tokens.removed", "removed_tags", removed_tokens),
-            ("events.dropped", "dropped_events", dropped_events),
-        ):
-            if number:
-                self.count(count, number)
-                self._add(self._instruments[name], {}, number)
+        if removed_tokens:
+            self._count(_REMOVED, removed_tokens)
+        if dropped_events:
+            self._count(_DROPPED_EVENTS, dropped_events)
 
     def stream_started(self, observed: Observed) -> None:
         """The head of a response is out before its content."""
         if not observed.streaming:
             observed.streaming = True
-            self._add(self._streams, {words.ADAPTER: observed.adapter})
+            self._count(("streams.active", ((words.ADAPTER, observed.adapter),)))
 
     def stream_ended(self, observed: Observed) -> None:
         """A response that had started so is over, however it ended. A second call changes nothing."""
         if observed.streaming:
             observed.streaming = False
-            self._add(self._streams, {words.ADAPTER: observed.adapter}, -1)
+            self._count(("streams.active", ((words.ADAPTER, observed.adapter),)), -1)
 
     # Limits
 
     def reserved(self, told: Reservation | LimitRefusal, seconds: float) -> None:
         """A limits engine answered after *seconds*. Only limit ids and quantities leave, never a scope, which names accounts."""
-        outcome = "refused" if isinstance(told, LimitRefusal) else "reserved"
-        self._measure(self._reserve, seconds, {words.OUTCOME: outcome})
-        named = {words.OUTCOME: outcome}
         if isinstance(told, LimitRefusal):
-            named |= _limited(told.state)
-        self._add(self._reservations, named)
+            self._count(_over_limit(told.state, shadow=False))
+            self._measure(self._reserve, seconds, {words.OUTCOME: "refused"})
+        else:
+            self._count(_reservation("reserved"))
+            self._measure(self._reserve, seconds, {words.OUTCOME: "reserved"})
         for state in told.shadowed:
-            self._add(self._reservations, {words.OUTCOME: "refused", **_limited(state), words.SHADOW: True})
+            self._count(_over_limit(state, shadow=True))
 
     def settled(self, outcome: str = "settled") -> None:
         """A reservation came to its end: ``settled``, ``expired`` or ``cancelled``."""
-        self._add(self._reservations, {words.OUTCOME: _closed(outcome, words.RESERVATION_ENDS)})
+        self._count(_reservation(_closed(outcome, words.RESERVATION_ENDS)))
 
     # Parts that fail
 
     def in_force(self, modes: Mapping[str, str]) -> None:
         """Which failure mode is configured, by class."""
         self._modes = dict(modes)
+        for failed_class, mode in modes.items():
+            self._count(_use_of_mode(failed_class, mode), 0)
 
     def failed(self, part: str, failure: BaseException) -> None:
         """A part of the guard failed. Of the failure only its type leaves: its message may name anything."""
-        self.count(f"failed:{part}")
-        named = _closed(part, words.FAILED_PARTS)
-        self._add(self._instruments["failures"], {words.PART: named})
+        series = _failure(part)
+        self._count(series)
         cause = type(failure.__cause__ or failure).__name__
-        self._event("tos_guard.part.failed", _ERROR, {words.PART: named, words.ERROR_TYPE: cause})
+        self._event("tos_guard.part.failed", _ERROR, {**dict(series[1]), words.ERROR_TYPE: cause})
 
     def degraded(self, failed_class: str, mode: str) -> None:
         """A failure mode was used for one request."""
-        self.count(f"degraded:{failed_class}:{mode}")
-        attributes = {words.CLASS: _closed(failed_class, words.CLASSES), words.MODE: _closed(mode, words.MODES)}
-        self._add(self._instruments["degraded"], attributes)
-        self._event("tos_guard.failure_mode.used", _ERROR, attributes)
+        series = _use_of_mode(failed_class, mode)
+        self._count(series)
+        self._event("tos_guard.failure_mode.used", _ERROR, dict(series[1]))
 
     # What changes about terms and accounts
 
@@ -280,8 +273,8 @@ class Telemetry:
 
     def accepted(self, method: str, *, outcome: str = "accepted") -> None:
         """Terms were accepted, or an acceptance ``withdrawn``; *method* says how: ``cli``, ``account-route``, ``import``."""
-        attributes = {words.OUTCOME: _closed(outcome, words.ACCEPTANCES), words.METHOD: _closed(method, words.METHODS)}
-        self._add(self._instruments["acceptances"], attributes)
+        named = ((words.OUTCOME, _closed(outcome, words.ACCEPTANCES)), (words.METHOD, _closed(method, words.METHODS)))
+        self._count(("acceptances", named))
 
     def changed(self, change: str, *, standing: Standing | None = None) -> None:
         """An account was changed in this process; says what and not whose.
@@ -319,29 +312,22 @@ class Telemetry:
     # Speaking to OpenTelemetry, whatever it answers
 
     def _drop(self, reason: str) -> None:
-        self.count("telemetry_dropped")
-        self._instruments.drop(reason)
-
-    def _add(self, counter: Any, attributes: Mapping[str, Any], number: int = 1) -> None:
-        try:
-            counter.add(number, attributes)
-        except Exception:  # noqa: BLE001 - whatever a provider raises, the request goes on
-            self._drop("raised")
+        self._count(lost(reason))
 
     def _measure(self, histogram: Any, seconds: float, attributes: Mapping[str, str]) -> None:
         try:
             histogram.record(seconds, attributes)
-        except Exception:  # noqa: BLE001 - as above
+        except Exception:  # noqa: BLE001 - whatever a provider raises, the request goes on
             self._drop("raised")
 
-    def _enrich(self, span: trace.Span, attributes: Mapping[str, str]) -> None:
+    def _enrich(self, span: trace.Span, attributes: Mapping[str, Any]) -> None:
         try:
             if span.is_recording():  # a server may have ended it before the app was done
                 span.set_attributes(attributes)
         except Exception:  # noqa: BLE001 - as above
             self._drop("raised")
 
-    def _child(self, parent: trace.Span, name: str, seconds: float, attributes: Mapping[str, str]) -> None:
+    def _child(self, parent: trace.Span, name: str, seconds: float, attributes: Mapping[str, Any]) -> None:
         """A span that is over: *seconds* long, ending now."""
         try:
             end = time.time_ns()
@@ -351,7 +337,7 @@ class Telemetry:
         except Exception:  # noqa: BLE001 - as above
             self._drop("raised")
 
-    def _event(self, name: str, severity: _logs.SeverityNumber, attributes: Mapping[str, str], span: trace.Span | None = None) -> None:
+    def _event(self, name: str, severity: _logs.SeverityNumber, attributes: Mapping[str, Any], span: trace.Span | None = None) -> None:
         if self._is_too_fast(name):
             self._drop("rate")
             return
@@ -366,7 +352,7 @@ class Telemetry:
 
     def _is_too_fast(self, name: str) -> bool:
         now = self._monotonic()
-        with self._lock:
+        with self._windows_lock:
             began, number = self._windows.get(name, (now, 0))
             if now - began >= EVENT_SECONDS:
                 began, number = now, 0
@@ -374,18 +360,21 @@ class Telemetry:
         return number >= MAX_EVENTS
 
 
-# The same few attributes on nearly every exchange: built once, and shared, since nothing changes what it is given to measure.
+# Series. Those of nearly every exchange are few: built once, and shared.
+
+_REMOVED: Final[Series] = ("tokens.removed", ())
+_DROPPED_EVENTS: Final[Series] = ("events.dropped", ())
+
+
+def _closed(value: str, known: frozenset[str]) -> str:
+    return value if value in known else words.OTHER
 
 
 @lru_cache(maxsize=256)
-def _decision(decision: str, reason: str, terms_version: str, adapter: str) -> tuple[Mapping[str, str], Mapping[str, str]]:
-    """Attributes of a decision, and of the time it took."""
-    named = {words.DECISION: decision, words.REASON: reason, words.TERMS_VERSION: terms_version, words.ADAPTER: adapter}
-    return {name: value for name, value in named.items() if value}, {words.DECISION: decision, words.ADAPTER: adapter}
-
-
-def _limited(state: LimitState) -> dict[str, Any]:
-    return {words.LIMIT: state.limit.id, words.QUANTITY: str(state.limit.quantity), words.SHADOW: False}
+def _decision(decision: str, reason: str, terms_version: str, adapter: str) -> tuple[Series, Mapping[str, str]]:
+    """The series of a decision, and the attributes of the time it took."""
+    named = ((words.DECISION, decision), (words.REASON, reason), (words.TERMS_VERSION, terms_version), (words.ADAPTER, adapter))
+    return ("decisions", tuple(pair for pair in named if pair[1])), {words.DECISION: decision, words.ADAPTER: adapter}
 
 
 @lru_cache(maxsize=16)
@@ -393,14 +382,69 @@ def _carried(carrier: str) -> Mapping[str, str]:
     return {words.CARRIER: _closed(carrier, words.CARRIERS)}
 
 
-@lru_cache(maxsize=64)
-def _ending(carrier: str, unsealed: str) -> Mapping[str, str]:
-    named = {words.OUTCOME: "unsealed" if unsealed else "sealed", **_carried(carrier)}
-    return {**named, words.REASON: _closed(unsealed, words.UNSEALED)} if unsealed else named
+@lru_cache(maxsize=16)
+def _sealed(carrier: str) -> Series:
+    return "tokens", ((words.OUTCOME, "sealed"), (words.CARRIER, _closed(carrier, words.CARRIERS)))
 
 
-def _closed(value: str, known: frozenset[str]) -> str:
-    return value if value in known else words.OTHER
+def _unsealed(reason: str) -> Series:
+    return "tokens", ((words.OUTCOME, "unsealed"), (words.CARRIER, "none"), (words.REASON, _closed(reason, words.UNSEALED)))
+
+
+@lru_cache(maxsize=16)
+def _reservation(outcome: str) -> Series:
+    return "reservations", ((words.OUTCOME, outcome),)
+
+
+def _over_limit(state: LimitState, *, shadow: bool) -> Series:
+    limit: Attributes = ((words.LIMIT, state.limit.id), (words.QUANTITY, str(state.limit.quantity)), (words.SHADOW, shadow))
+    return "reservations", ((words.OUTCOME, "refused"), *limit)
+
+
+def _failure(part: str) -> Series:
+    return "failures", ((words.PART, _closed(part, words.FAILED_PARTS)),)
+
+
+def _use_of_mode(failed_class: str, mode: str) -> Series:
+    return "degraded", ((words.CLASS, _closed(failed_class, words.CLASSES)), (words.MODE, _closed(mode, words.MODES)))
+
+
+def _from_the_start() -> Iterator[Series]:
+    """Series that stand at 0 before anything happens: one that appears with its first failure shows no increase."""
+    yield from (_failure(part) for part in words.FAILED_PARTS)
+    yield from (_unsealed(reason) for reason in words.UNSEALED)
+    yield from (lost(reason) for reason in words.LOSSES)
+    yield _REMOVED
+    yield _DROPPED_EVENTS
+
+
+def _count_word(series: Series) -> str:
+    """A series as a short word with its detail, or "" for what only collectors read."""
+    name, attributes = series
+    named = dict(attributes)
+    match name:
+        case "decisions" if named[words.DECISION] != "allow":
+            return f"{'denied' if named[words.DECISION] == 'deny' else 'monitored'}:{named[words.REASON]}"
+        case "tokens":
+            sealed = named[words.OUTCOME] == "sealed"
+            return f"sealed:{named[words.CARRIER]}" if sealed else f"unsealed:{named[words.REASON]}"
+        case "failures":
+            return f"failed:{named[words.PART]}"
+        case "degraded":
+            return f"degraded:{named[words.CLASS]}:{named[words.MODE]}"
+        case "clauses.shadowed":
+            return f"shadowed:{named[words.CLAUSE]}"
+        case "tokens.removed":
+            return "removed_tags"
+        case "events.dropped":
+            return "dropped_events"
+        case words.DROPPED:
+            return f"telemetry_dropped:{named[words.REASON]}"
+        case _:
+            return ""
+
+
+# Keys
 
 
 def _remaining(key: KeyRecord, now: float) -> float:

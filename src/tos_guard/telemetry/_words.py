@@ -20,6 +20,10 @@ OTHER: Final = "_OTHER"
 CARRIERS: Final = frozenset({"json", "sse", "header", "none"})
 CLASSES: Final = frozenset({"accounts", "bearer_keys", "limits", "records", "signer"})
 MODES: Final = frozenset({"deny", "allow", "local"})
+LOSSES: Final = ("raised", "rate")
+"""Why telemetry is lost: a provider raised, or events of one name came too fast."""
+
+DROPPED: Final = "telemetry.dropped"
 RESERVATION_ENDS: Final = frozenset({"settled", "expired", "cancelled"})
 ACCEPTANCES: Final = frozenset({"accepted", "withdrawn"})
 METHODS: Final = frozenset({"cli", "account-route", "import"})
@@ -94,7 +98,7 @@ class Instrument:
     """
 
     name: str
-    kind: Literal["counter", "updowncounter", "histogram", "gauge", "observed counter"]
+    kind: Literal["counter", "updowncounter", "histogram", "gauge"]
     unit: str
     description: str
     attributes: tuple[str, ...] = ()
@@ -180,7 +184,7 @@ INSTRUMENTS: Final = {
         Instrument("tos_guard.bearer.keys.age", "gauge", "s", "Time since the keys of an issuer of bearer tokens were fetched", (ISSUER,)),
         Instrument(
             "tos_guard.telemetry.dropped",
-            "observed counter",
+            "counter",
             "{item}",
             "Telemetry that was lost: a provider raised, or events came too fast",
             (REASON,),

@@ -81,10 +81,12 @@ class Sdk:
             return {}
         return {metric.name: metric for resource in data.resource_metrics for scope in resource.scope_metrics for metric in scope.metrics}
 
-    def points(self, name: str) -> dict[tuple[tuple[str, Any], ...], Any]:
+    def points(self, name: str, *, zeros: bool = False) -> dict[tuple[tuple[str, Any], ...], Any]:
+        """Value by attributes; of a histogram the sum. Series that stand at 0 from the start only on demand."""
         metric = self.metrics().get(name)
         points = metric.data.data_points if metric is not None else ()
-        return {tuple(sorted(point.attributes.items())): getattr(point, "value", getattr(point, "sum", None)) for point in points}
+        values = {tuple(sorted(point.attributes.items())): getattr(point, "value", getattr(point, "sum", None)) for point in points}
+        return {attributes: value for attributes, value in values.items() if value or zeros}
 
     def spans(self) -> dict[str, ReadableSpan]:
         return {span.name: span for span in self.exporter.get_finished_spans()}
@@ -230,6 +232,16 @@ def test_changes_are_events_that_say_what_and_not_whose(sdk: Sdk) -> None:
     assert sdk.points("tos_guard.acceptances") == {named(outcome="accepted", method="account-route"): 1}
 
 
+def test_what_must_never_happen_is_shown_as_zero_before_it_does(sdk: Sdk) -> None:
+    """A counter that appears with its first failure shows no increase, and no alert on an increase would see it."""
+    sdk.telemetry.in_force({"limits": "local"})
+    assert sdk.points("tos_guard.failures", zeros=True)[named(part="signer")] == 0
+    assert sdk.points("tos_guard.tokens", zeros=True)[named(outcome="unsealed", carrier="none", reason="store")] == 0
+    assert sdk.points("tos_guard.degraded", zeros=True) == {named(**{"class": "limits"}, mode="local"): 0}
+    assert sdk.points("tos_guard.telemetry.dropped", zeros=True) == {named(reason="raised"): 0, named(reason="rate"): 0}
+    assert sdk.telemetry.counts == {}
+
+
 def test_every_name_is_in_our_namespace_and_every_histogram_has_bounds() -> None:
     assert all(name.startswith("tos_guard.") for name in (*EVENTS, *SPANS, *(one.name for one in INSTRUMENTS.values())))
     for instrument in INSTRUMENTS.values():
@@ -276,17 +288,17 @@ def test_a_stream_is_in_flight_from_its_head_to_its_end_however_often_that_is_to
     assert sdk.points("tos_guard.streams.active") == {named(adapter="asgi"): 1}
     sdk.telemetry.stream_ended(observed)
     sdk.telemetry.ended(observed, unsealed="client_gone")
-    assert sdk.points("tos_guard.streams.active") == {named(adapter="asgi"): 0}
+    assert sdk.points("tos_guard.streams.active", zeros=True) == {named(adapter="asgi"): 0}
 
 
 def test_a_response_that_was_no_stream_ends_none(sdk: Sdk) -> None:
     sdk.telemetry.ended(sdk.telemetry.observe("asgi"), carrier="json")
-    assert sdk.points("tos_guard.streams.active") == {}
+    assert sdk.points("tos_guard.streams.active", zeros=True) == {}
 
 
 def test_what_was_taken_out_of_a_response_is_counted(sdk: Sdk) -> None:
     sdk.telemetry.filtered(removed_tokens=0, dropped_events=0)
-    assert "tos_guard.tokens.removed" not in sdk.metrics()
+    assert sdk.points("tos_guard.tokens.removed", zeros=True) == {(): 0}
     sdk.telemetry.filtered(removed_tokens=2, dropped_events=3)
     assert sdk.points("tos_guard.tokens.removed") == {(): 2}
     assert sdk.points("tos_guard.events.dropped") == {(): 3}
@@ -393,6 +405,13 @@ def test_two_guards_of_one_process_share_instruments_and_both_show_their_gauges(
     assert caplog.records == []  # the SDK complains of instruments made twice
 
 
+def test_what_a_guard_has_counted_stays_counted_when_it_is_gone(sdk: Sdk) -> None:
+    other = sdk.another()
+    other.settled()
+    del other
+    assert sdk.points("tos_guard.reservations") == {named(outcome="settled"): 1}
+
+
 def test_a_source_of_gauges_that_fails_hides_no_other_and_is_counted(sdk: Sdk) -> None:
     other = sdk.another()
 
@@ -414,8 +433,8 @@ def test_events_of_one_name_that_come_too_fast_are_dropped_and_counted(sdk: Sdk)
         sdk.telemetry.decided(observed, DENIED, terms_version="1")
     sdk.telemetry.published("2026-11")
     assert len(sdk.events.records) == MAX_EVENTS + 1  # another name has its own room
-    assert sdk.telemetry.counts["telemetry_dropped"] == 7
-    assert sdk.points("tos_guard.telemetry.dropped") == {named(reason="raised"): 0, named(reason="rate"): 7}
+    assert sdk.telemetry.counts["telemetry_dropped:rate"] == 7
+    assert sdk.points("tos_guard.telemetry.dropped", zeros=True) == {named(reason="raised"): 0, named(reason="rate"): 7}
     assert list(sdk.points("tos_guard.decisions").values()) == [MAX_EVENTS + 7]  # counters miss nothing
     sdk.seconds += EVENT_SECONDS
     sdk.telemetry.decided(observed, DENIED, terms_version="1")
@@ -434,10 +453,8 @@ class RaisingLater(metrics.NoOpMeterProvider, _logs.LoggerProvider, trace.NoOpTr
 
     def get_meter(self, *args: Any, **kwargs: Any) -> Any:
         class Meter(metrics.NoOpMeter):
-            def create_counter(self, *args: Any, **kwargs: Any) -> Any:
+            def create_histogram(self, *args: Any, **kwargs: Any) -> Any:
                 return Raising()
-
-            create_histogram = create_up_down_counter = create_counter
 
         return Meter("raising")
 
@@ -485,7 +502,7 @@ def test_a_provider_that_raises_in_use_stops_nothing_and_each_loss_is_counted() 
     telemetry = Telemetry(meter_provider=broken, tracer_provider=broken, logger_provider=broken)
     assert telemetry.counts == {}
     everything(telemetry, RecordingSpan(trace.INVALID_SPAN_CONTEXT))
-    assert telemetry.counts["telemetry_dropped"] > 20
+    assert telemetry.counts["telemetry_dropped:raised"] > 15
     assert telemetry.counts["unsealed:signer"] == 1  # our own counts stand
 
 
@@ -493,7 +510,7 @@ def test_a_provider_that_raises_from_the_start_stops_nothing_either() -> None:
     broken: Any = Raising()
     telemetry = Telemetry(meter_provider=broken, tracer_provider=broken, logger_provider=broken)
     everything(telemetry, RecordingSpan(trace.INVALID_SPAN_CONTEXT))
-    assert telemetry.counts["telemetry_dropped"] > 0
+    assert telemetry.counts["telemetry_dropped:raised"] > 0
     assert telemetry.counts["unsealed:signer"] == 1
 
 
@@ -505,13 +522,13 @@ def test_a_span_that_raises_when_it_is_asked_stops_nothing() -> None:
     telemetry = Telemetry()
     with trace.use_span(Broken(trace.INVALID_SPAN_CONTEXT)):
         assert telemetry.observe("asgi").span is None
-    assert telemetry.counts == {"telemetry_dropped": 1}
+    assert telemetry.counts == {"telemetry_dropped:raised": 1}
 
 
 def test_without_an_sdk_nothing_is_lost_but_what_nobody_collects() -> None:
     telemetry = Telemetry()
     everything(telemetry)
-    assert "telemetry_dropped" not in telemetry.counts
+    assert telemetry.counts["telemetry_dropped:raised"] == 0
     assert telemetry.counts["unsealed:signer"] == 1
 
 
@@ -535,15 +552,23 @@ with trace.get_tracer("server").start_as_current_span("server"):
     observed = telemetry.observe("asgi")
     telemetry.sealed(observed, carrier="json", seconds=0.1)
     telemetry.ended(observed, carrier="json")
-found = [metric.name for scope in reader.get_metrics_data().resource_metrics[0].scope_metrics for metric in scope.metrics]
-print(sorted(found), [span.name for span in spans.get_finished_spans()])
+for metric in reader.get_metrics_data().resource_metrics[0].scope_metrics[0].metrics:
+    for point in metric.data.data_points:
+        if getattr(point, "value", 1):
+            print(metric.name, *sorted(point.attributes.values()))
+print([span.name for span in spans.get_finished_spans()])
 """
 
 
-def test_an_sdk_that_is_set_up_after_the_guard_sees_what_happens_from_then_on() -> None:
+def test_an_sdk_that_is_set_up_late_sees_every_count_since_the_start_and_every_duration_from_then_on() -> None:
     done = subprocess.run([sys.executable, "-c", LATE], capture_output=True, text=True, check=True)
-    names = ["tos_guard.failure_mode", "tos_guard.seal.duration", "tos_guard.telemetry.dropped", "tos_guard.tokens"]
-    assert done.stdout.strip() == f"{names} ['tos_guard.seal', 'server']"
+    assert sorted(done.stdout.splitlines()) == [
+        "['tos_guard.seal', 'server']",
+        "tos_guard.decisions asgi deny tos_unauthenticated",
+        "tos_guard.failure_mode deny signer",
+        "tos_guard.seal.duration json",
+        "tos_guard.tokens json sealed",
+    ]
 
 
 def test_the_default_clock_is_the_present() -> None:
