@@ -35,7 +35,7 @@ _WARN: Final = _logs.SeverityNumber.WARN
 _ERROR: Final = _logs.SeverityNumber.ERROR
 _ALLOW: Final = Outcome.ALLOW  # looking a member up in its class takes longer than counting it
 _NOTHING_PERMITS: Final = Reason("tos_no_permission")  # what a denial without reasons is told
-_NOT_MISSED: Final = frozenset({"no_body", "client_gone"})
+_NOT_MISSED: Final = frozenset({"client_gone", "denied", "monitor", "no_body"})
 """Responses without a final token in which nobody misses one: counted, and no event."""
 
 
@@ -161,9 +161,9 @@ class Telemetry:
             if reason.shadow and reason.clause is not None and reason.code == "tos_clause":
                 self._count(("clauses.shadowed", ((words.CLAUSE, reason.clause),)))
 
-    def refused(self, observed: Observed, code: str) -> None:
-        """A request was refused before anything was decided. No event: anyone may cause these."""
-        series, timed = _decision("deny", _closed(code, words.REASONS), "", observed.adapter)
+    def refused(self, observed: Observed, code: str, *, monitored: bool = False) -> None:
+        """A request was refused before anything was decided, or would have been. No event: anyone may cause these."""
+        series, timed = _decision("monitor" if monitored else "deny", _closed(code, words.REASONS), "", observed.adapter)
         self._count(series)
         if observed.enforce_seconds:  # what no route serves is refused before anything is timed
             self._measure(self._enforce, observed.enforce_seconds, timed)
@@ -428,6 +428,10 @@ def _count_word(series: Series) -> str:
         case "tokens":
             sealed = named[words.OUTCOME] == "sealed"
             return f"sealed:{named[words.CARRIER]}" if sealed else f"unsealed:{named[words.REASON]}"
+        case "reservations":
+            shadowed = "shadowed:" if named.get(words.SHADOW) else ""
+            limit = f":{named[words.LIMIT]}" if words.LIMIT in named else ""
+            return f"reservation:{shadowed}{named[words.OUTCOME]}{limit}"
         case "failures":
             return f"failed:{named[words.PART]}"
         case "degraded":

@@ -28,11 +28,13 @@ RESERVATION_ENDS: Final = frozenset({"settled", "expired", "cancelled"})
 ACCEPTANCES: Final = frozenset({"accepted", "withdrawn"})
 METHODS: Final = frozenset({"cli", "account-route", "import"})
 CHANGES: Final = frozenset({"added", "changed", "standing", "grant_added", "grant_voided", "key_added", "key_revoked"})
-FAILED_PARTS: Final = frozenset({"accounts", "bearer_keys", "documents", "limits", "purge", "record", "settle", "signer", "store"})
+FAILED_PARTS: Final = frozenset(
+    {"accounts", "bearer_keys", "documents", "limits", "purge", "record", "signer", "store", "terms", "usage_policy"}
+)
 UNSEALED: Final = frozenset(
     {
         *("client_gone", "encoded", "handler_ended_early", "handler_raised", "no_body", "no_carrier", "no_response", "partial"),
-        *("signer", "store", "too_large", "unprojectable"),
+        *("denied", "monitor", "signer", "store", "too_large", "unprojectable"),
     }
 )
 REASONS: Final = frozenset(
