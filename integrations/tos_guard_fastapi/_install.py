@@ -58,7 +58,7 @@ class TosGuard:
         exempt = (*self.guard.settings.exempt, *(_docs_paths(app) if docs else ()))
         self.guard.settings = self.guard.settings.model_copy(update={"exempt": exempt})
         documents = WellKnown(self.guard.settings, lambda: self.guard.terms, self._keys, self.guard.clock, archive=self.guard.archive)
-        app.add_middleware(TosGuardMiddleware, guard=self.guard, documents=documents)
+        app.add_middleware(TosGuardMiddleware, guard=self.guard, documents=documents, adapter="fastapi")
         inner = app.router.lifespan_context
 
         @asynccontextmanager

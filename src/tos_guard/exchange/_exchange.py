@@ -120,6 +120,7 @@ class Exchange:
         limit_refusal: The limit that refused, where one did.
         estimate: The most that the request could take.
         reported: What the host says that the response took, or None.
+        observed: What telemetry knows of it; nothing here looks at it.
     """
 
     issuer: str
@@ -140,6 +141,7 @@ class Exchange:
     limit_refusal: LimitRefusal | None = None
     estimate: Amounts = _ONE_REQUEST
     reported: UsedTokens | None = None
+    observed: Any = None
     req: str = field(init=False)
 
     def __post_init__(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -51,6 +52,9 @@ class Admitting(GuardBase):
             RequestError: 503, where the keys of a bearer token's issuer are not at hand, or too old for the settings.
             StoreError: The account source did not answer, and nothing that was read before may be used.
         """
+        return self._timed(view.observed, self._authenticate(view))
+
+    def _authenticate(self, view: RequestView) -> Steps[Caller]:
         identity: BearerIdentity | None = None
         if self._identify is not None:
             account_id = yield Identify(view)
@@ -75,7 +79,7 @@ class Admitting(GuardBase):
         try:
             identity: BearerIdentity = yield VerifyBearer(token, self.clock())
         except BearerError as error:
-            self.count(f"bearer:{error.fault}")
+            self.telemetry.bearer_refused(error.fault)
             raise
         except StoreError as failure:
             raise unavailable() from failure  # whoever keeps the keys has told what failed: a flood of tokens must not fill the log
@@ -125,6 +129,18 @@ class Admitting(GuardBase):
             RequestError: 503, where the limits engine failed and the settings deny.
             StoreError: Published terms could not be read.
         """
+        observed = view.observed
+        exchange = yield from self._timed(observed, self._admit(caller, view, route, body, request))
+        exchange.observed = observed
+        observed.request_id = exchange.ids.rid
+        self._told(exchange)
+        return exchange
+
+    def _told(self, exchange: Exchange) -> None:
+        version = exchange.in_force.terms.version
+        self.telemetry.decided(exchange.observed, exchange.decision, terms_version=version, monitored=exchange.monitored)
+
+    def _admit(self, caller: Caller, view: RequestView, route: Route, body: bytes, request: RequestFacts | None) -> Steps[Exchange]:
         now = self.clock()
         encoding = view.header("content-encoding")
         if encoding not in (None, "identity"):
@@ -219,22 +235,22 @@ class Admitting(GuardBase):
         charges = self.meter.charges(holder, rights.larger_limits, exchange.facts, exchange.estimate)
         if not charges:
             return
+        began = time.perf_counter()
         try:
             answer = yield Reserve(charges, exchange.ids.rid)
         except StoreError as failure:
             self.report_failure("limits", failure)
             raise unavailable() from failure
+        self.telemetry.reserved(answer, time.perf_counter() - began)
         if answer.fallback:
             self.report_degraded("limits", answer.fallback)
         shadowed = tuple(_limit_reason(state, shadow=True) for state in answer.shadowed)
         if isinstance(answer, LimitRefusal):
             exchange.limit_refusal = answer
             exchange.decision = Decision(Outcome.DENY, (_limit_reason(answer.state), *shadowed))
-            self.count(f"reservation:refused:{answer.state.limit.id}")
             return
         exchange.reservation = answer
         self._leases.hold(answer)
-        self.count("reservation:reserved")
         if shadowed:
             exchange.decision = replace(exchange.decision, reasons=(*exchange.decision.reasons, *shadowed))
 
@@ -293,13 +309,13 @@ class Admitting(GuardBase):
         decision = exchange.plan.decide(facts)
         if not decision.allowed:
             exchange.facts, exchange.decision = facts, decision
+            self._told(exchange)
             if not exchange.monitored:
                 raise denial(exchange, self.accept_url)
 
     def keep_denial(self, exchange: Exchange) -> Steps[DeniedError]:
         """Record a denial and say what it is."""
         error = denial(exchange, self.accept_url)
-        self.count(f"denied:{error.reason}")
         try:
             yield Keep(exchange.record(now=self.clock(), status=error.status), wait=False)
         except StoreError as failure:

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from tos_guard.config import parse_settings
 from tos_guard.guard._base import utc_now
+from tos_guard.telemetry import Telemetry
 
 __all__ = ["assemble"]
 
@@ -33,7 +34,9 @@ def assemble(path: Path, overrides: dict[str, Any]) -> dict[str, Any]:
     terms = load_terms(settings.terms)
     store.publish_terms(terms)
     signer = overrides.pop("signer", None) or FileSigner(settings.keys)
+    telemetry = overrides.pop("telemetry", None) or Telemetry(clock=clock)
     if isinstance(signer, FileSigner):
+        telemetry.watch_keys(lambda: signer.folder.history().keys)
         for key in signer.folder.history().keys:  # beside the records they sign for, so that a lost key folder loses no proof
             store.put_public_key(key.to_jwk())
     if settings.bearer and overrides.get("bearer") is None:
@@ -49,5 +52,6 @@ def assemble(path: Path, overrides: dict[str, Any]) -> dict[str, Any]:
         "signer": signer,
         "pepper": store.pepper(),
         "archive": store,
+        "telemetry": telemetry,
     }
     return {**defaults, **overrides}

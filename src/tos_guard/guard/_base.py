@@ -8,10 +8,11 @@ import logging
 import re
 import secrets
 import threading
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, TypeVar
 
 from cachetools import LRUCache
 
@@ -20,7 +21,7 @@ from tos_guard.dialects import ChatDialect, Dialect, PlainDialect
 from tos_guard.errors import ConfigurationError
 from tos_guard.guard._leases import Leases
 from tos_guard.guard._meter import Meter
-from tos_guard.guard._needs import FindHolder, RequestView, Route
+from tos_guard.guard._needs import FindHolder, RequestView, Route, Steps
 from tos_guard.guard._rulebook import Rulebook
 from tos_guard.protocols import (
     AccountSource,
@@ -35,11 +36,13 @@ from tos_guard.protocols import (
     TermsArchive,
 )
 from tos_guard.rights import Account, Holder, end_user_key
+from tos_guard.telemetry import Observed, Telemetry
 from tos_guard.terms import TermsVersion
 
 __all__ = ["Assertions", "GuardBase", "Identifier", "utc_now"]
 
 _log = logging.getLogger("tos_guard")
+_T = TypeVar("_T")
 
 MAX_CACHED_ACCOUNTS: Final = 10_000
 FULFILLED_DUTIES: Final = frozenset({"seal"})  # every response is sealed, whether a clause asks for it or not
@@ -76,12 +79,13 @@ class GuardBase:
         assertions: What the provider knows of a request.
         clock: The present.
         entropy: Random bytes.
+        telemetry: What counts and tells OpenTelemetry; one that speaks to the process's own providers by default.
 
     Attributes:
         settings: The settings.
         rulebook: Terms and plans.
         meter: Limits and what requests are charged.
-        counts: How often what happened, by ``word:detail``.
+        telemetry: What happens is counted there, and told to OpenTelemetry.
         archive: As given.
 
     Raises:
@@ -107,12 +111,13 @@ class GuardBase:
         assertions: Assertions | None = None,
         clock: Clock = utc_now,
         entropy: Callable[[int], bytes] = secrets.token_bytes,
+        telemetry: Telemetry | None = None,
     ) -> None:
         self.settings = settings
         self.meter = meter or Meter(())
         self.clock = clock
-        self.counts: Counter[str] = Counter()
-        self._count_lock = threading.Lock()
+        self.telemetry = telemetry or Telemetry(clock=clock)
+        self.telemetry.in_force(settings.failure.modes)
         self.archive = archive
         self._accounts = accounts
         self._rights = rights
@@ -151,9 +156,10 @@ class GuardBase:
         if self._identify is not None:
             raise ConfigurationError("the host identifies, and so do bearer tokens", where="identify=", cure="Leave one of them out.")
         self._bearer.watch(self._report_bearer_keys)
+        self.telemetry.watch_bearer_keys(self._bearer.fetched)
 
     def _report_bearer_keys(self, event: str, failure: Exception | None) -> None:
-        self.count(f"bearer_keys:{event}")
+        self.telemetry.bearer_keys(event)
         if failure is not None:
             self.report_failure("bearer_keys", failure)
         if event == "stale":
@@ -204,12 +210,20 @@ class GuardBase:
                 return candidate
         return None
 
-    # Counting: the seam of telemetry
+    # What must not pass unseen
 
-    def count(self, what: str) -> None:
-        """Count something that must not pass unseen; names are ``word:detail``."""
-        with self._count_lock:
-            self.counts[what] += 1
+    @property
+    def counts(self) -> Counter[str]:
+        """How often what happened, by ``word:detail``."""
+        return self.telemetry.counts
+
+    def _timed(self, observed: Observed, steps: Steps[_T]) -> Steps[_T]:
+        """The same steps, with what they take added to the time of enforcing."""
+        began = time.perf_counter()
+        try:
+            return (yield from steps)
+        finally:
+            observed.enforce_seconds += time.perf_counter() - began
 
     def _cache_key(self, need: FindHolder) -> tuple[int, int, FindHolder]:
         """Under what a look-up is kept: a change of accounts, organizations or acceptances makes it another."""
@@ -218,12 +232,12 @@ class GuardBase:
 
     def report_failure(self, what: str, failure: Exception) -> None:
         """Count and log that a part of us failed, so that no degraded mode passes unseen."""
-        self.count(f"failed:{what}")
+        self.telemetry.failed(what, failure)
         _log.error("tos_guard %s failed: %s", what, failure, exc_info=failure.__cause__)
 
     def report_degraded(self, failed: str, mode: str) -> None:
         """Count that a failure mode other than ``deny`` was used: which class failed, and what was done."""
-        self.count(f"degraded:{failed}:{mode}")
+        self.telemetry.degraded(failed, mode)
 
 
 def _dialect(route: RouteSettings) -> Dialect:

@@ -14,6 +14,7 @@ from tos_guard.ledger import ExchangeRecord
 from tos_guard.limits import Amounts, Charge, Reservation, Usage
 from tos_guard.policy import UsagePolicy
 from tos_guard.rights import Account, BearerIdentity, Holder
+from tos_guard.telemetry import Observed
 from tos_guard.types import Facts
 
 __all__ = [
@@ -47,12 +48,14 @@ class RequestView:
         path: Decoded path, without the root path that the app is mounted under.
         headers: Fields in order, names in lower case.
         host: What the host has of the request (the ASGI scope, the Flask request, …): for ``identify=`` and ``assertions=``.
+        observed: What telemetry knows of the exchange: ``guard.telemetry.observe("…")`` with the adapter's name.
     """
 
     method: str
     path: str
     headers: Sequence[tuple[bytes, bytes]]
     host: Any = field(default=None, compare=False)
+    observed: Observed = field(default_factory=lambda: Observed("none"), compare=False)
 
     def header(self, name: str) -> str | None:
         """The value of a field that may occur once, or None.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from tos_guard.errors import SignerError, StoreError
 from tos_guard.exchange import Exchange, Response, Sealed
 from tos_guard.guard._base import GuardBase
@@ -26,13 +28,15 @@ class Sealing(GuardBase):
         now = self.clock()
         try:
             key: KeyRecord = yield CurrentKey(now)
-            return (yield from _signed(exchange.pending_claims(now), key))
+            token = yield from _signed(exchange.pending_claims(now), key)
         except SignerError as failure:
             self.report_failure("signer", failure)
             if self.settings.failure.signer == "deny":
                 raise
             self.report_degraded("signer", "allow")
-            return None
+            token = None
+        self.telemetry.stream_started(exchange.observed)
+        return token
 
     def seal(self, exchange: Exchange, response: Response, status: int) -> Steps[Sealed]:
         """Make the final token, and give it out once its record is durable: whoever holds one can demand its record.
@@ -42,7 +46,7 @@ class Sealing(GuardBase):
         Raises:
             SignerError, StoreError: No token could be made.
         """
-        now = self.clock()
+        now, began = self.clock(), time.perf_counter()
         content = response.content
         assert content is not None  # noqa: S101 - a response that asks to be sealed has content
         key: KeyRecord = yield CurrentKey(now)
@@ -53,7 +57,12 @@ class Sealing(GuardBase):
         record = exchange.record(
             now=now, status=status, content=content, completion=response.completion, kid=key.kid, carrier=response.carrier
         )
-        yield Keep(record, wait=self.settings.records == "durable")
+        wait, signed = self.settings.records == "durable", time.perf_counter()
+        yield Keep(record, wait=wait)
+        ended = time.perf_counter()
+        if wait:
+            self.telemetry.recorded(ended - signed)
+        self.telemetry.sealed(exchange.observed, carrier=response.carrier, seconds=ended - began)
         return Sealed(token, content)
 
     def close(self, exchange: Exchange, response: Response | None, *, status: int, sealed: bool, reason: str = "") -> Steps[None]:
@@ -68,14 +77,12 @@ class Sealing(GuardBase):
         """
         yield from self._settle(exchange, response, status=status, reason=reason)
         if response is not None:
-            with self._count_lock:
-                self.counts["removed_tags"] += response.removed_tags
-                self.counts["dropped_events"] += response.dropped_events
+            self.telemetry.filtered(removed_tokens=response.removed_tags, dropped_events=response.dropped_events)
         if sealed:
-            self.count(f"sealed:{response.carrier if response else 'none'}")
+            self.telemetry.ended(exchange.observed, carrier=response.carrier if response is not None else "none")
             return
         why = reason or (response.unsealed if response else None) or "no_response"
-        self.count(f"unsealed:{why}")
+        self.telemetry.ended(exchange.observed, unsealed=why)
         completion = Completion.ABORTED if why == "client_gone" else Completion.ERROR if why == "handler_raised" else None
         content = response.content if response is not None else None
         record = exchange.record(now=self.clock(), status=status, content=content, completion=completion, unsealed=why)
@@ -90,7 +97,7 @@ class Sealing(GuardBase):
             return
         try:
             yield Settle(reservation, self._used(exchange, response, status=status, reason=reason))
-            self.count("reservation:settled")
+            self.telemetry.settled()
         except StoreError as failure:
             self.report_failure("limits", failure)
         finally:

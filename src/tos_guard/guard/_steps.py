@@ -12,6 +12,7 @@ from tos_guard.exchange import Exchange, Head
 from tos_guard.guard._admitting import Admitting
 from tos_guard.guard._refusals import refusal
 from tos_guard.guard._sealing import Sealing
+from tos_guard.telemetry import Observed
 from tos_guard.terms import TermsVersion
 
 __all__ = ["GuardSteps"]
@@ -25,9 +26,9 @@ class GuardSteps(Admitting, Sealing):
         """The newest general terms in effect."""
         return self.rulebook.general(self.clock())
 
-    def count_refusal(self, error: RequestError) -> None:
-        """Roll up a refusal before anything was decided: no account, or a request that cannot be read."""
-        self.count(f"denied:{error.code}")
+    def count_refusal(self, error: RequestError, observed: Observed, *, monitored: bool = False) -> None:
+        """Roll up a refusal before anything was decided: no account, or a request that cannot be read; *monitored* if it is let through."""
+        self.telemetry.refused(observed, error.code, monitored=monitored)
         try:
             self._records.count_denial(error.code, self.clock())
         except StoreError as failure:

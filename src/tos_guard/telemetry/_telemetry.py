@@ -244,6 +244,16 @@ class Telemetry:
         """A reservation came to its end: ``settled``, ``expired`` or ``cancelled``."""
         self._count(_reservation(_closed(outcome, words.RESERVATION_ENDS)))
 
+    # Bearer tokens of others
+
+    def bearer_refused(self, fault: str) -> None:
+        """A bearer token of another authorization server was not accepted; *fault* is a word of `tos_guard.errors.BearerFault`."""
+        self._count(("bearer.refused", ((words.REASON, _closed(fault, words.BEARER_FAULTS)),)))
+
+    def bearer_keys(self, event: str) -> None:
+        """Something happened to the keys of an issuer of bearer tokens: ``fetched``, ``unreachable``, … ."""
+        self._count(("bearer.keys", ((words.EVENT, _closed(event, words.KEY_EVENTS)),)))
+
     # Parts that fail
 
     def in_force(self, modes: Mapping[str, str]) -> None:
@@ -436,6 +446,10 @@ def _count_word(series: Series) -> str:
             return f"failed:{named[words.PART]}"
         case "degraded":
             return f"degraded:{named[words.CLASS]}:{named[words.MODE]}"
+        case "bearer.refused":
+            return f"bearer:{named[words.REASON]}"
+        case "bearer.keys":
+            return f"bearer_keys:{named[words.EVENT]}"
         case "clauses.shadowed":
             return f"shadowed:{named[words.CLAUSE]}"
         case "tokens.removed":

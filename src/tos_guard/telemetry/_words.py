@@ -6,7 +6,9 @@ The tables of docs/guides/telemetry.md say the same; tests/integrations/test_tel
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, get_args
+
+from tos_guard.errors import BearerFault
 
 SCOPE: Final = "tos_guard"
 """Instrumentation scope of everything we emit, and first part of every name."""
@@ -28,6 +30,8 @@ RESERVATION_ENDS: Final = frozenset({"settled", "expired", "cancelled"})
 ACCEPTANCES: Final = frozenset({"accepted", "withdrawn"})
 METHODS: Final = frozenset({"cli", "account-route", "import"})
 CHANGES: Final = frozenset({"added", "changed", "standing", "grant_added", "grant_voided", "key_added", "key_revoked"})
+BEARER_FAULTS: Final[frozenset[str]] = frozenset(get_args(BearerFault))
+KEY_EVENTS: Final = frozenset({"fetched", "vanished", "unreachable", "refused", "replaced", "stale", "denied"})
 FAILED_PARTS: Final = frozenset(
     {"accounts", "bearer_keys", "documents", "limits", "purge", "record", "signer", "store", "terms", "usage_policy"}
 )
@@ -67,6 +71,7 @@ CLASS: Final = "tos_guard.class"
 CLAUSE: Final = "tos_guard.clause"
 DECISION: Final = "tos_guard.decision"
 ERROR_TYPE: Final = "error.type"
+EVENT: Final = "tos_guard.event"
 ISSUER: Final = "tos_guard.issuer"
 KEY_ID: Final = "tos_guard.key.id"
 KEY_PURPOSE: Final = "tos_guard.key.purpose"
@@ -179,6 +184,8 @@ INSTRUMENTS: Final = {
             "Acceptances of terms and their withdrawals",
             (OUTCOME, METHOD),
         ),
+        Instrument("tos_guard.bearer.refused", "counter", "{token}", "Bearer tokens of others that were not accepted", (REASON,)),
+        Instrument("tos_guard.bearer.keys", "counter", "{event}", "What happened to the keys of issuers of bearer tokens", (EVENT,)),
         Instrument("tos_guard.failures", "counter", "{failure}", "Failures of a part of the guard", (PART,)),
         Instrument("tos_guard.degraded", "counter", "{use}", "Uses of a failure mode", (CLASS, MODE)),
         Instrument("tos_guard.failure_mode", "gauge", "{mode}", "1 for the failure mode that is configured for a class", (CLASS, MODE)),

@@ -88,12 +88,14 @@ class TosGuardMiddleware:
         app: The app.
         guard: The guard.
         documents: The well-known documents, or None to leave these paths to the app.
+        adapter: What the guard came in by, as telemetry names it.
     """
 
-    def __init__(self, app: ASGIApp, *, guard: AsyncGuard, documents: Documents | None = None) -> None:
+    def __init__(self, app: ASGIApp, *, guard: AsyncGuard, documents: Documents | None = None, adapter: str = "asgi") -> None:
         self.app = app
         self.guard = guard
         self.documents = documents
+        self.adapter = adapter
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
@@ -130,7 +132,8 @@ class TosGuardMiddleware:
         await _answer(send, status, headers, body)
 
     async def _guarded(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
-        view = RequestView(scope["method"], path, [(n.lower(), v) for n, v in scope["headers"]], scope)
+        observed = self.guard.telemetry.observe(self.adapter)
+        view = RequestView(scope["method"], path, [(n.lower(), v) for n, v in scope["headers"]], scope, observed)
         route = self.guard.route(view.path)
         exchange: Exchange | None = None
         body: bytes | None = None
@@ -148,27 +151,24 @@ class TosGuardMiddleware:
                 raise await self.guard.run(self.guard.keep_denial(exchange))
         except RequestError as error:
             if exchange is None:
-                self.guard.count_refusal(error)
-                if self.guard.settings.mode == "monitor" and not isinstance(error, RequestTooLargeError):
-                    await self._let_pass(error, scope, receive if body is None else _Replay(body, receive), send)
+                monitored = self.guard.settings.mode == "monitor" and not isinstance(error, RequestTooLargeError)
+                self.guard.count_refusal(error, observed, monitored=monitored)
+                if monitored:
+                    # It reaches the app, and leaves without a tag: nothing was decided that one could seal.
+                    await self.app(scope, receive if body is None else _Replay(body, receive), send)
+                    self.guard.telemetry.ended(observed, unsealed="monitor")
                     return
             await self._refuse(send, error, route, exchange)
             return
         except StoreError as error:
             self.guard.report_failure("accounts", error)
-            await self._refuse(send, unavailable(), route, exchange)
+            refusal = unavailable()
+            self.guard.telemetry.refused(observed, refusal.code)
+            await self._refuse(send, refusal, route, exchange)
             return
         await self._serve(scope, receive, send, caller, exchange, body)
 
-    async def _let_pass(self, error: RequestError, scope: Scope, receive: Receive, send: Send) -> None:
-        """Monitor mode: what would be refused before anything can be decided reaches the app, and leaves without a tag."""
-        self.guard.count(f"monitored:{error.code}")
-        self.guard.count("unsealed:monitor")
-        await self.app(scope, receive, send)
-
     async def _serve(self, scope: Scope, receive: Receive, send: Send, caller: Caller, exchange: Exchange, body: bytes) -> None:
-        if not exchange.decision.allowed:
-            self.guard.count(f"monitored:{exchange.decision.reasons[0].code}")
         scope.setdefault("state", {})[STATE_KEY] = self.guard.admission(caller, exchange)
         _shut_side_doors(scope)
         delivery = _Delivery(self.guard, exchange, send, bodiless=scope["method"] == "HEAD")
@@ -225,7 +225,7 @@ class TosGuardMiddleware:
 
     async def _refuse_socket(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
         error = MalformedRequestError("WebSockets are not served on guarded paths", where=path[:200])
-        self.guard.count("denied:websocket")
+        self.guard.telemetry.refused(self.guard.telemetry.observe(self.adapter), "websocket")
         await receive()  # websocket.connect
         if "websocket.http.response" not in scope.get("extensions", {}):
             await send({"type": "websocket.close", "code": 1008, "reason": "not served on guarded paths"})
