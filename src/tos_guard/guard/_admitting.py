@@ -213,8 +213,13 @@ class Admitting(GuardBase):
             self.report_failure("terms", failure)
             self.report_degraded("accounts", "local")
             return
+        known = self.rulebook.shelf.versions if self.rulebook.has_read else None
         for problem in self.rulebook.read(published, version):
             self.report_failure("terms", problem)
+        if known is not None:  # what was there at the start is no news
+            for terms in self.rulebook.shelf.versions:
+                if terms not in known:
+                    self.telemetry.published(terms.version)
 
     def _keep_policy(self, policy: UsagePolicy) -> Steps[None]:
         """Keep the usage policy that tokens will name. Where that fails the next request tries again."""

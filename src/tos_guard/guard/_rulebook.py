@@ -45,6 +45,11 @@ class Rulebook:
         self._lock = threading.Lock()
         self.shelf: TermsShelf = TermsShelf.of((terms,))
 
+    @property
+    def has_read(self) -> bool:
+        """Whether the archive has been read at all."""
+        return self._read_at is not None
+
     def is_current(self, version: int) -> bool:
         """Whether the shelf is what the archive had at this version of it."""
         return self._read_at == version

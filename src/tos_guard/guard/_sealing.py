@@ -46,7 +46,17 @@ class Sealing(GuardBase):
         Raises:
             SignerError, StoreError: No token could be made.
         """
-        now, began = self.clock(), time.perf_counter()
+        began = time.perf_counter()
+        try:
+            sealed = yield from self._seal(exchange, response, status)
+        except (SignerError, StoreError) as failure:
+            self.telemetry.not_sealed(exchange.observed, "signer" if isinstance(failure, SignerError) else "store")
+            raise
+        self.telemetry.sealed(exchange.observed, carrier=response.carrier, seconds=time.perf_counter() - began)
+        return sealed
+
+    def _seal(self, exchange: Exchange, response: Response, status: int) -> Steps[Sealed]:
+        now = self.clock()
         content = response.content
         assert content is not None  # noqa: S101 - a response that asks to be sealed has content
         key: KeyRecord = yield CurrentKey(now)
@@ -59,10 +69,8 @@ class Sealing(GuardBase):
         )
         wait, signed = self.settings.records == "durable", time.perf_counter()
         yield Keep(record, wait=wait)
-        ended = time.perf_counter()
         if wait:
-            self.telemetry.recorded(ended - signed)
-        self.telemetry.sealed(exchange.observed, carrier=response.carrier, seconds=ended - began)
+            self.telemetry.recorded(time.perf_counter() - signed)
         return Sealed(token, content)
 
     def close(self, exchange: Exchange, response: Response | None, *, status: int, sealed: bool, reason: str = "") -> Steps[None]:

@@ -186,7 +186,13 @@ class Telemetry:
         named = _carried(carrier)
         self._measure(self._seal, seconds, named)
         if observed.span is not None:
+            self._enrich(observed.span, {words.OUTCOME: "sealed", **named})
             self._child(observed.span, "tos_guard.seal", seconds, named)
+
+    def not_sealed(self, observed: Observed, reason: str) -> None:
+        """No final token could be made. Told at once: some servers end their span with the last byte, before a response has `ended`."""
+        if observed.span is not None:
+            self._enrich(observed.span, {words.OUTCOME: "unsealed", words.WHY_UNSEALED: _closed(reason, words.UNSEALED)})
 
     def ended(self, observed: Observed, *, carrier: str = "none", unsealed: str = "") -> None:
         """A response ended.
@@ -200,9 +206,8 @@ class Telemetry:
             self.stream_ended(observed)
         series = _unsealed(unsealed) if unsealed else _sealed(carrier)
         self._count(series)
-        if observed.span is not None:
-            named = dict(series[1])
-            self._enrich(observed.span, {words.OUTCOME: named[words.OUTCOME], words.CARRIER: named[words.CARRIER]})
+        if unsealed and observed.span is not None:
+            self.not_sealed(observed, unsealed)
         if unsealed and unsealed not in _NOT_MISSED:
             reason = _closed(unsealed, words.UNSEALED)
             detail = {words.REASON: reason, words.ADAPTER: observed.adapter, words.REQUEST_ID: observed.request_id}

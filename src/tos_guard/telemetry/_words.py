@@ -86,6 +86,7 @@ REQUEST_ID: Final = "tos_guard.request.id"
 SHADOW: Final = "tos_guard.shadow"
 STANDING: Final = "tos_guard.standing"
 TERMS_VERSION: Final = "tos_guard.terms.version"
+WHY_UNSEALED: Final = "tos_guard.unsealed"
 
 _SHORT: Final = (1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 0.01, 0.025, 0.05, 0.1)
 """Bounds in seconds, 10 µs to 100 ms: the defaults of the SDK begin at 5 ms, in which a whole guarded call is over many times."""
@@ -217,3 +218,6 @@ SPANS: Final = {
     "tos_guard.seal": (CARRIER,),
 }
 """Every span of ours, both INTERNAL, and its attributes."""
+
+ON_THE_SERVERS_SPAN: Final = (DECISION, REASON, CLAUSE, TERMS_VERSION, ADAPTER, REQUEST_ID, OUTCOME, CARRIER, WHY_UNSEALED)
+"""What the span that the server opened is told."""
