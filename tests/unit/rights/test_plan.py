@@ -251,3 +251,69 @@ def test_the_cache_is_bounded() -> None:
     kept = [plans.plan(Holder(account(id=f"a-{n}")), SHELF, "small", issuer=ISSUER, now=NOW) for n in range(3)]
     assert plans.plan(Holder(account(id="a-0")), SHELF, "small", issuer=ISSUER, now=NOW) is not kept[0]
     assert plans.plan(Holder(account(id="a-2")), SHELF, "small", issuer=ISSUER, now=NOW) is kept[2]
+
+
+# Grants for purposes and regions, and what comes before the clauses
+
+
+def test_a_grant_for_a_purpose_holds_for_requests_with_it_alone() -> None:
+    """The licence changes the decision and what may be done with the output, where the purpose is declared, and nowhere else."""
+    plan = plan_of(grants=[Grant(id="lic", type="licensed-distillation", purposes={"distillation"})])
+    assert plan.decide(facts(purpose="distillation")).grants == ("lic",)
+    assert "train-ai=y" in plan.rights(facts(purpose="distillation")).usage.content_usage
+    assert "train-ai=n" in plan.rights(facts()).usage.content_usage
+    assert plan.rights(facts()).grant is None
+
+
+def test_a_grant_for_a_region_does_not_hold_where_the_region_is_unknown() -> None:
+    """Unknown counts against the request, for grants as for clauses."""
+    plan = plan_of(grants=[Grant(id="lic", type="licensed-distillation", regions={"DE"})])
+    allowed = {region: plan.decide(facts(purpose="distillation", region=region)).allowed for region in ("DE", "FR", None)}
+    assert allowed == {"DE": True, "FR": False, None: False}
+
+
+def test_a_conditional_grant_opens_its_model_under_its_condition_alone() -> None:
+    """A model that only a grant opens is closed to requests which the grant does not cover."""
+    plan = plan_of(models={"small"}, grants=[Grant(id="g", type="research", models={"large"}, purposes={"benchmark"})])
+    codes = [plan.decide(facts(model="large", purpose=purpose)).reasons[0].code for purpose in ("undeclared", "benchmark")]
+    assert codes[0] == "tos_model_not_allowed"
+    assert codes[1] != "tos_model_not_allowed"
+    assert plan.decide(facts(model="small")).allowed
+
+
+def test_the_largest_limit_of_the_grants_that_hold_is_given() -> None:
+    """Of those for the request, and of no other."""
+    grants = [
+        Grant(id="a", type="research", limits={"tokens": 10, "requests": 5}),
+        Grant(id="b", type="research", limits={"tokens": 20}),
+        Grant(id="c", type="research", limits={"tokens": 90}, purposes={"benchmark"}),
+    ]
+    plan = plan_of(grants=grants)
+    assert dict(plan.rights(facts()).larger_limits) == {"tokens": 20, "requests": 5}
+    assert dict(plan.rights(facts(purpose="benchmark")).larger_limits) == {"tokens": 90, "requests": 5}
+
+
+def test_a_voided_grant_ended_when_it_was_voided() -> None:
+    """It is still there, so that the past can be explained; and the plan of before ends with it."""
+    voided = Grant(id="lic", type="licensed-distillation", voided=NOW, void_reason="contract ended")
+    before = plan_of(grants=[voided], at=NOW - DAY)
+    assert before.decide(facts(purpose="distillation")).allowed
+    assert before.expires == NOW
+    assert not plan_of(grants=[voided]).decide(facts(purpose="distillation")).allowed
+
+
+def test_one_end_user_is_blocked_and_the_others_are_served() -> None:
+    """Instead of the whole account."""
+    blocked = "eu_" + "x" * 22
+    plan = plan_of(blocked_end_users={blocked})
+    assert plan.decide(facts(end_user=blocked)).reasons == (Reason("tos_end_user_blocked"),)
+    assert plan.decide(facts(end_user="eu_" + "y" * 22)).allowed
+    assert plan.decide(facts()).allowed
+
+
+def test_terms_that_are_not_accepted_come_before_clauses_and_after_suspension() -> None:
+    """The first thing to put right is told first."""
+    wanting = compile_plan(account(), SAMPLE, now=NOW, to_accept=(SAMPLE,))
+    assert wanting.decide(facts(model="none")).reasons == (Reason("tos_terms_not_accepted", "2026-11"),)
+    suspended = compile_plan(account(standing=Standing.SUSPENDED), SAMPLE, now=NOW, to_accept=(SAMPLE,))
+    assert suspended.decide(facts()).reasons[0].code == "tos_account_suspended"

@@ -1,0 +1,108 @@
+"""What a request could take at most, for whom it is, and what a response says it took."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from tos_guard.dialects import ChatDialect, PlainDialect, RequestFacts, read_usage
+from tos_guard.errors import MalformedRequestError
+from tos_guard.limits import Usage
+
+
+def read(**members: Any) -> RequestFacts:
+    return ChatDialect().read_request(json.dumps({"model": "m", **members}).encode())
+
+
+@pytest.mark.parametrize(
+    ("members", "largest"),
+    [
+        ({}, None),
+        ({"max_tokens": 5}, 5),
+        ({"max_tokens": 0}, 0),
+        ({"max_tokens": 1, "max_completion_tokens": 10_000}, 10_000),
+        ({"max_completion_tokens": 1, "max_tokens": 10_000}, 10_000),
+        ({"max_tokens": 1, "max_output_tokens": 9}, 9),
+        ({"max_tokens": 1, "max_new_tokens": 9}, 9),
+        ({"max_tokens": 1, "options": {"num_predict": 9}}, 9),
+        ({"max_tokens": 1, "parameters": {"max_new_tokens": 9}}, 9),
+        ({"max_tokens": 1, "thinking": {"type": "enabled", "budget_tokens": 9}}, 9),
+        ({"max_tokens": 1, "reasoning": {"max_tokens": 9}}, 9),
+        ({"max_tokens": 1, "n_predict": -1}, None),
+        ({"max_tokens": 1, "max_length": "9"}, None),
+        ({"max_tokens": 1, "reasoning": "high"}, 1),
+        ({"max_tokens": None, "max_completion_tokens": 3}, 3),
+    ],
+)
+def test_the_largest_maximum_counts_under_whatever_name(members: dict[str, Any], largest: int | None) -> None:
+    """A small one beside a large one bounds nothing, and neither does one that means "no end"."""
+    assert read(**members).max_output_tokens == largest
+
+
+@pytest.mark.parametrize(("members", "choices"), [({}, 1), ({"n": 3}, 3), ({"n": 0}, 1), ({"n": 2, "best_of": 5}, 5), ({"n": None}, 1)])
+def test_choices_that_are_made_count(members: dict[str, Any], choices: int) -> None:
+    assert read(**members).choices == choices
+
+
+@pytest.mark.parametrize(
+    "members", [{"n": -1}, {"n": "2"}, {"n": True}, {"best_of": 1.5}, {"max_tokens": -1}, {"max_completion_tokens": "9"}]
+)
+def test_a_count_that_is_none_is_refused_in_a_chat(members: dict[str, Any]) -> None:
+    """Nobody can say what a server would make of it."""
+    with pytest.raises(MalformedRequestError, match="is not a whole number"):
+        read(**members)
+
+
+def test_another_endpoint_may_mean_something_else_by_the_same_names() -> None:
+    """A plain JSON body is read for what it says, and never refused for it."""
+    facts = PlainDialect(model="m").read_request(b'{"n":"two","best_of":-1,"max_tokens":"many","user":7}')
+    assert (facts.choices, facts.max_output_tokens, facts.end_user) == (1, None, None)
+    assert PlainDialect(model="m").read_request(b'{"n":3,"max_tokens":7}').max_output_tokens == 7
+
+
+@pytest.mark.parametrize(
+    ("members", "named"),
+    [
+        ({"safety_identifier": "a", "user": "b"}, "a"),
+        ({"user": "b", "metadata": {"user_id": "c"}}, "b"),
+        ({"metadata": {"user_id": "c"}}, "c"),
+        ({"safety_identifier": 7, "user": "b"}, "b"),
+        ({"user": ""}, None),
+        ({"user": "x" * 513}, None),
+        ({"metadata": "c"}, None),
+        ({}, None),
+    ],
+)
+def test_the_end_user_is_who_the_request_names(members: dict[str, Any], named: str | None) -> None:
+    assert read(**members).end_user == named
+
+
+def test_parts_whose_tokens_do_not_show_in_their_size_are_counted() -> None:
+    """An image's address is short, and the image is not."""
+    image = {"type": "image_url", "image_url": {"url": "https://example.com/x.png"}}
+    content = [{"type": "text", "text": "What is this?"}, image, {"type": "input_audio"}, "odd", {}]
+    messages = [{"role": "user", "content": content}, {"role": "user", "content": "words"}, "odd", {"role": "user", "content": [image]}]
+    assert read(messages=messages).media_parts == 4
+    assert read(messages="odd").media_parts == 0
+
+
+@pytest.mark.parametrize(
+    ("body", "usage"),
+    [
+        ({"usage": {"prompt_tokens": 3, "completion_tokens": 5}}, Usage(3, 5)),
+        ({"usage": {"input_tokens": 3, "output_tokens": 5, "output_tokens_details": {"reasoning_tokens": 2}}}, Usage(3, 5, 2)),
+        ({"usage": {"completion_tokens": 5, "completion_tokens_details": {"reasoning_tokens": 4}}}, Usage(None, 5, 4)),
+        ({"usage": {"prompt_tokens": 3, "completion_tokens": -5}}, Usage(3, None)),
+        ({"usage": {"prompt_tokens": "3", "completion_tokens": True}}, None),
+        ({"usage": {"prompt_tokens": 2**60}}, None),
+        ({"usage": None}, None),
+        ({"usage": []}, None),
+        ({}, None),
+        ([], None),
+    ],
+)
+def test_what_a_response_says_it_used(body: Any, usage: Usage | None) -> None:
+    """Whatever a careless upstream writes, numbers are numbers, and the rest is unknown."""
+    assert read_usage(body) == usage
