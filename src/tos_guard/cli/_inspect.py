@@ -14,28 +14,32 @@ from tos_guard.errors import AbsentError
 
 __all__ = ["inspect"]
 
-_TIMES: Final = frozenset({"iat", "exp"})
+_TIMES: Final = frozenset({"iat", "exp", "at"})
 
 
 def inspect(
     source: Annotated[
-        str, typer.Argument(metavar="FILE|TOKEN", help="Saved response, file with a token, - for stdin, or the token itself.")
+        str, typer.Argument(metavar="FILE|TOKEN", help="Saved response, file with a token or receipt, - for stdin, or the token itself.")
     ],
     as_json: JSONOption = False,
 ) -> None:
-    """Show what a token says of itself, UNVERIFIED: anyone may have written it. 'tos-guard verify' proves it.
+    """Show what a token or receipt says of itself, UNVERIFIED: anyone may have written it. 'tos-guard verify' proves it.
 
     Exits 0 if there is a token to show, 1 if it is malformed, 5 if there is none.
     """
+    from tos_guard.cli._receipts import is_receipt
     from tos_guard.provenance import TOKEN_TYP, parse_token
+    from tos_guard.terms import RECEIPT_TYP, parse_receipt
 
     token = _token(source)
-    unverified = parse_token(token)
-    header = {"alg": unverified.jws.algorithm, "kid": unverified.jws.kid, "typ": TOKEN_TYP}
+    receipt = is_receipt(token.encode("utf-8", "replace"))
+    unverified = parse_receipt(token) if receipt else parse_token(token)
+    header = {"alg": unverified.jws.algorithm, "kid": unverified.jws.kid, "typ": RECEIPT_TYP if receipt else TOKEN_TYP}
     if as_json:
         show_json({"verified": False, "unverified_header": header, "unverified_claims": unverified.jws.payload, "token": token})
         return
-    show(("UNVERIFIED: this is what the token says of itself; no signature was checked.", "bold yellow"))
+    thing = "receipt" if receipt else "token"
+    show((f"UNVERIFIED: this is what the {thing} says of itself; no signature was checked.", "bold yellow"))
     for title, members in (("Header (unverified)", header), ("Claims (unverified)", unverified.jws.payload)):
         show("", title)
         for name, value in members.items():

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import StrEnum
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from tos_guard.cli._arguments import JSONOption, now, parse_moment, read_input
 from tos_guard.cli._output import show, show_json
+from tos_guard.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from tos_guard.cli._outcome import Outcome
+    from tos_guard.cli._receipts import ReceiptOutcome
 
 __all__ = ["verify"]
 
@@ -22,10 +28,11 @@ class As(StrEnum):
     BODY = "body"
     STREAM = "stream"
     TEXT = "text"
+    RECEIPT = "receipt"
 
 
 def verify(
-    file: Annotated[str, typer.Argument(metavar="FILE", help="Saved response body, stream or text; - for stdin.")],
+    file: Annotated[str, typer.Argument(metavar="FILE", help="Saved response body, stream or text, or a receipt; - for stdin.")],
     keys: Annotated[
         list[str] | None,
         typer.Option("--keys", metavar="FILE", help="Keys you trust: a key set, or a key history; repeat it for more."),
@@ -57,19 +64,50 @@ def verify(
     accept_policy: Annotated[
         list[str] | None, typer.Option("--accept-policy", metavar="SHA256", help="Usage policy you accept; repeat it for more.")
     ] = None,
+    terms: Annotated[
+        str | None,
+        typer.Option("--terms", metavar="FILE", help="Terms that a receipt must be of: as published (JSON), or their TOML file."),
+    ] = None,
+    terms_text: Annotated[
+        str | None, typer.Option("--terms-text", metavar="FILE", help="Text of the terms that a receipt must be of.")
+    ] = None,
+    subject: Annotated[
+        str | None, typer.Option("--subject", metavar="KIND:ID", help="For whom a receipt must be: account:ID or organization:ID.")
+    ] = None,
+    person: Annotated[str | None, typer.Option("--person", metavar="ID", help="By whom a receipt must be.")] = None,
     as_json: JSONOption = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Write nothing; the exit code says it all.")] = False,
 ) -> int:
-    """Verify a saved response offline, against keys you pinned.
+    """Verify a saved response or a receipt offline, against keys you pinned.
 
     Exits 0 if it is valid, 1 if it was altered or cut, 2 if this command cannot be carried out, 3 if nothing can be decided (no trusted
     key, say), 4 if it is genuine but not what you demanded, 5 if it carries no tag.
     """
     from tos_guard.cli._judgement import Question, judge, read_trust
+    from tos_guard.cli._receipts import ReceiptQuestion, expected_receipt, is_receipt, judge_receipt, read_terms
 
+    data = read_input(file)
+    moment = now() if at is None else parse_moment(at, where="--at")
+    trust = read_trust(
+        [(f"--keys {name}", read_input(name, what="--keys")) for name in keys or ()],
+        history_key=None if history_key is None else read_input(history_key, what="--history-key"),
+        issuer=issuer,
+    )
+    if form is As.RECEIPT or (form is As.AUTO and is_receipt(data)):
+        of_responses = [
+            *(("--token", token), ("--headers", headers), ("--leaves", leaves), ("--choice", choice), ("--request", request)),
+            *(("--salt", salt), ("--audience", audience), ("--nonce", nonce), ("--content-digest", content_digest)),
+            ("--accept-policy", accept_policy or None),
+        ]
+        _refuse(of_responses, "a receipt")
+        document, words = read_terms(terms, terms_text)
+        expected = expected_receipt(subject, person)
+        asked = ReceiptQuestion(name=file, data=data, terms=document, text=words, expected=expected, at=moment)
+        return _told(judge_receipt(asked, trust), as_json=as_json, quiet=quiet)
+    _refuse([("--terms", terms), ("--terms-text", terms_text), ("--subject", subject), ("--person", person)], "a response")
     question = Question(
         name=file,
-        data=read_input(file),
+        data=data,
         form=form.value,
         headers=None if headers is None else read_input(headers, what="--headers"),
         token=_token(token),
@@ -81,14 +119,19 @@ def verify(
         audience=audience,
         nonce=nonce,
         policies=tuple(accept_policy) if accept_policy else None,
-        at=now() if at is None else parse_moment(at, where="--at"),
+        at=moment,
     )
-    trust = read_trust(
-        [(f"--keys {name}", read_input(name, what="--keys")) for name in keys or ()],
-        history_key=None if history_key is None else read_input(history_key, what="--history-key"),
-        issuer=issuer,
-    )
-    outcome = judge(question, trust)
+    return _told(judge(question, trust), as_json=as_json, quiet=quiet)
+
+
+def _refuse(options: Iterable[tuple[str, object]], what: str) -> None:
+    """Refuse options that say nothing of what was given: to pass over one would look like a check."""
+    for option, value in options:
+        if value is not None:
+            raise ConfigurationError(f"does not fit {what}", where=option, cure="Leave it out, or say with --as what the input is.")
+
+
+def _told(outcome: Outcome | ReceiptOutcome, *, as_json: bool, quiet: bool) -> int:
     if as_json and not quiet:
         show_json(outcome.to_document())
     elif not quiet:

@@ -364,6 +364,111 @@ def test_terms_are_shown_as_understood_and_published_once(provider: Path, call: 
     assert "2026-11" in again.err
 
 
+def example(root: Path, folder: Path, name: str, *changes: tuple[str, str], to: str | None = None) -> Path:
+    """A sample document with changes, and its text, in the current folder."""
+    source = root / "examples" / "terms"
+    document = (source / f"{name}.toml").read_text()
+    for old, new in changes:
+        assert old in document
+        document = document.replace(old, new, 1)
+    (folder / f"{name}.md").write_bytes((source / f"{name}.md").read_bytes())
+    path = folder / f"{to or name}.toml"
+    path.write_text(document)
+    return path
+
+
+def test_what_is_published_is_listed_with_its_series_and_state(provider: Path, call: Call, root: Path) -> None:
+    """A contract, a supplement, and a version to come, beside the general terms of `init`."""
+    for name in ("contract-7-1", "preview-2026-11"):
+        path = example(root, provider, name, ("effective = 2026-11-15", "effective = 2020-01-01"))
+        assert call("terms", "publish", path).code == 0
+    later = (('version = "contract-7-1"', 'version = "contract-7-2"'), ("effective = 2026-11-15", "effective = 2199-01-01"))
+    done = call("terms", "publish", example(root, provider, "contract-7-1", *later, to="contract-7-2"))
+    assert (done.code, "from 2199-01-01 on" in done.err) == (0, True)
+    done = call("terms", "list", "--json")
+    rows = {row["version"]: row for row in done.document["terms"]}
+    assert list(rows)[1:] == ["contract-7-1", "contract-7-2", "preview-2026-11"]
+    assert [rows[name]["state"] for name in ("contract-7-1", "contract-7-2", "preview-2026-11")] == ["in force", "to come", "in force"]
+    assert rows["contract-7-1"] | {"sha256": "", "uri": ""} == {
+        "series": "contract-7", "version": "contract-7-1", "effective": "2020-01-01", "state": "in force", "acceptance": "required",
+        "material": True, "grace_days": 0, "organization": "acme-corp", "models": [], "locale": "en",
+        "replaces": ["benchmark-research", "no-resale"], "uri": "", "sha256": "",
+    }  # fmt: skip
+    table = call("terms", "list").out
+    assert "organization acme-corp" in table
+    assert "models large-preview" in table
+    assert "required; 0 days of grace" in table
+
+
+def test_an_older_version_is_shown_as_replaced(provider: Path, call: Call, root: Path) -> None:
+    for version, day, material in (("p-1", "2020-01-01", "true"), ("p-2", "2020-02-01", "false")):
+        changes = (
+            ('series = "preview"', f'series = "preview"\nmaterial = {material}\nacceptance = "required"'),
+            ('version = "preview-2026-11"', f'version = "{version}"'),
+            ("effective = 2026-11-15", f"effective = {day}"),
+        )
+        assert call("terms", "publish", example(root, provider, "preview-2026-11", *changes, to=version)).code == 0
+    rows = {row["version"]: row["state"] for row in call("terms", "list", "--json").document["terms"]}
+    assert (rows["p-1"], rows["p-2"]) == ("replaced", "in force")
+    assert "required; not material" in call("terms", "list").out
+
+
+def test_a_published_version_is_shown_by_its_name(provider: Path, call: Call, root: Path) -> None:
+    call("terms", "publish", example(root, provider, "contract-7-1"))
+    for folder in provider.glob("contract-7-1.*"):
+        folder.unlink()
+    done = call("terms", "show", "contract-7-1")
+    assert done.code == 0
+    for words in ("contract-7", "organization acme-corp", "benchmark-research, no-resale", "required; 0 days of grace"):
+        assert words in done.out
+    assert call("terms", "show", "contract-7-1", "--json").document["document"]["terms"]["organization"] == "acme-corp"
+    missing = call("terms", "show", "contract-8")
+    assert (missing.code, "neither a file nor a published version" in missing.err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ([("no-resale", "no-such-clause")], "no clause no-such-clause"),
+        ([('version = "contract-7-1"', 'version = "contract-7-2"'), ('"acme-corp"', '"other"')], "series contract-7 is for acme-corp"),
+        ([('version = "contract-7-1"', 'version = "contract-7-2"'), ("2026-11-15", "2026-11-14")], "before version contract-7-1"),
+        ([("[[clause]]", '[[clause]]\nid = "v"\neffect = "prohibit"\naction = "generate"\nwhen = { verification = "none" }\n[[clause]]')],
+         "has no source"),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_the_published_terms_is_not_published(
+    provider: Path, call: Call, root: Path, changes: list[tuple[str, str]], said: str
+) -> None:
+    """What is published never changes, so it is checked first."""
+    if len(changes) > 1:
+        assert call("terms", "publish", example(root, provider, "contract-7-1")).code == 0
+    before = call("terms", "list").out
+    done = call("terms", "publish", example(root, provider, "contract-7-1", *changes, to="changed"))
+    assert (done.code, said in done.err, "Nothing was published" in done.err) == (2, True, True), done.err
+    assert "changed.toml:" in done.err
+    assert call("terms", "list").out == before
+
+
+def test_warnings_are_told_and_do_not_keep_from_publishing(provider: Path, call: Call, root: Path) -> None:
+    path = example(root, provider, "contract-7-1", ('acceptance = "required"', 'acceptance = "none"'))
+    done = call("terms", "publish", path, "--json")
+    assert (done.code, [finding["code"] for finding in done.document["warnings"]]) == (0, ["contract-without-acceptance"])
+    assert "contract-without-acceptance" in call("terms", "publish", path).err, "publishing it again changes nothing"
+
+
+def test_a_contract_is_checked_beside_the_general_terms(call: Call, root: Path) -> None:
+    folder = root / "examples" / "terms"
+    alone = call("terms", "check", folder / "contract-7-1.toml", "--json").document
+    assert not any(row["allowed"] for row in alone["bare_requests"]), "a contract alone permits nothing"
+    beside = call("terms", "check", folder / "contract-7-1.toml", "--general", folder / "sample-2026-11.toml", "--json").document
+    assert (beside["errors"], beside["warnings"]) == (0, 0)
+    allowed = {row["action"]: row for row in beside["bare_requests"] if row["asserted"] == "known" and row["kind"] == "default"}
+    assert (allowed["generate"]["allowed"], allowed["generate"]["clauses"]) == (True, ["serve"])
+    assert allowed["fine-tune"]["clauses"] == ["contract-7/no-fine-tuning"]
+    wrong = call("terms", "check", folder / "contract-7-1.toml", "--general", folder / "minimal.toml")
+    assert (wrong.code, "unknown-clause" in wrong.out) == (1, True)
+
+
 # records
 
 

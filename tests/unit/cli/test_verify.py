@@ -5,12 +5,17 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tos_guard.errors import EXIT_CODES
+from tos_guard.keys import join_jws
+from tos_guard.stores import FileSigner, load_terms
+from tos_guard.terms import new_acceptance, receipt_signing_input
+from tos_guard.types import AcceptanceMethod, Identification, KeyPurpose, SubjectKind
 
 Call = Callable[..., Any]
 FOLDER = Path(__file__).parents[2] / "vectors" / "v1"
@@ -29,6 +34,20 @@ KEYS = {
     "error",
     "unverified_claims",
 }
+RECEIPT_KEYS = {
+    "version",
+    "verdict",
+    "exit_code",
+    "input",
+    "form",
+    "proven",
+    "document_checked",
+    "text_checked",
+    "error",
+    "unverified_claims",
+}
+NAMED: list[set[str]] = [set(), {"person"}, {"subject_kind", "subject_id"}, {"subject_kind", "subject_id", "person"}]
+"""What a command line can expect of a receipt."""
 PROVEN = {
     "issuer", "kid", "signed_at", "token_id", "request_id", "subject", "model", "stage", "completion", "projection", "parts", "terms",
     "usage", "grant", "audience", "nonce", "expires", "token",
@@ -38,11 +57,13 @@ PROVEN = {
 def vectors(*names: str) -> list[dict[str, Any]]:
     """Vectors that a command line can express: one issuer, one set of keys."""
     found = [vector for name in names for vector in json.loads((FOLDER / name).read_bytes())["vectors"]]
+    found = [vector for vector in found if vector.get("expect", {}).keys() in NAMED]
     return [vector for vector in found if len(vector["trust"]) == 1 and "earlier" not in next(iter(vector["trust"].values()))]
 
 
 GOOD = vectors("good.json")
 BAD = [vector for path in sorted((FOLDER / "bad").glob("*.json")) for vector in vectors(f"bad/{path.name}")[:2]]
+RECEIPTS = {vector["note"]: vector for vector in GOOD if vector["kind"] == "receipt"}
 
 
 def arguments(vector: dict[str, Any], folder: Path) -> list[str]:
@@ -78,6 +99,14 @@ def arguments(vector: dict[str, Any], folder: Path) -> list[str]:
         command.append(f"--token=@{saved('token', vector['token'].encode('utf-8', 'surrogatepass'))}")
     if vector.get("request") is not None:
         command.append(f"--request={saved('request', vector['request'].encode())}")
+    for name, option in (("terms_document", "terms"), ("terms_text", "terms-text")):
+        if name in vector:
+            command.append(f"--{option}={saved(name, vector[name].encode())}")
+    expect = vector.get("expect", {})
+    if "person" in expect:
+        command.append(f"--person={expect['person']}")
+    if "subject_id" in expect:
+        command.append(f"--subject={expect['subject_kind']}:{expect['subject_id']}")
     if vector.get("leaves") is not None:
         command.append(f"--leaves={saved('leaves', json.dumps(vector['leaves']).encode())}")
     return command
@@ -88,7 +117,7 @@ def test_the_exit_code_of_each_vector_is_that_of_its_verdict(vector: dict[str, A
     done = call("verify", *arguments(vector, tmp_path), "--json")
     assert done.code == EXIT_CODES[vector["expected"]["verdict"]], done.out + done.err
     assert done.document["verdict"] == vector["expected"]["verdict"]
-    assert done.document.keys() == KEYS
+    assert done.document.keys() == (RECEIPT_KEYS if vector["kind"] == "receipt" else KEYS)
 
 
 @pytest.fixture
@@ -301,3 +330,118 @@ def test_hostile_files_end_in_a_verdict(call: Call, command: str, data: bytes, t
         done = call(command, "hostile", *options)
         assert done.code in {1, 2, 3, 5}, (options, done.err)
         assert len(done.err.splitlines()) <= 1
+
+
+# receipts
+
+
+@pytest.fixture
+def receipt(tmp_path: Path) -> list[str]:
+    """The command line of a good receipt with its terms, in files."""
+    return [given for given in arguments(RECEIPTS["receipt: of an organization"], tmp_path) if not given.startswith("--as")]
+
+
+def test_a_receipt_is_known_as_one_and_says_who_accepted_what_for_whom(call: Call, receipt: list[str]) -> None:
+    done = call("verify", *receipt)
+    assert done.code == 0, done.out + done.err
+    assert done.out.startswith(f"VALID: {ISSUER} attests this")
+    for words in (
+        "jane@acme.example",
+        "organization acme-corp",
+        "general counsel",
+        "2026-11",
+        "account-route",
+        "passed  the text is the one",
+    ):
+        assert words in done.out
+    assert "withdrawn later" in done.out
+    document = call("verify", *receipt, "--json").document
+    assert (document["form"], document["document_checked"], document["text_checked"]) == ("receipt", True, True)
+    assert document["proven"]["person"] == {"authority": "general counsel", "id": "jane@acme.example"}
+
+
+def test_what_was_not_looked_at_is_said(call: Call, receipt: list[str]) -> None:
+    done = call("verify", *(given for given in receipt if not given.startswith("--terms")))
+    assert done.code == 0
+    assert done.out.count("not looked at") == 2
+
+
+def test_a_receipt_of_a_withdrawal_says_so(call: Call, tmp_path: Path) -> None:
+    vector = RECEIPTS["receipt: of a withdrawal by an organization, with a reason"]
+    done = call("verify", *arguments(vector, tmp_path))
+    assert "withdrawal of acc_" in done.out
+    assert "The contract ended." in done.out
+    assert "withdrawn later" not in done.out
+
+
+def test_a_changed_text_date_or_name_is_named(call: Call, receipt: list[str], tmp_path: Path) -> None:
+    text = (tmp_path / "terms_text").read_text()
+    (tmp_path / "terms_text").write_text(text.replace("30", "60"))
+    done = call("verify", *receipt)
+    assert (done.code, "another text" in done.out) == (1, True)
+    (tmp_path / "terms_text").write_text(text)
+    for options, where in ((["--person=john@acme.example"], "receipt person"), (["--subject=organization:acme"], "receipt subject id")):
+        done = call("verify", *receipt, *options, "--json")
+        assert (done.code, done.document["error"]["where"]) == (4, where)
+    head, payload, signature = (tmp_path / "content").read_text().split(".")
+    claims = base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4))
+    for old, new in ((b"jane@", b"john@"), (b'"at":17', b'"at":16'), (b"2026-11", b"2026-12")):
+        forged = base64.urlsafe_b64encode(claims.replace(old, new)).decode().rstrip("=")
+        (tmp_path / "content").write_text(f"{head}.{forged}.{signature}")
+        done = call("verify", *receipt)
+        assert (done.code, "the receipt was changed" in done.out) == (1, True)
+
+
+def test_the_toml_file_of_the_terms_serves_as_document_and_text(call: Call, tmp_path: Path, root: Path) -> None:
+    folder = root / "examples" / "terms"
+    call("init", "p", "--issuer", ISSUER)
+    at = datetime(2026, 11, 20, tzinfo=UTC)
+    terms = load_terms(folder / "contract-7-1.toml")
+    made = new_acceptance(
+        terms, issuer=ISSUER, subject_kind=SubjectKind.ORGANIZATION, subject_id="acme-corp", accepted_by="jane", authority="counsel",
+        method=AcceptanceMethod.CLI, identified_by=Identification.ADMINISTRATOR, now=at, entropy=bytes,
+    )  # fmt: skip
+    signer = FileSigner(tmp_path / "p" / "keys", purpose=KeyPurpose.RECEIPT)
+    key = signer.current(datetime.now(UTC))
+    message = receipt_signing_input(made.to_receipt(now=datetime.now(UTC)), key)
+    (tmp_path / "receipt").write_text(join_jws(message, signer.sign(key, message)) + "\n")
+    (tmp_path / "keys").write_text(call("keys", "jwks", "--config", "p/tos-guard.toml").out)
+    done = call("verify", "receipt", "--keys", "keys", "--terms", folder / "contract-7-1.toml", "--json")
+    assert (done.code, done.document["document_checked"], done.document["text_checked"]) == (0, True, True), done.out
+    assert call("verify", "receipt", "--keys", "keys", "--terms", folder / "minimal.toml").code == 1
+    (tmp_path / "bad.toml").write_text("[terms")
+    assert call("verify", "receipt", "--keys", "keys", "--terms", "bad.toml").code == 2
+
+
+def test_without_a_trusted_key_a_receipt_decides_nothing(call: Call, receipt: list[str]) -> None:
+    done = call("verify", receipt[0])
+    assert done.code == 3
+    assert "NOT verified" in done.out
+    assert "jane@acme.example" in done.out
+    assert "passed" not in done.out
+
+
+@pytest.mark.parametrize(
+    "options",
+    [["--token=a"], ["--headers=keys"], ["--leaves=keys"], ["--choice=0"], ["--request=keys"], ["--audience=a"], ["--nonce=n"],
+     ["--content-digest=x"], ["--accept-policy=x"], ["--salt=x"], ["--subject=acme"], ["--subject=person:x"], ["--subject=account:"],
+     ["--terms=missing"], ["--terms-text=missing"]],
+)  # fmt: skip
+def test_options_that_do_not_fit_a_receipt_exit_2(call: Call, receipt: list[str], options: list[str]) -> None:
+    done = call("verify", *receipt, *options)
+    assert (done.code, done.out, len(done.err.splitlines())) == (2, "", 1)
+
+
+@pytest.mark.parametrize("option", ["--terms=keys", "--terms-text=keys", "--subject=account:a", "--person=a"])
+def test_options_of_receipts_do_not_fit_a_response(call: Call, body: dict[str, Any], option: str) -> None:
+    assert call("verify", "content", *body["options"], option).code == 2
+
+
+def test_inspect_shows_a_receipt(call: Call, receipt: list[str], tmp_path: Path) -> None:
+    for source in ("content", (tmp_path / "content").read_text()):
+        done = call("inspect", source)
+        assert done.code == 0
+        assert done.out.startswith("UNVERIFIED: this is what the receipt says of itself")
+        assert "jane@acme.example" in done.out
+    document = call("inspect", "content", "--json").document
+    assert document["unverified_header"]["typ"] == "ai-terms-receipt+jwt"
