@@ -142,19 +142,29 @@ def look_ups(folder: Path) -> None:
             store.version, lambda: store.by_api_key("aaaaaaaaaaaa", secret_hash), lambda: store.by_id("acme"), number=5_000
         )
 
-        # Nothing kept: what a change elsewhere costs the next request of each account.
+        # Nothing kept: what a change of the account itself costs its next request.
         def forgotten() -> object:
+            store._known.clear()
+            store._holders.clear()
+            return store.by_id("acme")
+
+        # Something else was changed: what that costs the next request of each account.
+        def unchanged() -> object:
             store._known.clear()
             return store.by_id("acme")
 
-        again = interleaved(forgotten, number=500)[0]
+        holder = store.holder_by_id("acme")
+        assert holder is not None
+        rights, again, same = interleaved(lambda: store.rights_of(holder.account), forgotten, unchanged, number=500)
     report(
         "An account for a request",
         [
             ("version(), asking the file every 50 ms", version, Budget(version * 1e6, 5, "µs")),
             ("by_api_key(), known", by_key, None),
             ("by_id(), known", by_id, None),
+            ("rights_of(), known", rights, None),
             ("by_id(), read and parsed anew", again, None),
+            ("by_id(), read and found unchanged", same, None),
         ],
     )
 

@@ -119,9 +119,10 @@ class MemoryStore(MemoryRecords, Store):
             ]
             holder = Holder(account, self._organizations.get(account.organization or ""), oldest_first(accepted))
             known = self._holders.get(account.id)
-            if known != holder:
-                known = self._holders[account.id] = holder
-            return known
+            if known is not None and known == holder:
+                return known
+            self._holders[account.id] = holder
+            return holder
 
     def pepper(self) -> bytes:
         """As `Store.pepper`."""
