@@ -60,7 +60,7 @@ def sample_withdrawal(number: int = 1, **fields: Any) -> Withdrawal:
         "id": f"wdr_{number:022}",
         "acceptance": f"acc_{number:022}",
         "withdrawn_by": "bob@acme.example",
-        "authority": "",
+        "authority": "officer",
         "method": AcceptanceMethod.CLI,
         "identified_by": Identification.ADMINISTRATOR,
         "at": ACCEPTED + timedelta(days=1),

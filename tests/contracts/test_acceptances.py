@@ -10,6 +10,7 @@ import pytest
 from sample_records import sample_acceptance as acceptance
 from sample_records import sample_withdrawal as withdrawal
 from tos_guard.errors import AccountError
+from tos_guard.rights import Holder, Organization
 from tos_guard.types import AcceptanceMethod, Identification, SubjectKind
 
 AT = acceptance().at
@@ -68,6 +69,7 @@ def test_nothing_kept_is_changed(store):
     store.add_acceptance(acceptance(1))
     store.add_acceptance(withdrawn)
     withdrawn = store.withdraw_acceptance(withdrawal(2))
+    shared = store.add_acceptance(acceptance(4, subject_kind=ORGANIZATION))
     for step in (
         lambda: store.add_acceptance(acceptance(1, version="2026-12")),
         lambda: store.add_acceptance(acceptance(1, receipt="a.b.c")),
@@ -76,11 +78,13 @@ def test_nothing_kept_is_changed(store):
         lambda: store.add_acceptance(acceptance(3, subject_id="\ud800")),
         lambda: store.withdraw_acceptance(withdrawal(2, reason="another")),
         lambda: store.withdraw_acceptance(withdrawal(9)),
+        lambda: store.withdraw_acceptance(withdrawal(4, authority="")),
     ):
         with pytest.raises(AccountError):
             step()
     assert store.acceptances(ACCOUNT, "acme") == (acceptance(1), withdrawn)
     assert store.acceptance(f"acc_{3:022}") is None
+    assert store.acceptance(shared.id) == shared
 
 
 def test_a_holder_has_the_acceptances_of_account_and_organization(case, account):
@@ -113,6 +117,34 @@ def test_a_holder_has_the_acceptances_of_account_and_organization(case, account)
         after = case.store.holder_by_id("acme"), case.peer.holder_by_id("acme")
         for one, other in zip(before, after, strict=True):
             assert (one is other) is (one.acceptances == ours)
+
+
+def test_the_rights_of_a_past_moment_are_those_that_were_known_then(case, account):
+    """What is added or withdrawn later, or imported with an earlier date, was not there; a deleted account's acceptances never were."""
+    first_moment = case.clock()
+    member = case.store.add_account(account(organization="acme-corp"))
+    imported = acceptance(1, at=first_moment.replace(microsecond=0) - timedelta(days=9), method=AcceptanceMethod.IMPORT)
+    shared = acceptance(2, subject_kind=ORGANIZATION, subject_id="acme-corp")
+    states = [(first_moment, None, ())]
+
+    def later(change):
+        case.clock.move(timedelta(milliseconds=1))
+        done = change()
+        states.append((case.clock(), case.store.organization("acme-corp"), case.store.rights_of(member).acceptances))
+        return done
+
+    later(lambda: case.store.add_acceptance(imported))
+    later(lambda: case.store.add_organization(Organization(id="acme-corp")))
+    later(lambda: case.store.add_acceptance(shared))
+    later(lambda: case.store.set_organization_limit("acme-corp", "tokens", 5))
+    later(lambda: case.store.withdraw_acceptance(withdrawal(1)))
+    assert [len(state[2]) for state in states] == [0, 1, 1, 2, 2, 2]
+    for source in (case.store, case.peer):
+        for moment, organization, acceptances in states:
+            assert source.rights_at(member, moment) == Holder(member, organization, acceptances)
+    case.store.delete_account("acme")
+    case.store.add_account(account(organization="acme-corp"))
+    assert case.store.rights_at(member, case.clock()).acceptances == (shared,)
 
 
 def test_acceptances_outlive_their_account(case, account):

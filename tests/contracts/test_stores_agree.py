@@ -142,7 +142,9 @@ class Stores(RuleBasedStateMachine):
 
     @rule(number=st.integers(1, 3), reason=st.sampled_from(["x", "y"]))
     def withdraw_acceptance(self, number, reason):
-        self.change(lambda store: store.withdraw_acceptance(withdrawal(number, reason=reason)))
+        self.change(
+            lambda store: store.withdraw_acceptance(withdrawal(number, reason=reason, authority="" if reason == "y" else "officer"))
+        )
 
     @rule(public_id=names, secret_hash=hashes)
     def add_admin_key(self, public_id, secret_hash):
@@ -189,6 +191,7 @@ class Stores(RuleBasedStateMachine):
                 self.ask(lambda store, a=account_id, n=number: store.account_version(a, n))
             for moment in (self.now, self.now - timedelta(hours=1)):
                 self.ask(lambda store, a=account_id, m=moment: store.account_at(a, m))
+                self.ask(lambda store, a=account_id, m=moment: store.rights_at(Account(id=a, organization=ORGANIZATIONS[0]), m))
             self.ask(lambda store, a=account_id: sorted(record.rid for record in store.of_account(ISSUER, a)))
             self.ask(lambda store, a=account_id: [record.started for record in store.of_account(ISSUER, a)])
         for organization_id in ORGANIZATIONS:

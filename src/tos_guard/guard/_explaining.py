@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Final
 
 from tos_guard.errors import AccountError
 from tos_guard.ledger import ExchangeRecord
-from tos_guard.rights import Account, Explanation, Holder, explain
-from tos_guard.terms import Acceptance, TermsShelf, terms_from_document
-from tos_guard.types import UNDECLARED, Facts, SubjectKind
+from tos_guard.rights import Explanation, Holder, explain
+from tos_guard.terms import TermsShelf, terms_from_document
+from tos_guard.types import UNDECLARED, Facts
 
 if TYPE_CHECKING:
     from tos_guard.stores import Store
@@ -92,7 +92,7 @@ def explain_request(store: Store, request_id: str) -> ExplainedRequest:
         channel=record.channel,
         end_user=record.end_user or UNDECLARED,
     )
-    holder = _holder(store, account, at)
+    holder = store.rights_at(account, at)
     if record.receipt is None:
         # An acceptance shows whole seconds: one that came in the same second as the request, and after it, did not count yet.
         earlier = tuple(one for one in holder.acceptances if at - one.at >= _SECOND)
@@ -110,15 +110,7 @@ def explain_moment(store: Store, account_id: str, facts: Facts, at: datetime) ->
     account = store.account_at(account_id, at)
     if account is None:
         raise AccountError(f"it did not exist at {at.isoformat()}", where=f"account {account_id[:80]}")
-    return explain(_holder(store, account, at), _shelf(store, at), facts, at=at)
-
-
-def _holder(store: Store, account: Account, at: datetime) -> Holder:
-    organization = store.organization_at(account.organization, at) if account.organization is not None else None
-    found: list[Acceptance] = list(store.acceptances(SubjectKind.ACCOUNT, account.id))
-    if account.organization is not None:
-        found += store.acceptances(SubjectKind.ORGANIZATION, account.organization)
-    return Holder(account, organization, tuple(found))
+    return explain(store.rights_at(account, at), _shelf(store, at), facts, at=at)
 
 
 def _shelf(store: Store, at: datetime) -> TermsShelf:

@@ -13,7 +13,7 @@ from cachetools import LRUCache
 
 from tos_guard.errors import AccountError, StoreError
 from tos_guard.stores._accounts_file import CACHED, AccountsFile
-from tos_guard.stores._model import check_name, storable
+from tos_guard.stores._model import check_name, storable, to_ms
 from tos_guard.types import AcceptanceMethod, Identification, SubjectKind
 
 if TYPE_CHECKING:
@@ -25,8 +25,12 @@ __all__ = ["AcceptanceRows", "SQLiteAcceptances", "check_kept", "check_new", "ch
 AcceptanceRows = tuple[tuple[int, int | None], ...]
 """Numbers of acceptances and of their withdrawals. As long as these are the same, so are the acceptances."""
 
-_SELECT: Final = """SELECT acceptance.number, withdrawal.number, acceptance.document, withdrawal.document FROM acceptance
-    LEFT JOIN withdrawal ON withdrawal.issuer = acceptance.issuer AND withdrawal.acceptance_id = acceptance.id"""
+_JOINED: Final = """FROM acceptance LEFT JOIN withdrawal
+    ON withdrawal.issuer = acceptance.issuer AND withdrawal.acceptance_id = acceptance.id"""
+_SELECT: Final = f"SELECT acceptance.document, withdrawal.document {_JOINED}"
+_SELECT_NUMBERS: Final = f"SELECT acceptance.number, withdrawal.number {_JOINED}"
+
+_OF_ACCOUNT: Final = "former = 0 AND ((subject_kind = 'account' AND subject_id = ?) OR (subject_kind = 'organization' AND subject_id = ?))"
 
 _KINDS: Final = {"subject_kind": SubjectKind, "method": AcceptanceMethod, "identified_by": Identification}
 _MOMENTS: Final = ("at", "expires")
@@ -50,11 +54,12 @@ class SQLiteAcceptances(AccountsFile):
                 acceptance.id,
                 acceptance.subject_kind.value,
                 check_name(acceptance.subject_id, acceptance.subject_kind),
+                to_ms(self._clock()),
                 _encode(acceptance),
             )
             with self._changing() as (connection, _):
                 connection.execute(
-                    """INSERT INTO acceptance (issuer, id, subject_kind, subject_id, document) VALUES (?, ?, ?, ?, ?)
+                    """INSERT INTO acceptance (issuer, id, subject_kind, subject_id, added, document) VALUES (?, ?, ?, ?, ?, ?)
                     ON CONFLICT DO NOTHING""",
                     row,
                 )
@@ -65,10 +70,11 @@ class SQLiteAcceptances(AccountsFile):
         """As `Store.withdraw_acceptance`."""
         known = self.acceptance(withdrawal.acceptance)
         if known is not None and known.withdrawal is None:
+            known.with_withdrawal(withdrawal)  # or an error, before anything is kept
             with self._changing() as (connection, _):
                 connection.execute(
-                    "INSERT INTO withdrawal (issuer, acceptance_id, document) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
-                    (self.issuer, withdrawal.acceptance, _encode(withdrawal)),
+                    "INSERT INTO withdrawal (issuer, acceptance_id, added, document) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
+                    (self.issuer, withdrawal.acceptance, to_ms(self._clock()), _encode(withdrawal)),
                 )
             known = self.acceptance(withdrawal.acceptance)
         return check_withdrawn(known, withdrawal)
@@ -79,7 +85,7 @@ class SQLiteAcceptances(AccountsFile):
             row = connection.execute(
                 f"{_SELECT} WHERE acceptance.issuer = ? AND acceptance.id = ?", (self.issuer, storable(acceptance_id))
             ).fetchone()
-        return None if row is None else self._decoded(*row[2:])
+        return None if row is None else self._decoded(*row)
 
     def acceptances(self, subject_kind: SubjectKind, subject_id: str) -> Sequence[Acceptance]:
         """As `Store.acceptances`."""
@@ -88,17 +94,24 @@ class SQLiteAcceptances(AccountsFile):
                 f"{_SELECT} WHERE acceptance.issuer = ? AND subject_kind = ? AND subject_id = ? ORDER BY acceptance.number",
                 (self.issuer, subject_kind.value, storable(subject_id)),
             ).fetchall()
-        return oldest_first([self._decoded(*row[2:]) for row in rows])
+        return oldest_first([self._decoded(*row) for row in rows])
+
+    def _acceptances_at(self, account: Account, moment: datetime) -> tuple[Acceptance, ...]:
+        """Those of the account and of its organization that were known at *moment*, with the withdrawals that were."""
+        known_by = to_ms(moment)
+        with self._accounts.read() as connection:
+            rows = connection.execute(
+                f"""{_SELECT} AND withdrawal.added <= ? WHERE acceptance.issuer = ? AND acceptance.added <= ? AND {_OF_ACCOUNT}
+                ORDER BY acceptance.number""",
+                (known_by, self.issuer, known_by, storable(account.id), storable(account.organization or "")),
+            ).fetchall()
+        return oldest_first([self._decoded(*row) for row in rows])
 
     def _read_acceptances(self, connection: sqlite3.Connection, account: Account) -> tuple[tuple[Acceptance, ...], AcceptanceRows]:
         """Those of the account and of its organization, and their rows; each is parsed once, for all accounts that share it."""
         rows: AcceptanceRows = tuple(
             connection.execute(
-                """SELECT acceptance.number, withdrawal.number FROM acceptance
-                LEFT JOIN withdrawal ON withdrawal.issuer = acceptance.issuer AND withdrawal.acceptance_id = acceptance.id
-                WHERE acceptance.issuer = ? AND former = 0
-                AND ((subject_kind = 'account' AND subject_id = ?) OR (subject_kind = 'organization' AND subject_id = ?))
-                ORDER BY acceptance.number""",
+                f"{_SELECT_NUMBERS} WHERE acceptance.issuer = ? AND {_OF_ACCOUNT} ORDER BY acceptance.number",
                 (self.issuer, storable(account.id), storable(account.organization or "")),
             )
         )
@@ -108,7 +121,7 @@ class SQLiteAcceptances(AccountsFile):
         with self._caching:
             known = self._acceptances.get(row)
         if known is None:
-            known = self._decoded(*connection.execute(f"{_SELECT} WHERE acceptance.number = ?", row[:1]).fetchone()[2:])
+            known = self._decoded(*connection.execute(f"{_SELECT} WHERE acceptance.number = ?", row[:1]).fetchone())
             with self._caching:
                 self._acceptances[row] = known
         return known
@@ -119,7 +132,7 @@ class SQLiteAcceptances(AccountsFile):
         try:
             second = None if withdrawal is None else Withdrawal(**_members(withdrawal))
             return Acceptance(**_members(document), withdrawal=second)
-        except (AccountError, ValueError, TypeError, AttributeError, OverflowError) as error:
+        except (AccountError, ValueError, TypeError, AttributeError, OverflowError, OSError) as error:
             raise StoreError(f"a stored acceptance cannot be read ({error})", where=str(self._accounts.path)) from error
 
 

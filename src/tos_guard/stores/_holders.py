@@ -10,6 +10,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
 from cachetools import LRUCache
@@ -95,6 +96,13 @@ class SQLiteHolders(SQLiteOrganizations, SQLiteAcceptances):
             account, changed = kept.holder.account, kept.changed
         with self._snapshot() as (connection, version):
             return self._complete(connection, version, account, changed)
+
+    def rights_at(self, account: Account, moment: datetime) -> Holder:
+        """As `Store.rights_at`."""
+        from tos_guard.rights import Holder
+
+        organization = None if account.organization is None else self.organization_at(account.organization, moment)
+        return Holder(account, organization, self._acceptances_at(account, moment))
 
     def _find(self, kind: str, name: str, read: Callable[[str], _Found]) -> _Found:
         version = self.version()

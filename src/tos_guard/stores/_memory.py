@@ -84,6 +84,8 @@ class MemoryStore(MemoryRecords, Store):
         self._policies: dict[str, bytes] = {}
         self._public_keys: dict[str, dict[str, Any]] = {}
         self._acceptances: dict[str, Acceptance] = {}
+        self._accepted: dict[str, datetime] = {}
+        self._withdrawn: dict[str, datetime] = {}
         self._former: set[str] = set()
         self._admin_keys: dict[str, _AdminKey] = {}
 
@@ -113,16 +115,29 @@ class MemoryStore(MemoryRecords, Store):
         from tos_guard.rights import Holder
 
         with self._lock:
-            subjects = (SubjectKind.ACCOUNT, account.id), (SubjectKind.ORGANIZATION, account.organization)
-            accepted = [
-                one for one in self._acceptances.values() if (one.subject_kind, one.subject_id) in subjects and one.id not in self._former
-            ]
-            holder = Holder(account, self._organizations.get(account.organization or ""), oldest_first(accepted))
+            holder = Holder(account, self._organizations.get(account.organization or ""), oldest_first(self._acceptances_of(account)))
             known = self._holders.get(account.id)
             if known is not None and known == holder:
                 return known
             self._holders[account.id] = holder
             return holder
+
+    def rights_at(self, account: Account, moment: datetime) -> Holder:
+        """As `Store.rights_at`."""
+        from tos_guard.rights import Holder
+
+        with self._lock:
+            organization = None if account.organization is None else self.organization_at(account.organization, moment)
+            known = [
+                one if one.withdrawal is None or self._withdrawn[one.id] <= moment else replace(one, withdrawal=None)
+                for one in self._acceptances_of(account)
+                if self._accepted[one.id] <= moment
+            ]
+            return Holder(account, organization, oldest_first(known))
+
+    def _acceptances_of(self, account: Account) -> list[Acceptance]:
+        subjects = (SubjectKind.ACCOUNT, account.id), (SubjectKind.ORGANIZATION, account.organization)
+        return [one for one in self._acceptances.values() if (one.subject_kind, one.subject_id) in subjects and one.id not in self._former]
 
     def pepper(self) -> bytes:
         """As `Store.pepper`."""
@@ -334,6 +349,7 @@ class MemoryStore(MemoryRecords, Store):
                 check_name(acceptance.subject_id, acceptance.subject_kind)
                 self._version += 1
                 self._acceptances[acceptance.id] = acceptance
+                self._accepted[acceptance.id] = self._now()
             return check_kept(self._acceptances[acceptance.id], acceptance)
 
     def withdraw_acceptance(self, withdrawal: Withdrawal) -> Acceptance:
@@ -341,8 +357,10 @@ class MemoryStore(MemoryRecords, Store):
         with self._lock:
             known = self._acceptances.get(withdrawal.acceptance)
             if known is not None and known.withdrawal is None:
+                known = known.with_withdrawal(withdrawal)
                 self._version += 1
-                known = self._acceptances[known.id] = known.with_withdrawal(withdrawal)
+                self._acceptances[known.id] = known
+                self._withdrawn[known.id] = self._now()
             return check_withdrawn(known, withdrawal)
 
     def acceptance(self, acceptance_id: str) -> Acceptance | None:

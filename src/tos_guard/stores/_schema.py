@@ -87,13 +87,15 @@ _RIGHTS: Final = (
         FOREIGN KEY (issuer, organization_id) REFERENCES organization (issuer, id))""",
     "CREATE INDEX organization_change_organization ON organization_change (issuer, organization_id)",
     # No foreign key to an account: acceptances are evidence, and outlive whoever gave them; and the host may keep the accounts.
-    # `former`: the account was deleted. Whoever gets its id later has accepted nothing.
+    # `added`: since when the store knows it, whatever it says itself. `former`: the account was deleted; whoever gets its id later has
+    # accepted nothing.
     """CREATE TABLE acceptance (
         number INTEGER PRIMARY KEY,
         issuer TEXT NOT NULL,
         id TEXT NOT NULL,
         subject_kind TEXT NOT NULL,
         subject_id TEXT NOT NULL,
+        added INTEGER NOT NULL,
         document TEXT NOT NULL,
         former INTEGER NOT NULL DEFAULT 0,
         UNIQUE (issuer, id))""",
@@ -102,6 +104,7 @@ _RIGHTS: Final = (
         number INTEGER PRIMARY KEY,
         issuer TEXT NOT NULL,
         acceptance_id TEXT NOT NULL,
+        added INTEGER NOT NULL,
         document TEXT NOT NULL,
         UNIQUE (issuer, acceptance_id),
         FOREIGN KEY (issuer, acceptance_id) REFERENCES acceptance (issuer, id))""",

@@ -84,6 +84,16 @@ class Store(AccountAdministration, OrganizationAdministration, AdministratorKeys
             StoreError: The engine failed.
         """
 
+    @abstractmethod
+    def rights_at(self, account: Account, moment: datetime) -> Holder:
+        """The account with its organization and acceptances as this store knew them at *moment*.
+
+        What was added later is not there, whatever time it bears: an acceptance that was imported afterwards had bound nobody.
+
+        Raises:
+            StoreError: The engine failed.
+        """
+
     def by_api_key(self, public_id: str, secret_hash: bytes) -> Account | None:
         """As `AccountSource.by_api_key`: `holder_by_api_key` without the rest.
 
@@ -190,7 +200,7 @@ class Store(AccountAdministration, OrganizationAdministration, AdministratorKeys
         """Keep the withdrawal of an acceptance for ever, and return the acceptance with it. Again changes nothing.
 
         Raises:
-            AccountError: The acceptance is unknown, or was withdrawn by another record.
+            AccountError: The acceptance is unknown, was withdrawn by another record, or cannot be by this one.
             StoreError: The engine failed.
         """
 
