@@ -71,12 +71,23 @@ class ExchangeRecord:
         return document
 
     def to_bytes(self) -> bytes:
-        """RFC 8785 bytes of the record."""
-        return encode_claims(self.to_document())
+        """RFC 8785 bytes of the record: without the members that were added later, where they have their default.
+
+        So a record keeps the bytes that an earlier release gave it.
+        """
+        document = self.to_document()
+        for name, default in _ADDED:
+            if document[name] == default:
+                del document[name]
+        return encode_claims(document)
 
     @classmethod
     def from_document(cls, document: dict[str, Any], *, account_id: str | None = None) -> ExchangeRecord:
-        """The record that `to_document` wrote."""
+        """The record that `to_document` or `to_bytes` wrote, in this release or an earlier one.
+
+        Raises:
+            KeyError, TypeError, ValueError: It is none.
+        """
         fields = dict(document)
         fields["type"] = RecordType(fields["type"])
         fields["reasons"] = tuple(fields["reasons"])
@@ -85,3 +96,14 @@ class ExchangeRecord:
 
 
 _MEMBERS: Final = tuple(field.name for field in fields(ExchangeRecord) if field.name != "account_id")
+_ADDED: Final[tuple[tuple[str, Any], ...]] = (
+    ("region", None),
+    ("verification", None),
+    ("channel", "api"),
+    ("end_user", None),
+    ("account_version", None),
+    ("terms_also", []),
+    ("receipt", None),
+    ("mode", "enforce"),
+)
+"""Members that records of the first release do not have, as JSON values."""
