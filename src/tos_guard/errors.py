@@ -9,6 +9,8 @@
     │   ├── AuthenticationError     no credential, or none that we accept
     │   │   └── BearerError         a bearer token of another authorization server; names the fault for logs, never for the caller
     │   ├── MalformedRequestError   the body or a header cannot be read
+    │   ├── NotFoundError           there is nothing of this name for whoever asks
+    │   ├── ConflictError           it does not fit what is there already
     │   └── DeniedError             the terms in force do not allow it; names the clauses
     │       └── LimitExceededError  a limit of the account has not enough left; says which, and when
     ├── PolicyStop                  raised by the host inside a response: stop, by this clause
@@ -49,6 +51,7 @@ __all__ = [
     "BearerError",
     "BearerFault",
     "ConfigurationError",
+    "ConflictError",
     "ContentMismatchError",
     "DeniedError",
     "DiscoveryError",
@@ -60,6 +63,7 @@ __all__ = [
     "MalformedError",
     "MalformedRequestError",
     "NonceError",
+    "NotFoundError",
     "PolicyMismatchError",
     "PolicyStop",
     "RequestError",
@@ -183,6 +187,20 @@ class MalformedRequestError(RequestError):
 
     code = "tos_malformed_request"
     status = 400
+
+
+class NotFoundError(RequestError):
+    """There is nothing of this name, or nothing that whoever asks may know of."""
+
+    code = "tos_not_found"
+    status = 404
+
+
+class ConflictError(RequestError):
+    """What is asked for does not fit what is there already."""
+
+    code = "tos_conflict"
+    status = 409
 
 
 class DeniedError(RequestError):

@@ -62,10 +62,12 @@ class SeededSigner:
         signatures: How many were made.
     """
 
-    def __init__(self, seed: str = "tos_guard", *, issuer: str = "https://api.example.com") -> None:
+    def __init__(
+        self, seed: str = "tos_guard", *, issuer: str = "https://api.example.com", purpose: KeyPurpose = KeyPurpose.PROVENANCE
+    ) -> None:
         self._private = Ed25519PrivateKey.from_private_bytes(hashlib.sha256(seed.encode("utf-8")).digest())
         self._issuer = issuer
-        self.key: KeyRecord = record_of(self._private.public_key(), KeyPurpose.PROVENANCE)
+        self.key: KeyRecord = record_of(self._private.public_key(), purpose)
         self.failing = False
         self.signatures: int = 0
 

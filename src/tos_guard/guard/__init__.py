@@ -9,28 +9,43 @@ Each step that needs the outside is a generator that yields what it needs (`Find
     token    = run(guard.pending(exchange))           where the head goes out early
     sealed   = run(guard.seal(exchange, response, …)) when a step says seal: signed, recorded, then given out
     run(guard.close(exchange, response, …))           in any case, once, in the end
+
+Beside exchanges, accounts ask about themselves and accept terms (`accept`, `withdraw`, `binding`, `limit_uses`, …), and administrators
+record what was accepted elsewhere (`authenticate_admin`, `record_acceptance`, …).
 """
 
-from tos_guard.guard._base import Assertions, Identifier, utc_now
+from tos_guard.guard._accepting import Person, Subject
+from tos_guard.guard._base import Acceptor, AdminAuthorizer, Assertions, Identifier, utc_now
 from tos_guard.guard._colours import AsyncGuard, Guard
 from tos_guard.guard._explaining import ExplainedRequest, explain_moment, explain_request
 from tos_guard.guard._meter import Estimator, Meter, ModelFacts
-from tos_guard.guard._needs import Admission, Caller, RequestView, Route
+from tos_guard.guard._needs import Admission, Ask, Caller, RequestView, Route, Steps
 from tos_guard.guard._refusals import unavailable
+from tos_guard.guard._reporting import LimitUse, PolicyFor
+from tos_guard.guard._steps import GuardSteps
 
 __all__ = [
+    "Acceptor",
+    "AdminAuthorizer",
     "Admission",
+    "Ask",
     "Assertions",
     "AsyncGuard",
     "Caller",
     "Estimator",
     "ExplainedRequest",
     "Guard",
+    "GuardSteps",
     "Identifier",
+    "LimitUse",
     "Meter",
     "ModelFacts",
+    "Person",
+    "PolicyFor",
     "RequestView",
     "Route",
+    "Steps",
+    "Subject",
     "explain_moment",
     "explain_request",
     "unavailable",

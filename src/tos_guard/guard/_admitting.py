@@ -35,7 +35,7 @@ from tos_guard.policy import UsagePolicy
 from tos_guard.rights import API_KEY_PREFIX, Account, BearerIdentity, Holder, Plan, Rights, hash_end_user, hash_secret, parse_api_key
 from tos_guard.types import UNDECLARED, Decision, Facts, Outcome, Reason
 
-__all__ = ["Admitting"]
+__all__ = ["Admitting", "credential_of"]
 
 MAX_NONCE_CHARS: Final = 64  # 256 bits in any spelling; a token has no room for more
 _PURPOSE_CHARS: Final = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-")
@@ -60,7 +60,7 @@ class Admitting(GuardBase):
             account_id = yield Identify(view)
             need = FindHolder(account_id=account_id) if account_id is not None else None
         else:
-            credential, is_ours = _credential(view)
+            credential, is_ours = credential_of(view)
             if credential is None:
                 need = None
             elif is_ours or self._bearer is None:
@@ -339,7 +339,7 @@ def _limit_reason(state: LimitState, *, shadow: bool = False) -> Reason:
     return Reason("tos_limit", state.limit.id, shadow=shadow)
 
 
-def _credential(view: RequestView) -> tuple[str | None, bool]:
+def credential_of(view: RequestView) -> tuple[str | None, bool]:
     """The one credential of a request, or None; and whether only our keys may stand there, or it looks like one."""
     try:
         authorization, key = view.header("authorization"), view.header("x-api-key")

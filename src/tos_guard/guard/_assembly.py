@@ -5,9 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Final
 
-from tos_guard.config import parse_settings
+from tos_guard.config import GuardSettings, parse_settings
+from tos_guard.errors import KeyFileError
 from tos_guard.guard._base import utc_now
+from tos_guard.protocols import Clock, Signer
 from tos_guard.telemetry import Telemetry
+from tos_guard.types import KeyPurpose
 
 __all__ = ["assemble"]
 
@@ -34,8 +37,10 @@ def assemble(path: Path, overrides: dict[str, Any]) -> dict[str, Any]:
     terms = load_terms(settings.terms)
     store.publish_terms(terms)
     signer = overrides.pop("signer", None) or FileSigner(settings.keys)
+    receipts = overrides.pop("receipts", None)
     telemetry = overrides.pop("telemetry", None) or Telemetry(clock=clock)
     if isinstance(signer, FileSigner):
+        receipts = receipts or _receipt_signer(settings, clock)
         telemetry.watch_keys(lambda: signer.folder.history().keys)
         for key in signer.folder.history().keys:  # beside the records they sign for, so that a lost key folder loses no proof
             store.put_public_key(key.to_jwk())
@@ -53,5 +58,19 @@ def assemble(path: Path, overrides: dict[str, Any]) -> dict[str, Any]:
         "pepper": store.pepper(),
         "archive": store,
         "telemetry": telemetry,
+        "store": store,
+        "receipts": receipts,
     }
     return {**defaults, **overrides}
+
+
+def _receipt_signer(settings: GuardSettings, clock: Clock) -> Signer | None:
+    """The key folder's signer of receipts, or None where an old folder lacks such a key, cannot be written, and no route asks for one."""
+    from tos_guard.stores import FileSigner
+
+    try:
+        return FileSigner(settings.keys, purpose=KeyPurpose.RECEIPT, clock=clock)
+    except KeyFileError:
+        if settings.account_routes is not None or settings.admin_routes is not None:
+            raise
+        return None

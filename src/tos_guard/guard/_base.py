@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from cachetools import LRUCache
 
@@ -38,8 +38,12 @@ from tos_guard.protocols import (
 from tos_guard.rights import Account, Holder, end_user_key
 from tos_guard.telemetry import Observed, Telemetry
 from tos_guard.terms import TermsVersion
+from tos_guard.types import KeyPurpose
 
-__all__ = ["Assertions", "GuardBase", "Identifier", "utc_now"]
+if TYPE_CHECKING:
+    from tos_guard.stores import Store
+
+__all__ = ["Acceptor", "AdminAuthorizer", "Assertions", "GuardBase", "Identifier", "utc_now"]
 
 _log = logging.getLogger("tos_guard")
 _T = TypeVar("_T")
@@ -50,6 +54,12 @@ _DETOUR: Final = re.compile(r"//|\\|/\.{1,2}(?:/|$)|%(?:2[5ef]|5c)", re.IGNORECA
 
 Identifier = Callable[[RequestView], str | None] | Callable[[RequestView], Awaitable[str | None]]
 """Names the account of a request that the host has authenticated, or None."""
+
+Acceptor = Callable[[RequestView, Account], str | None] | Callable[[RequestView, Account], Awaitable[str | None]]
+"""Names the person whom the host has authenticated and who acts for the account, or None."""
+
+AdminAuthorizer = Callable[[RequestView], str | None] | Callable[[RequestView], Awaitable[str | None]]
+"""Names the administrator of a request that the host has authenticated, or None for anybody else."""
 
 Assertions = Callable[[RequestView, Account], Mapping[str, str | None]]
 """What the provider knows of a request: ``region``, ``verification``; None for unknown."""
@@ -77,6 +87,10 @@ class GuardBase:
         identify: Names the account of a request that the host has authenticated.
         bearer: Proves who presents a bearer token of the authorization servers in the settings.
         assertions: What the provider knows of a request.
+        store: Our own store, where acceptances are kept and which administrators change; None where the host keeps neither.
+        receipts: Signs receipts of acceptances; None where nothing is accepted through this guard.
+        acceptor: Names the person who accepts terms, where the host has authenticated one.
+        authorize_admin: Names the administrator who asks, in place of administrators' keys.
         clock: The present.
         entropy: Random bytes.
         telemetry: What counts and tells OpenTelemetry; one that speaks to the process's own providers by default.
@@ -87,6 +101,7 @@ class GuardBase:
         meter: Limits and what requests are charged.
         telemetry: What happens is counted there, and told to OpenTelemetry.
         archive: As given.
+        store: As given.
 
     Raises:
         ConfigurationError: The terms need what nothing provides, there are limits and nothing counts them, or there are authorization
@@ -109,6 +124,10 @@ class GuardBase:
         identify: Identifier | None = None,
         bearer: BearerAuthenticator | None = None,
         assertions: Assertions | None = None,
+        store: Store | None = None,
+        receipts: Signer | AsyncSigner | None = None,
+        acceptor: Acceptor | None = None,
+        authorize_admin: AdminAuthorizer | None = None,
         clock: Clock = utc_now,
         entropy: Callable[[int], bytes] = secrets.token_bytes,
         telemetry: Telemetry | None = None,
@@ -127,6 +146,10 @@ class GuardBase:
         self._identify = identify
         self._bearer = bearer
         self._assertions = assertions
+        self.store = store
+        self._receipts = receipts
+        self._acceptor = acceptor
+        self._authorize_admin = authorize_admin
         self._entropy = entropy
         self._found: LRUCache[tuple[int, int, FindHolder], Holder] = LRUCache(MAX_CACHED_ACCOUNTS)
         self._last_known: LRUCache[FindHolder, tuple[Holder, datetime]] = LRUCache(MAX_CACHED_ACCOUNTS)
@@ -140,8 +163,8 @@ class GuardBase:
         self._limits = limits
         self._leases = Leases(limits, self.report_failure) if limits is not None else None
         self._check_bearer()
-        self._check_terms(terms)
-        self.rulebook = Rulebook(settings.issuer, terms, self._check_terms)
+        self.check_fulfillable(terms)
+        self.rulebook = Rulebook(settings.issuer, terms, self.check_fulfillable)
 
     def _check_bearer(self) -> None:
         """Fail where it would not be plain who says who asks. Keys of bearer tokens are reported on from now on."""
@@ -165,7 +188,7 @@ class GuardBase:
         if event == "stale":
             self.report_degraded("bearer_keys", "local")
 
-    def _check_terms(self, terms: TermsVersion) -> None:
+    def check_fulfillable(self, terms: TermsVersion) -> None:
         """Fail where terms ask for a fact nobody asserts (D2), or oblige us to something we do not do.
 
         A duty that is silently left out is a broken promise.
@@ -224,6 +247,16 @@ class GuardBase:
             return (yield from steps)
         finally:
             observed.enforce_seconds += time.perf_counter() - began
+
+    def _signer_for(self, purpose: KeyPurpose) -> Signer | AsyncSigner:
+        """The signer of tokens, or that of receipts."""
+        if purpose is not KeyPurpose.RECEIPT:
+            return self._signer
+        if self._receipts is None:
+            raise ConfigurationError(
+                "there is nothing that signs receipts", where="receipts=", cure="Give a signer of purpose receipt, as from_file does."
+            )
+        return self._receipts
 
     def _cache_key(self, need: FindHolder) -> tuple[int, int, FindHolder]:
         """Under what a look-up is kept: a change of accounts, organizations or acceptances makes it another."""

@@ -11,10 +11,13 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar, cast, runtime_checkable
 
-from tos_guard.errors import RequestError, SignerError, StoreError
+from tos_guard.errors import RequestError, StoreError, TosGuardError
 from tos_guard.guard._assembly import assemble
 from tos_guard.guard._leases import LEASE
 from tos_guard.guard._needs import (
+    Ask,
+    AskHost,
+    AskLimits,
     CurrentKey,
     FindHolder,
     Identify,
@@ -79,10 +82,17 @@ class Guard(GuardSteps):
                 if (first := bearer.first_keys(need.token)) is not None:
                     wait((first,), _FIRST_KEYS_SECONDS)
                 return bearer.verify(need.token, need.now)
+            case Ask():
+                return need.call()
+            case AskHost():
+                with _of_the_host(need.what):
+                    return need.call()
+            case AskLimits():
+                return cast(LimitEngine, self._limits).states(need.charges)
             case CurrentKey():
-                return cast(Signer, self._signer).current(need.now)
+                return cast(Signer, self._signer_for(need.purpose)).current(need.now)
             case Sign():
-                return cast(Signer, self._signer).sign(need.key, need.message)
+                return cast(Signer, self._signer_for(need.key.purpose)).sign(need.key, need.message)
             case Keep():
                 future = self._records.append(need.record)
                 return _result(future) if need.wait else _watch(self, future)
@@ -117,7 +127,7 @@ class AsyncGuard(GuardSteps):
                 answer, failure = None, None
                 try:
                     answer = await self._serve(need)
-                except (RequestError, StoreError, SignerError) as error:
+                except TosGuardError as error:
                     failure = error
         except StopIteration as stop:
             return stop.value  # type: ignore[no-any-return]
@@ -146,11 +156,22 @@ class AsyncGuard(GuardSteps):
                     # Nobody who waits holds a thread, and none who leaves takes the answer from the others.
                     await asyncio.wait((asyncio.wrap_future(first),), timeout=_FIRST_KEYS_SECONDS)
                 return bearer.verify(need.token, need.now)
+            case Ask():
+                return await asyncio.to_thread(need.call)
+            case AskHost():
+                with _of_the_host(need.what):
+                    said = need.call()
+                    return await said if isinstance(said, Awaitable) else said
+            case AskLimits():
+                engine = cast(LimitEngine, self._limits)
+                if not engine.blocks:
+                    return engine.states(need.charges)
+                return await asyncio.wrap_future(self._workers.submit(engine.states, need.charges))
             case CurrentKey():
-                key = self._signer.current(need.now)
+                key = self._signer_for(need.purpose).current(need.now)
                 return await key if isinstance(key, Awaitable) else key
             case Sign():
-                signature = self._signer.sign(need.key, need.message)
+                signature = self._signer_for(need.key.purpose).sign(need.key, need.message)
                 return await signature if isinstance(signature, Awaitable) else signature
             case Keep():
                 future = self._records.append(need.record)
@@ -226,7 +247,7 @@ def _drive(steps: Steps[_T], serve: Callable[[Need], Any]) -> _T:
             answer, failure = None, None
             try:
                 answer = serve(need)
-            except (RequestError, StoreError, SignerError) as error:
+            except TosGuardError as error:
                 failure = error
     except StopIteration as stop:
         return stop.value  # type: ignore[no-any-return]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, TypeVar
@@ -15,10 +15,13 @@ from tos_guard.limits import Amounts, Charge, Reservation, Usage
 from tos_guard.policy import UsagePolicy
 from tos_guard.rights import Account, BearerIdentity, Holder
 from tos_guard.telemetry import Observed
-from tos_guard.types import Facts
+from tos_guard.types import Facts, KeyPurpose
 
 __all__ = [
     "Admission",
+    "Ask",
+    "AskHost",
+    "AskLimits",
     "Caller",
     "CurrentKey",
     "FindHolder",
@@ -198,10 +201,38 @@ class VerifyBearer:
 
 
 @dataclass(frozen=True, slots=True)
+class Ask:
+    """Needs what a call of the store gives, which may wait for a disk."""
+
+    call: Callable[[], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class AskHost:
+    """Needs the host's word.
+
+    Attributes:
+        what: Name of the override that is asked, as logs say it.
+        call: Asks it.
+    """
+
+    what: str
+    call: Callable[[], Any | Awaitable[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class AskLimits:
+    """Needs to know how far limits are used; nothing is charged."""
+
+    charges: tuple[Charge, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class CurrentKey:
     """Needs the key to sign with."""
 
     now: datetime
+    purpose: KeyPurpose = KeyPurpose.PROVENANCE
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,6 +251,8 @@ class Keep:
     wait: bool
 
 
-Need = FindHolder | ReadTerms | KeepPolicy | Reserve | Settle | Identify | VerifyBearer | CurrentKey | Sign | Keep
+Need = (
+    FindHolder | ReadTerms | KeepPolicy | Reserve | Settle | Identify | VerifyBearer | Ask | AskHost | AskLimits | CurrentKey | Sign | Keep
+)
 Steps = Generator[Need, Any, _T]
 """A step: yields what it needs, receives what came of it, and returns what it makes."""

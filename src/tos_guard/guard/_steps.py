@@ -9,8 +9,10 @@ from tos_guard._canonical import b64url_encode
 from tos_guard.dialects import Dialect
 from tos_guard.errors import RequestError, StoreError
 from tos_guard.exchange import Exchange, Head
-from tos_guard.guard._admitting import Admitting
+from tos_guard.guard._accepting import Accepting
+from tos_guard.guard._administering import Administering
 from tos_guard.guard._refusals import refusal
+from tos_guard.guard._reporting import Reporting
 from tos_guard.guard._sealing import Sealing
 from tos_guard.telemetry import Observed
 from tos_guard.terms import TermsVersion
@@ -18,7 +20,7 @@ from tos_guard.terms import TermsVersion
 __all__ = ["GuardSteps"]
 
 
-class GuardSteps(Admitting, Sealing):
+class GuardSteps(Accepting, Administering, Reporting, Sealing):
     """What both colours share: everything but how needs are served."""
 
     @property

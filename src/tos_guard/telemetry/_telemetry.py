@@ -447,6 +447,8 @@ def _count_word(series: Series) -> str:
             shadowed = "shadowed:" if named.get(words.SHADOW) else ""
             limit = f":{named[words.LIMIT]}" if words.LIMIT in named else ""
             return f"reservation:{shadowed}{named[words.OUTCOME]}{limit}"
+        case "acceptances":
+            return f"{named[words.OUTCOME]}:{named[words.METHOD]}"
         case "failures":
             return f"failed:{named[words.PART]}"
         case "degraded":
