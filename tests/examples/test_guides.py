@@ -11,6 +11,8 @@ import pytest
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.middleware.gzip import GZipMiddleware
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from pydantic import BaseModel
 
 from authorization_server import serve_authorization
@@ -121,6 +123,26 @@ def test_middleware_in_the_order_of_the_guide(tmp_path: Path, serve: Serve) -> N
     now = guard.guard.clock()
     assert verify_body(answer.content, trust=provider.trust(), now=now, content_digest=answer.headers["content-digest"])
     assert (refused.status_code, refused.headers["access-control-allow-origin"]) == (401, "https://app.example.com")
+
+
+def test_telemetry_reaches_the_providers_it_is_given(tmp_path: Path, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """telemetry.md: what the host hands in sees what happens, and the keys of the folder last."""
+    provider = Provider(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    reader = InMemoryMetricReader()
+    names: dict[str, Any] = {"my_meters": MeterProvider([reader])}
+    exec(blocks("telemetry.md", "python")[0], names)
+    app = host()
+    names["guard"].install(app)
+    with serve(app) as base_url:
+        assert httpx.post(base_url + CHAT, json=QUESTION, headers={"x-api-key": provider.keys["good"]}).status_code == 200
+    data = reader.get_metrics_data()
+    assert data is not None
+    metrics = {metric.name: metric.data.data_points for metric in data.resource_metrics[0].scope_metrics[0].metrics}
+    assert sum(point.value for point in metrics["tos_guard.decisions"]) == 1
+    assert {point.attributes["tos_guard.key.purpose"] for point in metrics["tos_guard.key.expiry"]} >= {"provenance", "key-history"}
+    assert len(metrics["tos_guard.failure_mode"]) == 5
+    names["my_meters"].shutdown()
 
 
 def test_every_setting_is_listed() -> None:

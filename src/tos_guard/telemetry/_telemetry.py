@@ -29,6 +29,7 @@ otherwise fill the log store. What is over is counted as dropped; the counters m
 ENDLESS_SECONDS: Final = 100 * 365 * 86_400.0
 """What `tos_guard.key.expiry` shows for a key without an end: a number that no alert reaches, since not every back end takes infinity."""
 
+_NO_ATTRIBUTES: Final[Mapping[str, str]] = {}
 _NS: Final = 1_000_000_000
 _INFO: Final = _logs.SeverityNumber.INFO
 _WARN: Final = _logs.SeverityNumber.WARN
@@ -144,7 +145,10 @@ class Telemetry:
         series, timed = _decision(word, reason, terms_version, observed.adapter)
         self._count(series)
         if observed.enforce_seconds:
-            self._measure(self._enforce, observed.enforce_seconds, timed)
+            try:
+                self._enforce.record(observed.enforce_seconds, timed)
+            except Exception:  # noqa: BLE001 - whatever a provider raises, the request goes on
+                self._drop("raised")
         if decision.reasons and decision.reasons[-1].shadow:  # those in shadow follow the others
             self._count_shadowed(decision.reasons)
         if observed.span is None and allowed:
@@ -179,12 +183,18 @@ class Telemetry:
 
     def recorded(self, seconds: float) -> None:
         """The record of a response became durable, after *seconds*."""
-        self._measure(self._record, seconds, {})
+        try:
+            self._record.record(seconds, _NO_ATTRIBUTES)
+        except Exception:  # noqa: BLE001 - as above
+            self._drop("raised")
 
     def sealed(self, observed: Observed, *, carrier: str, seconds: float) -> None:
         """The final token of a response was made, *seconds* after it was asked for."""
         named = _carried(carrier)
-        self._measure(self._seal, seconds, named)
+        try:
+            self._seal.record(seconds, named)
+        except Exception:  # noqa: BLE001 - as above
+            self._drop("raised")
         if observed.span is not None:
             self._enrich(observed.span, {words.OUTCOME: "sealed", **named})
             self._child(observed.span, "tos_guard.seal", seconds, named)
@@ -332,7 +342,7 @@ class Telemetry:
     def _measure(self, histogram: Any, seconds: float, attributes: Mapping[str, str]) -> None:
         try:
             histogram.record(seconds, attributes)
-        except Exception:  # noqa: BLE001 - whatever a provider raises, the request goes on
+        except Exception:  # noqa: BLE001 - as above
             self._drop("raised")
 
     def _enrich(self, span: trace.Span, attributes: Mapping[str, Any]) -> None:
