@@ -7,10 +7,12 @@ import sqlite3
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from datetime import UTC, datetime
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from cachetools import LRUCache
 
+from tos_guard._canonical import MAX_SAFE_INTEGER
 from tos_guard.errors import AccountError, StoreError
 from tos_guard.stores._accounts_file import CACHED, AccountsFile
 from tos_guard.stores._model import check_name, storable, to_ms
@@ -28,9 +30,8 @@ AcceptanceRows = tuple[tuple[int, int | None], ...]
 _JOINED: Final = """FROM acceptance LEFT JOIN withdrawal
     ON withdrawal.issuer = acceptance.issuer AND withdrawal.acceptance_id = acceptance.id"""
 _SELECT: Final = f"SELECT acceptance.document, withdrawal.document {_JOINED}"
-_SELECT_NUMBERS: Final = f"SELECT acceptance.number, withdrawal.number {_JOINED}"
-
-_OF_ACCOUNT: Final = "former = 0 AND ((subject_kind = 'account' AND subject_id = ?) OR (subject_kind = 'organization' AND subject_id = ?))"
+_SELECT_NUMBERS: Final = f"""SELECT acceptance.number, withdrawal.number {_JOINED} AND withdrawal.added <= ?
+    WHERE acceptance.issuer = ? AND subject_kind = ? AND subject_id = ? AND acceptance.added <= ? AND former = 0"""
 
 _KINDS: Final = {"subject_kind": SubjectKind, "method": AcceptanceMethod, "identified_by": Identification}
 _MOMENTS: Final = ("at", "expires")
@@ -98,30 +99,31 @@ class SQLiteAcceptances(AccountsFile):
 
     def _acceptances_at(self, account: Account, moment: datetime) -> tuple[Acceptance, ...]:
         """Those of the account and of its organization that were known at *moment*, with the withdrawals that were."""
-        known_by = to_ms(moment)
         with self._accounts.read() as connection:
-            rows = connection.execute(
-                f"""{_SELECT} AND withdrawal.added <= ? WHERE acceptance.issuer = ? AND acceptance.added <= ? AND {_OF_ACCOUNT}
-                ORDER BY acceptance.number""",
-                (known_by, self.issuer, known_by, storable(account.id), storable(account.organization or "")),
-            ).fetchall()
-        return oldest_first([self._decoded(*row) for row in rows])
+            rows = self._rows(connection, account, to_ms(moment))
+            return oldest_first([self._known_acceptance(connection, row) for row in rows])
 
     def _read_acceptances(self, connection: sqlite3.Connection, account: Account) -> tuple[tuple[Acceptance, ...], AcceptanceRows]:
         """Those of the account and of its organization, and their rows; each is parsed once, for all accounts that share it."""
-        rows: AcceptanceRows = tuple(
-            connection.execute(
-                f"{_SELECT_NUMBERS} WHERE acceptance.issuer = ? AND {_OF_ACCOUNT} ORDER BY acceptance.number",
-                (self.issuer, storable(account.id), storable(account.organization or "")),
-            )
-        )
+        rows = self._rows(connection, account, MAX_SAFE_INTEGER)
         return oldest_first([self._known_acceptance(connection, row) for row in rows]), rows
+
+    def _rows(self, connection: sqlite3.Connection, account: Account, known_by: int) -> AcceptanceRows:
+        """In the order in which they were added. One subject at a time: SQLite looks for either of two in all rows of the issuer."""
+        subjects = [(SubjectKind.ACCOUNT, account.id)]
+        if account.organization is not None:
+            subjects.append((SubjectKind.ORGANIZATION, account.organization))
+        rows: list[tuple[int, int | None]] = []
+        for kind, subject_id in subjects:
+            rows += connection.execute(_SELECT_NUMBERS, (known_by, self.issuer, kind.value, storable(subject_id), known_by))
+        return tuple(sorted(rows, key=itemgetter(0)))
 
     def _known_acceptance(self, connection: sqlite3.Connection, row: tuple[int, int | None]) -> Acceptance:
         with self._caching:
             known = self._acceptances.get(row)
         if known is None:
-            known = self._decoded(*connection.execute(f"{_SELECT} WHERE acceptance.number = ?", row[:1]).fetchone())
+            document, withdrawal = connection.execute(f"{_SELECT} WHERE acceptance.number = ?", row[:1]).fetchone()
+            known = self._decoded(document, None if row[1] is None else withdrawal)
             with self._caching:
                 self._acceptances[row] = known
         return known

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sample_records import sample_acceptance
+from sample_records import sample_acceptance, sample_withdrawal
 from tos_guard._canonical import sha256_b64url
 from tos_guard.errors import StoreError
 from tos_guard.rights import Account, Holder, Organization
@@ -119,6 +119,25 @@ def test_nobody_waits_for_an_answer_that_is_fresh_enough(store, seconds, tmp_pat
     assert store.version() == before
     seconds.now += 0.2
     assert store.version() != before
+
+
+def test_a_look_up_searches_for_what_is_the_accounts_own(store, seconds):
+    """However many accounts, organizations and acceptances there are, no statement of a look-up goes through all of them."""
+    store.add_organization(Organization(id="acme-corp"))
+    store.add_account(account(organization="acme-corp"))
+    store.add_api_key("acme", "aaaaaaaaaaaa", HASH)
+    store.add_acceptance(sample_acceptance(1))
+    store.add_acceptance(sample_acceptance(2, subject_kind=SubjectKind.ORGANIZATION, subject_id="acme-corp"))
+    store.withdraw_acceptance(sample_withdrawal(1))
+    asked = statements(store)
+    assert len(store.holder_by_api_key("aaaaaaaaaaaa", HASH).acceptances) == 2
+    store.rights_at(store.by_id("acme"), datetime(2026, 11, 22, tzinfo=UTC))
+    with store._accounts.read() as connection:
+        for statement in [statement for statement in asked if statement.startswith("SELECT")]:
+            steps = [step[3] for step in connection.execute(f"EXPLAIN QUERY PLAN {statement}")]
+            assert not [step for step in steps if "SCAN" in step], statement
+            if "subject_kind" in statement:
+                assert any("subject_kind=? AND subject_id=?" in step for step in steps), steps
 
 
 def test_records_are_no_change_of_rights(store, seconds, record):
