@@ -13,8 +13,10 @@ from provisioned import ISSUER, SAMPLE, Provider, now
 from tos_guard.cli import main
 from tos_guard.exchange import Exchange
 from tos_guard.guard import Guard, RequestView
+from tos_guard.stores import KeyFolder
 from tos_guard.terms import TermsVersion, new_acceptance, new_withdrawal, parse_terms
 from tos_guard.types import AcceptanceMethod, Identification, SubjectKind
+from tos_guard.web.wellknown import PREFIX, WellKnown
 
 CHAT = "/v1/chat/completions"
 EXAMPLES = SAMPLE.parent
@@ -131,5 +133,23 @@ def test_a_version_to_come_is_published_ahead_and_changes_nothing_until_its_day(
         assert main(["accounts", "set", "good", "--kind", "vip", "--config", str(provider.settings)]) == 0
         again = within_a_second(guard, key, lambda exchange: exchange.account_version > before.account_version)
         assert (again.decision, again.in_force) == (before.decision, before.in_force), "the guard has looked, and nothing else changed"
+    finally:
+        guard.close_stores()
+
+
+def test_anyone_may_read_general_terms_and_supplements_and_nobody_a_contract(provider: Provider) -> None:
+    """A contract names its organization; its accounts find it elsewhere."""
+    guard = Guard.from_file(provider.settings)
+    try:
+        contract, supplement = published(provider, "contract-7-1"), published(provider, "preview-2026-11")
+        known = WellKnown(guard.settings, lambda: guard.terms, KeyFolder(provider.folder / "keys"), now, archive=guard.archive)
+        for version, document, text in (
+            ("2026-11", guard.terms.document_bytes, guard.terms.text),
+            (supplement.version, supplement.document_bytes, supplement.text),
+        ):
+            assert known.get("GET", f"{PREFIX}/terms/{version}")[::2] == (200, document)
+            assert known.get("GET", f"{PREFIX}/terms/{version}.txt")[::2] == (200, text.encode())
+        for path in (contract.version, f"{contract.version}.txt"):
+            assert known.get("GET", f"{PREFIX}/terms/{path}")[0] == 404
     finally:
         guard.close_stores()
