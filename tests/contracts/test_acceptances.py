@@ -63,6 +63,25 @@ def test_again_changes_nothing(case):
     assert case.peer.acceptances(ACCOUNT, "acme") == (withdrawn,)
 
 
+def test_who_recorded_what_is_kept_beside_it(case):
+    """The acceptance is the account's, and does not name the administrator; whoever repeats it does not become the one."""
+    case.store.add_acceptance(acceptance(1), actor="ann")
+    case.store.add_acceptance(acceptance(2))
+    assert case.peer.acceptance_recorded_by(acceptance(1).id) == ("ann", "")
+    case.store.withdraw_acceptance(withdrawal(1), actor="bob")
+    case.store.withdraw_acceptance(withdrawal(1), actor="eve")
+    case.store.add_acceptance(acceptance(1), actor="eve")
+    assert case.peer.acceptance_recorded_by(acceptance(1).id) == ("ann", "bob")
+    assert case.peer.acceptance_recorded_by(acceptance(2).id) == ("", "")
+    assert case.peer.acceptance_recorded_by("acc_nothing") is case.peer.acceptance_recorded_by("\ud800") is None
+    for change in (
+        lambda: case.store.add_acceptance(acceptance(3), actor="\ud800"),
+        lambda: case.store.withdraw_acceptance(withdrawal(2), actor="\ud800"),
+    ):
+        with pytest.raises(AccountError):
+            change()
+
+
 def test_nothing_kept_is_changed(store):
     """Another acceptance under a known id, another withdrawal of a withdrawn one, one of another issuer: refused."""
     withdrawn = acceptance(2)

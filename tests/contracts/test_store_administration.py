@@ -277,6 +277,31 @@ def test_terms_are_listed_by_the_day_they_take_effect(store, terms):
     assert [each.version for each in store.terms_versions()] == ["a", "b", "c"]
 
 
+def test_who_published_terms_is_kept(case, terms):
+    """Whoever publishes them again does not become the one."""
+    case.store.publish_terms(terms("a"), actor="ann")
+    case.peer.publish_terms(terms("a"))
+    case.store.publish_terms(terms("b"))
+    assert [each.published_by for each in case.peer.terms_versions()] == ["ann", ""]
+    with pytest.raises(AccountError):
+        case.store.publish_terms(terms("c"), actor="\ud800")
+
+
+def test_accounts_and_organizations_are_read_page_by_page(store, account):
+    """By id, from any place on, in bounded pages: a provider has more of them than one answer should hold."""
+    names = ["Acme", "acme", "b", "zoë", "ünder"]
+    for name in reversed(names):
+        store.add_account(account(name))
+        store.add_organization(Organization(id=name))
+    for page in (store.accounts, store.organizations):
+        assert [each.id for each in page()] == names
+        assert [each.id for each in page(limit=2)] == names[:2]
+        assert [each.id for each in page(after="acme", limit=2)] == names[2:4]
+        assert [each.id for each in page(after="aname", limit=1)] == ["b"]
+        assert page(after="ünder") == page(limit=0) == ()
+        assert [each.id for each in page(after="\ud800", limit=1)] == names[:1]
+
+
 def test_public_keys_are_kept_for_ever(case):
     """A key's times may change, its material never, and private members are refused."""
     key = {"kid": "k1", "kty": "OKP", "crv": "Ed25519", "x": "AAAA"}

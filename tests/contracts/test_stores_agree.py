@@ -138,7 +138,7 @@ class Stores(RuleBasedStateMachine):
     def add_acceptance(self, number, subject):
         kind, subject_id = subject
         given = acceptance(number, subject_kind=kind, subject_id=subject_id)
-        self.change(lambda store: store.add_acceptance(given))
+        self.change(lambda store: store.add_acceptance(given, actor=kind))
 
     @rule(number=st.integers(1, 3), reason=st.sampled_from(["x", "y"]))
     def withdraw_acceptance(self, number, reason):
@@ -200,6 +200,11 @@ class Stores(RuleBasedStateMachine):
             self.ask(lambda store, o=organization_id: store.organization_at(o, self.now - timedelta(hours=1)))
         for kind, subject_id in SUBJECTS:
             self.ask(lambda store, k=kind, s=subject_id: store.acceptances(k, s))
+        for number in (1, 2, 3):
+            self.ask(lambda store, n=number: store.acceptance_recorded_by(acceptance(n).id))
+        for after in ("", *ACCOUNTS):
+            self.ask(lambda store, a=after: [account.id for account in store.accounts(after=a, limit=2)])
+            self.ask(lambda store, a=after: [organization.id for organization in store.organizations(after=a, limit=1)])
         self.ask(lambda store: store.admin_keys())
         for rid in RIDS:
             self.ask(lambda store, r=rid: store.by_request_id(ISSUER, r))

@@ -128,8 +128,6 @@ class Accepting(Admitting):
                 method=method,
                 identified_by=identified_by,
                 authority=authority,
-                at=None,
-                expires=None,
             )
         )
 
@@ -188,6 +186,7 @@ class Accepting(Admitting):
         method: AcceptanceMethod = AcceptanceMethod.IMPORT,
         at: datetime | None = None,
         expires: datetime | None = None,
+        actor: str = "",
     ) -> Steps[Acceptance]:
         """Record, as administrator, that terms were accepted elsewhere: on paper, in a web form. Doing it again changes nothing.
 
@@ -200,6 +199,7 @@ class Accepting(Admitting):
             method: How it reached the provider.
             at: When it was accepted; now by default.
             expires: Last moment in which it counts, or None.
+            actor: The administrator.
 
         Raises:
             NotFoundError: There is no such account, organization or version.
@@ -218,6 +218,7 @@ class Accepting(Admitting):
                 authority=authority,
                 at=at,
                 expires=expires,
+                actor=actor,
             )
         )
 
@@ -229,6 +230,7 @@ class Accepting(Admitting):
         authority: str = "",
         method: AcceptanceMethod = AcceptanceMethod.IMPORT,
         reason: str = "",
+        actor: str = "",
     ) -> Steps[Acceptance]:
         """Record, as administrator, that an acceptance was taken back elsewhere. Doing it again changes nothing.
 
@@ -252,6 +254,7 @@ class Accepting(Admitting):
                 identified_by=Identification.ADMINISTRATOR,
                 authority=authority,
                 reason=reason,
+                actor=actor,
             )
         )
 
@@ -349,8 +352,9 @@ class Accepting(Admitting):
         method: AcceptanceMethod,
         identified_by: Identification,
         authority: str,
-        at: datetime | None,
-        expires: datetime | None,
+        at: datetime | None = None,
+        expires: datetime | None = None,
+        actor: str = "",
     ) -> Steps[Acceptance]:
         store, now = self._own_store(), self.clock()
         yield from self._read_terms()
@@ -377,7 +381,7 @@ class Accepting(Admitting):
         except AccountError as error:
             raise MalformedRequestError(error.what, where=error.where, cure=error.cure) from None
         receipted = made.with_receipt((yield from self._receipt(made.to_receipt(now=now), now)))
-        kept: Acceptance = yield Ask(lambda: store.add_acceptance(receipted))
+        kept: Acceptance = yield Ask(lambda: store.add_acceptance(receipted, actor=actor))
         self.telemetry.accepted(method)
         return kept
 
@@ -391,6 +395,7 @@ class Accepting(Admitting):
         identified_by: Identification,
         authority: str,
         reason: str,
+        actor: str = "",
     ) -> Steps[Acceptance]:
         store, now = self._own_store(), self.clock()
         subject = Subject(acceptance.subject_kind, acceptance.subject_id, organization, ())
@@ -412,7 +417,7 @@ class Accepting(Admitting):
             raise MalformedRequestError(error.what, where=error.where, cure=error.cure) from None
         claims = acceptance.with_withdrawal(made).to_withdrawal_receipt(now=now)
         receipted = replace(made, receipt=(yield from self._receipt(claims, now)))
-        kept: Acceptance = yield Ask(lambda: store.withdraw_acceptance(receipted))
+        kept: Acceptance = yield Ask(lambda: store.withdraw_acceptance(receipted, actor=actor))
         self.telemetry.accepted(method, outcome="withdrawn")
         return kept
 

@@ -15,7 +15,7 @@ from cachetools import LRUCache
 from tos_guard._canonical import MAX_SAFE_INTEGER
 from tos_guard.errors import AccountError, StoreError
 from tos_guard.stores._accounts_file import CACHED, AccountsFile
-from tos_guard.stores._model import check_name, storable, to_ms
+from tos_guard.stores._model import check_name, check_text, storable, to_ms
 from tos_guard.types import AcceptanceMethod, Identification, SubjectKind
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ AcceptanceRows = tuple[tuple[int, int | None], ...]
 _JOINED: Final = """FROM acceptance LEFT JOIN withdrawal
     ON withdrawal.issuer = acceptance.issuer AND withdrawal.acceptance_id = acceptance.id"""
 _SELECT: Final = f"SELECT acceptance.document, withdrawal.document {_JOINED}"
+_SELECT_ACTORS: Final = f"SELECT acceptance.added_by, coalesce(withdrawal.added_by, '') {_JOINED}"
 _SELECT_NUMBERS: Final = f"""SELECT acceptance.number, withdrawal.number {_JOINED} AND withdrawal.added <= ?
     WHERE acceptance.issuer = ? AND subject_kind = ? AND subject_id = ? AND acceptance.added <= ? AND former = 0"""
 
@@ -45,8 +46,9 @@ class SQLiteAcceptances(AccountsFile):
         super()._forget()
         self._acceptances: LRUCache[tuple[int, int | None], Acceptance] = LRUCache(CACHED)
 
-    def add_acceptance(self, acceptance: Acceptance) -> Acceptance:
+    def add_acceptance(self, acceptance: Acceptance, *, actor: str = "") -> Acceptance:
         """As `Store.add_acceptance`."""
+        check_text(actor, "actor")
         check_new(acceptance, self.issuer)
         known = self.acceptance(acceptance.id)
         if known is None:
@@ -56,26 +58,29 @@ class SQLiteAcceptances(AccountsFile):
                 acceptance.subject_kind.value,
                 check_name(acceptance.subject_id, acceptance.subject_kind),
                 to_ms(self._clock()),
+                actor,
                 _encode(acceptance),
             )
             with self._changing() as (connection, _):
                 connection.execute(
-                    """INSERT INTO acceptance (issuer, id, subject_kind, subject_id, added, document) VALUES (?, ?, ?, ?, ?, ?)
-                    ON CONFLICT DO NOTHING""",
+                    """INSERT INTO acceptance (issuer, id, subject_kind, subject_id, added, added_by, document)
+                    VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING""",
                     row,
                 )
             known = self.acceptance(acceptance.id)
         return check_kept(known, acceptance)
 
-    def withdraw_acceptance(self, withdrawal: Withdrawal) -> Acceptance:
+    def withdraw_acceptance(self, withdrawal: Withdrawal, *, actor: str = "") -> Acceptance:
         """As `Store.withdraw_acceptance`."""
+        check_text(actor, "actor")
         known = self.acceptance(withdrawal.acceptance)
         if known is not None and known.withdrawal is None:
             known.with_withdrawal(withdrawal)  # or an error, before anything is kept
             with self._changing() as (connection, _):
                 connection.execute(
-                    "INSERT INTO withdrawal (issuer, acceptance_id, added, document) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
-                    (self.issuer, withdrawal.acceptance, to_ms(self._clock()), _encode(withdrawal)),
+                    """INSERT INTO withdrawal (issuer, acceptance_id, added, added_by, document) VALUES (?, ?, ?, ?, ?)
+                    ON CONFLICT DO NOTHING""",
+                    (self.issuer, withdrawal.acceptance, to_ms(self._clock()), actor, _encode(withdrawal)),
                 )
             known = self.acceptance(withdrawal.acceptance)
         return check_withdrawn(known, withdrawal)
@@ -96,6 +101,15 @@ class SQLiteAcceptances(AccountsFile):
                 (self.issuer, subject_kind.value, storable(subject_id)),
             ).fetchall()
         return oldest_first([self._decoded(*row) for row in rows])
+
+    def acceptance_recorded_by(self, acceptance_id: str) -> tuple[str, str] | None:
+        """As `Store.acceptance_recorded_by`."""
+        with self._accounts.read() as connection:
+            row: tuple[str, str] | None = connection.execute(
+                f"{_SELECT_ACTORS} WHERE acceptance.issuer = ? AND acceptance.id = ?",
+                (self.issuer, storable(acceptance_id)),
+            ).fetchone()
+        return row
 
     def _acceptances_at(self, account: Account, moment: datetime) -> tuple[Acceptance, ...]:
         """Those of the account and of its organization that were known at *moment*, with the withdrawals that were."""

@@ -46,10 +46,13 @@ class SQLiteAccounts(SQLiteHolders, SQLiteArchive, SQLiteAdminKeys):
         StoreError: It cannot be created or opened.
     """
 
-    def accounts(self) -> Sequence[Account]:
+    def accounts(self, *, after: str = "", limit: int | None = None) -> Sequence[Account]:
         """As `Store.accounts`."""
         with self._accounts.read() as connection:
-            rows = connection.execute("SELECT document FROM account WHERE issuer = ? ORDER BY id", (self.issuer,)).fetchall()
+            rows = connection.execute(
+                "SELECT document FROM account WHERE issuer = ? AND id > ? ORDER BY id LIMIT ?",
+                (self.issuer, storable(after), -1 if limit is None else limit),
+            ).fetchall()
         return tuple(self._account(document) for (document,) in rows)
 
     def delete_account(self, account_id: str) -> None:

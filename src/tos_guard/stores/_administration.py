@@ -56,8 +56,12 @@ class AccountAdministration(ABC):
         return from_ms(to_ms(self._clock()))
 
     @abstractmethod
-    def accounts(self) -> Sequence[Account]:
-        """All accounts, by id.
+    def accounts(self, *, after: str = "", limit: int | None = None) -> Sequence[Account]:
+        """Accounts by id, all of them by default.
+
+        Args:
+            after: Only those whose id comes after this one.
+            limit: At most so many; None for all.
 
         Raises:
             StoreError: The engine failed.
@@ -258,8 +262,8 @@ class OrganizationAdministration(ABC):
         """
 
     @abstractmethod
-    def organizations(self) -> Sequence[Organization]:
-        """All organizations, by id.
+    def organizations(self, *, after: str = "", limit: int | None = None) -> Sequence[Organization]:
+        """Organizations by id, as `accounts`.
 
         Raises:
             StoreError: The engine failed.

@@ -10,21 +10,22 @@ from typing import TYPE_CHECKING, Any, Final
 from tos_guard._canonical import sha256_b64url
 from tos_guard.errors import StoreError, TermsError
 from tos_guard.stores._accounts_file import AccountsFile
-from tos_guard.stores._model import StoredTerms, checked_public_key, from_ms, storable, to_ms
+from tos_guard.stores._model import StoredTerms, check_text, checked_public_key, from_ms, storable, to_ms
 
 if TYPE_CHECKING:
     from tos_guard.terms import TermsVersion
 
 __all__ = ["SQLiteArchive", "already_published", "check_usage_policy"]
 
-_SELECT_TERMS: Final = "SELECT version, uri, effective, sha256, document, text, published FROM terms"
+_SELECT_TERMS: Final = "SELECT version, uri, effective, sha256, document, text, published, published_by FROM terms"
 
 
 class SQLiteArchive(AccountsFile):
     """Terms, public keys and usage policies of `Store`."""
 
-    def publish_terms(self, terms: TermsVersion) -> None:
+    def publish_terms(self, terms: TermsVersion, *, actor: str = "") -> None:
         """As `Store.publish_terms`."""
+        check_text(actor, "actor")
         known = self.terms(terms.version)
         if known is not None and known.sha256 == terms.sha256:
             return  # as each worker does at its start
@@ -32,8 +33,8 @@ class SQLiteArchive(AccountsFile):
             row = connection.execute("SELECT sha256 FROM terms WHERE issuer = ? AND version = ?", (self.issuer, terms.version)).fetchone()
             if row is None:
                 connection.execute(
-                    """INSERT INTO terms (issuer, version, uri, effective, sha256, document, text, published)
-                    VALUES (?, ?, ?, ?, ?, ?, ?, ?)""",
+                    """INSERT INTO terms (issuer, version, uri, effective, sha256, document, text, published, published_by)
+                    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)""",
                     (
                         self.issuer,
                         terms.version,
@@ -43,6 +44,7 @@ class SQLiteArchive(AccountsFile):
                         terms.document_bytes,
                         terms.text,
                         to_ms(self._clock()),
+                        actor,
                     ),
                 )
             elif row[0] != terms.sha256:
@@ -117,6 +119,6 @@ def already_published(version: str) -> TermsError:
     )
 
 
-def _stored_terms(row: tuple[str, str, str, str, bytes, str, int]) -> StoredTerms:
-    version, uri, effective, sha256, document, text, published = row
-    return StoredTerms(version, uri, date.fromisoformat(effective), sha256, document, text, from_ms(published))
+def _stored_terms(row: tuple[str, str, str, str, bytes, str, int, str]) -> StoredTerms:
+    version, uri, effective, sha256, document, text, published, published_by = row
+    return StoredTerms(version, uri, date.fromisoformat(effective), sha256, document, text, from_ms(published), published_by)

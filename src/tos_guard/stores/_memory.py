@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tos_guard.protocols import Clock, Entropy
 from tos_guard.stores._acceptances import check_kept, check_new, check_withdrawn, oldest_first
@@ -29,6 +29,7 @@ from tos_guard.stores._model import (
     check_text,
     checked_public_key,
     key_taken,
+    storable,
     unknown_key,
 )
 from tos_guard.stores._organizations import organization_exists, unknown_organization
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
     from tos_guard.terms import Acceptance, TermsVersion, Withdrawal
 
 __all__ = ["MemoryStore"]
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +89,7 @@ class MemoryStore(MemoryRecords, Store):
         self._acceptances: dict[str, Acceptance] = {}
         self._accepted: dict[str, datetime] = {}
         self._withdrawn: dict[str, datetime] = {}
+        self._added_by: dict[str, tuple[str, str]] = {}
         self._former: set[str] = set()
         self._admin_keys: dict[str, _AdminKey] = {}
 
@@ -145,10 +149,10 @@ class MemoryStore(MemoryRecords, Store):
 
     # Accounts.
 
-    def accounts(self) -> Sequence[Account]:
+    def accounts(self, *, after: str = "", limit: int | None = None) -> Sequence[Account]:
         """As `Store.accounts`."""
         with self._lock:
-            return tuple(self._accounts[account_id] for account_id in sorted(self._accounts))
+            return _page(self._accounts, after, limit)
 
     def delete_account(self, account_id: str) -> None:
         """As `Store.delete_account`."""
@@ -249,10 +253,10 @@ class MemoryStore(MemoryRecords, Store):
         """As `Store.organization`."""
         return self._organizations.get(organization_id)
 
-    def organizations(self) -> Sequence[Organization]:
+    def organizations(self, *, after: str = "", limit: int | None = None) -> Sequence[Organization]:
         """As `Store.organizations`."""
         with self._lock:
-            return tuple(self._organizations[name] for name in sorted(self._organizations))
+            return _page(self._organizations, after, limit)
 
     def organization_history(self, organization_id: str) -> Sequence[OrganizationChange]:
         """As `Store.organization_history`."""
@@ -296,8 +300,9 @@ class MemoryStore(MemoryRecords, Store):
 
     # Terms and public keys.
 
-    def publish_terms(self, terms: TermsVersion) -> None:
+    def publish_terms(self, terms: TermsVersion, *, actor: str = "") -> None:
         """As `Store.publish_terms`."""
+        check_text(actor, "actor")
         with self._lock:
             known = self._terms.get(terms.version)
             if known is not None and known.sha256 != terms.sha256:
@@ -305,7 +310,7 @@ class MemoryStore(MemoryRecords, Store):
             if known is None:
                 self._version += 1
                 self._terms[terms.version] = StoredTerms(
-                    terms.version, terms.uri, terms.effective, terms.sha256, terms.document_bytes, terms.text, self._now()
+                    terms.version, terms.uri, terms.effective, terms.sha256, terms.document_bytes, terms.text, self._now(), actor
                 )
 
     def terms(self, version: str) -> StoredTerms | None:
@@ -341,19 +346,22 @@ class MemoryStore(MemoryRecords, Store):
 
     # Acceptances.
 
-    def add_acceptance(self, acceptance: Acceptance) -> Acceptance:
+    def add_acceptance(self, acceptance: Acceptance, *, actor: str = "") -> Acceptance:
         """As `Store.add_acceptance`."""
         check_new(acceptance, self.issuer)
+        check_text(actor, "actor")
         with self._lock:
             if acceptance.id not in self._acceptances:
                 check_name(acceptance.subject_id, acceptance.subject_kind)
                 self._version += 1
                 self._acceptances[acceptance.id] = acceptance
                 self._accepted[acceptance.id] = self._now()
+                self._added_by[acceptance.id] = (actor, "")
             return check_kept(self._acceptances[acceptance.id], acceptance)
 
-    def withdraw_acceptance(self, withdrawal: Withdrawal) -> Acceptance:
+    def withdraw_acceptance(self, withdrawal: Withdrawal, *, actor: str = "") -> Acceptance:
         """As `Store.withdraw_acceptance`."""
+        check_text(actor, "actor")
         with self._lock:
             known = self._acceptances.get(withdrawal.acceptance)
             if known is not None and known.withdrawal is None:
@@ -361,6 +369,7 @@ class MemoryStore(MemoryRecords, Store):
                 self._version += 1
                 self._acceptances[known.id] = known
                 self._withdrawn[known.id] = self._now()
+                self._added_by[known.id] = (self._added_by[known.id][0], actor)
             return check_withdrawn(known, withdrawal)
 
     def acceptance(self, acceptance_id: str) -> Acceptance | None:
@@ -373,6 +382,10 @@ class MemoryStore(MemoryRecords, Store):
             return oldest_first(
                 [one for one in self._acceptances.values() if (one.subject_kind, one.subject_id) == (subject_kind, subject_id)]
             )
+
+    def acceptance_recorded_by(self, acceptance_id: str) -> tuple[str, str] | None:
+        """As `Store.acceptance_recorded_by`."""
+        return self._added_by.get(acceptance_id)
 
     # Keys of administrators.
 
@@ -410,3 +423,9 @@ class MemoryStore(MemoryRecords, Store):
         """As `Store.admin_keys`."""
         with self._lock:
             return tuple(key.stored for key in self._admin_keys.values())
+
+
+def _page(kept: Mapping[str, _T], after: str, limit: int | None) -> tuple[_T, ...]:
+    """Of what is kept by name, in order, so many from the first name after *after* on."""
+    names = sorted(name for name in kept if name > storable(after))
+    return tuple(kept[name] for name in names[:limit])

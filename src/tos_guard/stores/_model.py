@@ -177,6 +177,7 @@ class StoredTerms:
         document: RFC 8785 bytes.
         text: The text people read.
         published: When it was published: what was decided before that did not know it.
+        published_by: Who published it; empty where nobody said, or a process did at its start.
     """
 
     version: str
@@ -186,6 +187,7 @@ class StoredTerms:
     document: bytes
     text: str
     published: datetime
+    published_by: str = ""
 
 
 def account_document(account: Account) -> dict[str, Any]:

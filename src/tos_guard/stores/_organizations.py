@@ -46,10 +46,13 @@ class SQLiteOrganizations(AccountsFile):
             ).fetchone()
         return None if row is None else self._organization(row[0])
 
-    def organizations(self) -> Sequence[Organization]:
+    def organizations(self, *, after: str = "", limit: int | None = None) -> Sequence[Organization]:
         """As `Store.organizations`."""
         with self._accounts.read() as connection:
-            rows = connection.execute("SELECT document FROM organization WHERE issuer = ? ORDER BY id", (self.issuer,)).fetchall()
+            rows = connection.execute(
+                "SELECT document FROM organization WHERE issuer = ? AND id > ? ORDER BY id LIMIT ?",
+                (self.issuer, storable(after), -1 if limit is None else limit),
+            ).fetchall()
         return tuple(self._organization(document) for (document,) in rows)
 
     def organization_history(self, organization_id: str) -> Sequence[OrganizationChange]:

@@ -56,6 +56,7 @@ _FIRST: Final = (
 _RIGHTS: Final = (
     "ALTER TABLE account ADD COLUMN changed INTEGER NOT NULL DEFAULT 0",
     "ALTER TABLE account_change ADD COLUMN actor TEXT NOT NULL DEFAULT ''",
+    "ALTER TABLE terms ADD COLUMN published_by TEXT NOT NULL DEFAULT ''",
     """CREATE TABLE account_version (
         issuer TEXT NOT NULL, account_id TEXT NOT NULL, version INTEGER NOT NULL, at INTEGER NOT NULL, document TEXT NOT NULL,
         PRIMARY KEY (issuer, account_id, version),
@@ -96,6 +97,7 @@ _RIGHTS: Final = (
         subject_kind TEXT NOT NULL,
         subject_id TEXT NOT NULL,
         added INTEGER NOT NULL,
+        added_by TEXT NOT NULL,
         document TEXT NOT NULL,
         former INTEGER NOT NULL DEFAULT 0,
         UNIQUE (issuer, id))""",
@@ -105,6 +107,7 @@ _RIGHTS: Final = (
         issuer TEXT NOT NULL,
         acceptance_id TEXT NOT NULL,
         added INTEGER NOT NULL,
+        added_by TEXT NOT NULL,
         document TEXT NOT NULL,
         UNIQUE (issuer, acceptance_id),
         FOREIGN KEY (issuer, acceptance_id) REFERENCES acceptance (issuer, id))""",

@@ -123,8 +123,8 @@ class Store(AccountAdministration, OrganizationAdministration, AdministratorKeys
     # Terms, public keys and usage policies: published, and kept for ever.
 
     @abstractmethod
-    def publish_terms(self, terms: TermsVersion) -> None:
-        """Keep a terms version for ever. Publishing the same again changes nothing.
+    def publish_terms(self, terms: TermsVersion, *, actor: str = "") -> None:
+        """Keep a terms version for ever. Publishing the same again changes nothing; *actor* is who does it.
 
         Raises:
             TermsError: Another document or text has been published under this version.
@@ -185,10 +185,11 @@ class Store(AccountAdministration, OrganizationAdministration, AdministratorKeys
     # Acceptances: evidence, which no method removes.
 
     @abstractmethod
-    def add_acceptance(self, acceptance: Acceptance) -> Acceptance:
+    def add_acceptance(self, acceptance: Acceptance, *, actor: str = "") -> Acceptance:
         """Keep an acceptance for ever, and return it; with its withdrawal, where it is there already and withdrawn.
 
         Again changes nothing. Whether whom it names may accept is the caller's to know: the account or organization need not be stored.
+        *actor* is the administrator who records it; empty where people accept by themselves.
 
         Raises:
             AccountError: It is of another issuer, or withdrawn, or another acceptance is kept under its id.
@@ -196,8 +197,8 @@ class Store(AccountAdministration, OrganizationAdministration, AdministratorKeys
         """
 
     @abstractmethod
-    def withdraw_acceptance(self, withdrawal: Withdrawal) -> Acceptance:
-        """Keep the withdrawal of an acceptance for ever, and return the acceptance with it. Again changes nothing.
+    def withdraw_acceptance(self, withdrawal: Withdrawal, *, actor: str = "") -> Acceptance:
+        """Keep the withdrawal of an acceptance for ever, and return the acceptance with it. Again changes nothing; *actor* as above.
 
         Raises:
             AccountError: The acceptance is unknown, was withdrawn by another record, or cannot be by this one.
@@ -207,6 +208,14 @@ class Store(AccountAdministration, OrganizationAdministration, AdministratorKeys
     @abstractmethod
     def acceptance(self, acceptance_id: str) -> Acceptance | None:
         """The acceptance with this id, and its withdrawal, or None.
+
+        Raises:
+            StoreError: The engine failed.
+        """
+
+    @abstractmethod
+    def acceptance_recorded_by(self, acceptance_id: str) -> tuple[str, str] | None:
+        """The administrators who recorded an acceptance and its withdrawal, each empty where nobody did; None where it is unknown.
 
         Raises:
             StoreError: The engine failed.

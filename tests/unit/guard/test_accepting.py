@@ -268,7 +268,8 @@ def test_times_and_texts_that_cannot_be_kept_are_refused() -> None:
 def test_administrators_record_withdrawals() -> None:
     desk = Desk()
     made = accept(desk, "acme")
-    taken = desk.guard.run(desk.guard.record_withdrawal(made.id, withdrawn_by=JANE.id, reason="letter of 3 November"))
+    taken = desk.guard.run(desk.guard.record_withdrawal(made.id, withdrawn_by=JANE.id, reason="letter of 3 November", actor="dana"))
+    assert desk.store.acceptance_recorded_by(made.id) == ("", "dana")
     assert taken.withdrawal is not None
     assert taken.withdrawal.identified_by is Identification.ADMINISTRATOR
     with pytest.raises(NotFoundError):
