@@ -11,7 +11,20 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from tos_guard.cli import _accounts, _explain, _init, _inspect, _keys, _records, _terms, _verify
+from tos_guard.cli import (
+    _accounts,
+    _admins,
+    _end_users,
+    _explain,
+    _grants,
+    _init,
+    _inspect,
+    _keys,
+    _organizations,
+    _records,
+    _terms,
+    _verify,
+)
 from tos_guard.cli._output import carried_out, show
 
 __all__ = ["app", "run"]
@@ -38,8 +51,14 @@ app = typer.Typer(
 )
 app.command("init")(_init.init)
 app.add_typer(_keys.app, name="keys")
+_accounts.app.command("grant")(_grants.grant)
+_accounts.app.command("void-grant")(_grants.void_grant)
+_accounts.app.command("block-end-user")(_end_users.block)
+_accounts.app.command("unblock-end-user")(_end_users.unblock)
 _accounts.app.command("explain")(_explain.explain)
 app.add_typer(_accounts.app, name="accounts")
+app.add_typer(_organizations.app, name="organizations")
+app.add_typer(_admins.app, name="admin")
 app.add_typer(_terms.app, name="terms")
 app.add_typer(_records.app, name="records")
 app.command("verify")(_verify.verify)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import pwd
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
@@ -18,12 +21,17 @@ if TYPE_CHECKING:
     from tos_guard.stores import SQLiteStore
 
 __all__ = [
+    "AccountArgument",
+    "ActorOption",
     "ConfigOption",
     "JSONOption",
     "ReasonOption",
+    "acting",
     "load_settings",
     "now",
     "open_store",
+    "opened",
+    "parse_limit",
     "parse_moment",
     "parse_span",
     "read_input",
@@ -37,16 +45,39 @@ ConfigOption = Annotated[
     typer.Option("--config", metavar="FILE", help="Settings file. Otherwise TOS_GUARD_CONFIG names it, or it is ./tos-guard.toml."),
 ]
 JSONOption = Annotated[bool, typer.Option("--json", help='Write JSON: a document with "version": 1.')]
-ReasonOption = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; kept in the account's history.")]
+ReasonOption = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; kept in the history.")]
+AccountArgument = Annotated[str, typer.Argument(metavar="ID", help="Id of the account.")]
+ActorOption = Annotated[
+    str | None,
+    typer.Option("--actor", metavar="NAME", help="Who does it; kept in the history.", show_default="cli: and your user name"),
+]
 
 _UNITS: Final = {"": 1, "s": 1, "m": 60, "h": 3_600, "d": 86_400}
 _SPAN: Final = re.compile(r"([0-9]{1,9})([smhd]?)")
+_MAX_DIGITS: Final = 18  # what a counter holds
 _DAY: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 
 def now() -> datetime:
     """The present."""
     return datetime.now(UTC)
+
+
+def acting(given: str | None) -> str:
+    """Who does it: as given, or whoever the operating system says runs this command, as ``cli:jane``.
+
+    Raises:
+        ConfigurationError: The given name is empty.
+    """
+    if given is not None:
+        if not given.strip():
+            raise ConfigurationError("is empty", where="--actor", cure="Say who does it, or leave it out.")
+        return given
+    user = os.getuid()
+    try:
+        return f"cli:{pwd.getpwuid(user).pw_name}"
+    except KeyError:  # a container's user need not have a name
+        return f"cli:{user}"
 
 
 def read_input(name: str, *, what: str = "") -> bytes:
@@ -111,6 +142,19 @@ def parse_span(text: str, *, where: str) -> timedelta:
     return timedelta(seconds=int(match[1]) * _UNITS[match[2]])
 
 
+def parse_limit(text: str, *, where: str) -> tuple[str, int]:
+    """Id and amount from ``tokens-per-minute=500000``; underscores may group the digits.
+
+    Raises:
+        ConfigurationError: Another form.
+    """
+    limit_id, _, amount = text.partition("=")
+    digits = amount.replace("_", "")
+    if not limit_id or not digits.isascii() or not digits.isdigit() or len(digits) > _MAX_DIGITS:
+        raise ConfigurationError(f"{text!r} is no limit with its amount", where=where, cure="Write tokens-per-minute=500000.")
+    return limit_id, int(digits)
+
+
 def settings_path(config: Path | None) -> Path:
     """The settings file: as given, as ``TOS_GUARD_CONFIG`` names it, or in the current folder."""
     return config or Path(os.environ.get("TOS_GUARD_CONFIG") or "tos-guard.toml")
@@ -139,3 +183,16 @@ def open_store(settings: GuardSettings) -> SQLiteStore:
     from tos_guard.stores import SQLiteStore
 
     return SQLiteStore(settings.store, issuer=settings.issuer, clock=now)
+
+
+@contextmanager
+def opened(config: Path | None) -> Iterator[tuple[GuardSettings, SQLiteStore]]:
+    """The settings, and their store for as long as the block lasts.
+
+    Raises:
+        ConfigurationError: The settings cannot be read, or the store cannot be used.
+        StoreError: The store cannot be opened.
+    """
+    settings = load_settings(config)
+    with open_store(settings) as store:
+        yield settings, store

@@ -1,0 +1,186 @@
+"""Accounts, organizations, grants and acceptances as commands show them: JSON members, and words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from tos_guard.cli._output import moment, plain, show, show_json
+from tos_guard.errors import AccountError
+
+if TYPE_CHECKING:
+    from tos_guard.rights import Account, Grant, Organization
+    from tos_guard.stores import AccountChange, OrganizationChange, SQLiteStore, StoredKey
+    from tos_guard.terms import Acceptance, TermsVersion
+
+__all__ = [
+    "acceptance_document",
+    "acceptance_state",
+    "account_document",
+    "amounts_text",
+    "change_document",
+    "change_text",
+    "grant_text",
+    "key_document",
+    "known_account",
+    "known_organization",
+    "organization_document",
+    "show_changed",
+    "show_member",
+    "terms_document",
+]
+
+_NAME_CHARS = 13
+
+
+def known_account(store: SQLiteStore, account_id: str) -> Account:
+    """The account with this id.
+
+    Raises:
+        AccountError: There is none.
+    """
+    account = store.by_id(account_id)
+    if account is None:
+        raise AccountError("unknown account", where=f"account {account_id}", cure="'tos-guard accounts list' shows all.")
+    return account
+
+
+def known_organization(store: SQLiteStore, organization_id: str) -> Organization:
+    """The organization with this id.
+
+    Raises:
+        AccountError: There is none.
+    """
+    organization = store.organization(organization_id)
+    if organization is None:
+        cure = "'tos-guard organizations list' shows all."
+        raise AccountError("unknown organization", where=f"organization {organization_id}", cure=cure)
+    return organization
+
+
+def account_document(account: Account) -> dict[str, Any]:
+    """An account as JSON members, sets in order."""
+    document: dict[str, Any] = account.model_dump(mode="json")
+    sets = ("models", "actions", "purposes", "regions")
+    grants = [{**grant, **{name: sorted(grant[name]) for name in sets}} for grant in document["grants"]]
+    ordered = {name: sorted(document[name]) for name in ("models", "actions", "blocked_end_users")}
+    return {**document, **ordered, "grants": grants}
+
+
+def organization_document(organization: Organization) -> dict[str, Any]:
+    """An organization as JSON members."""
+    document: dict[str, Any] = organization.model_dump(mode="json")
+    return document
+
+
+def key_document(key: StoredKey) -> dict[str, Any]:
+    """An API key as JSON members."""
+    revoked = None if key.revoked is None else key.revoked.isoformat()
+    return {"public_id": key.public_id, "label": key.label, "created": key.created.isoformat(), "revoked": revoked}
+
+
+def change_document(change: AccountChange | OrganizationChange) -> dict[str, Any]:
+    """A step of a history as JSON members."""
+    members = ("version", "what", "detail", "reason", "actor")
+    return {"at": change.at.isoformat(), **{name: getattr(change, name) for name in members}}
+
+
+def change_text(change: AccountChange | OrganizationChange) -> str:
+    """A step of a history in words."""
+    reason = f" ({change.reason})" if change.reason else ""
+    actor = f" by {change.actor}" if change.actor else ""
+    return f"{moment(change.at)} {change.what} {change.detail}{actor}{reason}"
+
+
+def grant_text(grant: Grant) -> str:
+    """A grant in words."""
+    parts = [f"{grant.id} ({grant.type})"]
+    for word, names in (("for", grant.models), ("adds", grant.actions), ("purposes", grant.purposes), ("regions", grant.regions)):
+        if names:
+            parts.append(f"{word} {', '.join(sorted(names))}")
+    if grant.limits:
+        parts.append(f"limits {amounts_text(grant.limits)}")
+    if grant.not_before is not None:
+        parts.append(f"from {moment(grant.not_before)}")
+    if grant.not_after is not None:
+        parts.append(f"until {moment(grant.not_after)}")
+    if grant.issuer:
+        parts.append(f"by {grant.issuer}")
+    if grant.evidence:
+        parts.append(f"evidence {grant.evidence}")
+    if grant.voided is not None:
+        parts.append(f"voided {moment(grant.voided)}" + (f" ({grant.void_reason})" if grant.void_reason else ""))
+    return " ".join(parts) + (f": {grant.reason}" if grant.reason else "")
+
+
+def amounts_text(amounts: Mapping[str, int]) -> str:
+    """Amounts by limit id in words."""
+    return ", ".join(f"{name}={amounts[name]}" for name in sorted(amounts))
+
+
+def acceptance_state(acceptance: Acceptance) -> str:
+    """What became of an acceptance."""
+    if acceptance.withdrawal is not None:
+        return f"withdrawn {moment(acceptance.withdrawal.at)} by {acceptance.withdrawal.withdrawn_by}"
+    return f"until {moment(acceptance.expires)}" if acceptance.expires is not None else "in force"
+
+
+def acceptance_document(acceptance: Acceptance) -> dict[str, Any]:
+    """An acceptance with its receipts as JSON members."""
+    withdrawal = acceptance.withdrawal
+    return {
+        "id": acceptance.id,
+        "subject": {"kind": acceptance.subject_kind.value, "id": acceptance.subject_id},
+        "terms": {
+            "series": acceptance.series,
+            "version": acceptance.version,
+            "uri": acceptance.uri,
+            "locale": acceptance.locale,
+            "sha256": acceptance.terms_sha256,
+            "text_sha256": acceptance.text_sha256,
+        },
+        "accepted_by": acceptance.accepted_by,
+        "authority": acceptance.authority,
+        "method": acceptance.method.value,
+        "identified_by": acceptance.identified_by.value,
+        "at": acceptance.at.isoformat(),
+        "expires": None if acceptance.expires is None else acceptance.expires.isoformat(),
+        "receipt": acceptance.receipt,
+        "withdrawal": None
+        if withdrawal is None
+        else {
+            "id": withdrawal.id,
+            "withdrawn_by": withdrawal.withdrawn_by,
+            "authority": withdrawal.authority,
+            "method": withdrawal.method.value,
+            "identified_by": withdrawal.identified_by.value,
+            "at": withdrawal.at.isoformat(),
+            "reason": withdrawal.reason,
+            "receipt": withdrawal.receipt,
+        },
+    }
+
+
+def terms_document(terms: TermsVersion) -> dict[str, Any]:
+    """Which terms these are, as JSON members."""
+    return {
+        "series": terms.series,
+        "version": terms.version,
+        "uri": terms.uri,
+        "effective": terms.effective.isoformat(),
+        "sha256": terms.sha256,
+    }
+
+
+def show_member(name: str, value: object) -> None:
+    """One member in words: a line with its name. Lists are joined, and what is not set shows as nothing."""
+    words = ", ".join(map(str, value)) if isinstance(value, Iterable) and not isinstance(value, str) else value
+    show(f"{name:<{_NAME_CHARS}} {plain('' if words is None else words)}".rstrip())
+
+
+def show_changed(account: Account, what: str, *, as_json: bool) -> None:
+    """An account that was changed, and how."""
+    if as_json:
+        show_json({"account": account_document(account)})
+    else:
+        show(plain(f"{account.id}  {what}"))
