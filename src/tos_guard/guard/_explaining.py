@@ -7,12 +7,12 @@ changed, so that the state of any moment can be put together again and decided o
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from tos_guard.errors import AccountError
 from tos_guard.ledger import ExchangeRecord
-from tos_guard.rights import Explanation, Holder, explain
+from tos_guard.rights import Explanation, explain
 from tos_guard.terms import TermsShelf, terms_from_document
 from tos_guard.types import UNDECLARED, Facts
 
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from tos_guard.stores import Store
 
 __all__ = ["ExplainedRequest", "explain_moment", "explain_request"]
-
-_SECOND: Final = timedelta(seconds=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,12 +90,7 @@ def explain_request(store: Store, request_id: str) -> ExplainedRequest:
         channel=record.channel,
         end_user=record.end_user or UNDECLARED,
     )
-    holder = store.rights_at(account, at)
-    if record.receipt is None:
-        # An acceptance shows whole seconds: one that came in the same second as the request, and after it, did not count yet.
-        earlier = tuple(one for one in holder.acceptances if at - one.at >= _SECOND)
-        holder = Holder(holder.account, holder.organization, earlier)
-    return ExplainedRequest(record, explain(holder, _shelf(store, at), facts, at=at))
+    return ExplainedRequest(record, explain(store.rights_at(account, at), _shelf(store, at), facts, at=at))
 
 
 def explain_moment(store: Store, account_id: str, facts: Facts, at: datetime) -> Explanation:
