@@ -252,3 +252,19 @@ def test_the_command_says_it_in_words_and_as_json(tmp_path: Path, capsys: pytest
     assert (told["decision"], told["reasons"][0]["names"], told["terms"][0]["version"]) == ("allow", "serve", "g-1")
     assert main(["accounts", "explain", *config]) == 2
     assert "Give --request" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("stable", [False, True])
+def test_a_token_names_the_acceptance_only_where_the_account_asked_to_be_known(tmp_path: Path, stable: bool) -> None:
+    """Its id is the same in all tokens of the account, and would link what a customer publishes; the record has it in any case."""
+    world = World(tmp_path)
+    world.accept(world.first)
+    account = world.store.by_id("acme")
+    assert account is not None
+    world.store.put_account(account.model_copy(update={"stable_sub": stable}))
+    exchange = world.ask()
+    world.store.flush()
+    record = world.store.by_request_id(ISSUER, exchange.ids.rid)
+    assert record is not None
+    assert record.receipt is not None
+    assert exchange.pending_claims(world.clock()).terms.receipt == (record.receipt if stable else None)

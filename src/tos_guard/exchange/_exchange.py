@@ -237,7 +237,7 @@ class Exchange:
             "end_user": None if facts.end_user == UNDECLARED else facts.end_user,
             "account_version": self.account_version,
             "terms_also": self.in_force.also,
-            "receipt": self.in_force.terms.receipt,
+            "receipt": self.plan.receipt,
             "mode": "monitor" if self.monitored else "enforce",
         }
 

@@ -189,7 +189,8 @@ class Admitting(GuardBase):
                 sha256=general.sha256,
                 policy=rights.usage,
                 grant=rights.grant,
-                receipt=plan.receipt,
+                # One acceptance stands behind all of an account's tokens: naming it would link them (DESIGN D10).
+                receipt=plan.receipt if account.stable_sub else None,
                 also=tuple(terms.version for terms in plan.terms.documents[1:]),
             ),
             plan=plan,
