@@ -20,12 +20,12 @@ from kit import CHAT, Kit
 from tos_guard.guard import Meter, utc_now
 from tos_guard.limits import Dimension, Limit, Quantity, Sliding
 from tos_guard.remote import BearerVerifier
-from tos_guard.stores import KeyFolder, MemoryLimits, load_terms
+from tos_guard.stores import FileSigner, KeyFolder, MemoryLimits, load_terms
 from tos_guard.telemetry import Telemetry
-from tos_guard.types import Standing
+from tos_guard.types import KeyPurpose, Standing, SubjectKind
 from tos_guard_fastapi import TosGuard
 
-__all__ = ["MARKS", "Watched"]
+__all__ = ["ADDRESS", "Watched"]
 
 PROMPT = "prompt-7e1f-of-the-account"
 OUTPUT = "output-93ab-of-the-model"
@@ -33,13 +33,15 @@ END_USER = "person-51c0@example.net"
 ADDRESS = "127.83.91.7"
 """Where the clients come from: on Linux all of 127/8 is this machine."""
 
-MARKS = (PROMPT, OUTPUT, END_USER, ADDRESS)
+
+PERSON = "signatory-04de"
+"""Who accepts terms for the account."""
 
 TERMS = """\
 [terms]
-version = "{version}"
+version = "2026-11"
 title = "Terms of service"
-uri = "https://api.example.com/.well-known/ai-provenance/terms/{version}"
+uri = "https://api.example.com/.well-known/ai-provenance/terms/2026-11"
 text = "terms.md"
 effective = 2026-11-01
 
@@ -53,7 +55,7 @@ text = "Accounts may use the API."
 id = "no-bulk"
 effect = "prohibit"
 action = ["generate"]
-when = {{ purpose = ["bulk"] }}
+when = { purpose = ["bulk"] }
 text = "Not in bulk."
 
 [[clause]]
@@ -61,7 +63,7 @@ id = "no-drafts"
 effect = "prohibit"
 action = ["generate"]
 shadow = true
-when = {{ purpose = ["draft"] }}
+when = { purpose = ["draft"] }
 text = "Not for drafts: to be seen before it holds."
 
 [[clause]]
@@ -69,6 +71,23 @@ id = "no-competing-model"
 effect = "prohibit"
 action = ["train-competing-model", "distil"]
 text = "Output may not be used to train competing models."
+"""
+SUPPLEMENT = """\
+[terms]
+version = "{version}"
+series = "catalogue"
+models = ["catalogue"]
+acceptance = "required"
+title = "Terms of the catalogue"
+uri = "https://api.example.com/.well-known/ai-provenance/terms/{version}"
+text = "terms.md"
+effective = 2026-11-01
+
+[[clause]]
+id = "no-distilling"
+effect = "prohibit"
+action = ["distil"]
+text = "Its output may not be used to distil a model."
 """
 TEXT = "Accounts may use the API. Not in bulk. Not for drafts. Output may not be used to train competing models.\n"
 
@@ -108,7 +127,7 @@ class Watched:
 
     def __post_init__(self) -> None:
         (self.folder / "terms.md").write_text(TEXT)
-        (self.folder / "terms.toml").write_text(TERMS.format(version="2026-11"))
+        (self.folder / "terms.toml").write_text(TERMS)
         keys = KeyFolder(self.folder / "keys")
         keys.create("https://api.example.com", now=utc_now() - timedelta(minutes=1))
         self.telemetry.watch_keys(lambda: keys.history().keys)
@@ -118,7 +137,16 @@ class Watched:
         self.bearer.refresh()
         self.app = self._app(self.kit, keys)
         self.monitoring_app = self._app(self.monitoring, keys)
-        self.secrets = (self.kit.account.id, self.kit.key, self.kit.guard.end_user_hash(self.kit.account.id, END_USER), *MARKS)
+        self.secrets = (
+            self.kit.account.id,
+            self.kit.key,
+            self.kit.guard.end_user_hash(self.kit.account.id, END_USER),
+            PROMPT,
+            OUTPUT,
+            END_USER,
+            PERSON,
+            ADDRESS,
+        )
 
     def _kit(self, mode: str) -> Kit:
         settings = {"mode": mode, "failure": {"signer": "allow", "records": "allow", "limits": "allow"}}
@@ -127,14 +155,19 @@ class Watched:
             "meter": Meter(LIMITS),
             "limits": MemoryLimits(clock=utc_now),
             "bearer": self.bearer,
+            "receipts": FileSigner(self.folder / "keys", purpose=KeyPurpose.RECEIPT),
             "clock": utc_now,
         }
-        return Kit(settings=settings, overrides=overrides, terms=self.folder / "terms.toml")
+        kit = Kit(settings=settings, overrides=overrides, terms=self.folder / "terms.toml")
+        kit.guard.store = kit.store
+        return kit
 
-    def _publish(self, version: str) -> None:
-        """New general terms, as an administrator publishes them while the provider runs."""
-        (self.folder / "new.toml").write_text(TERMS.format(version=version))
-        self.kit.store.publish_terms(load_terms(self.folder / "new.toml"))
+    def _publish_supplement(self) -> str:
+        """New terms for one model, as an administrator publishes them while the provider runs."""
+        version = f"catalogue-{len(self.kit.store.terms_versions())}"
+        (self.folder / "supplement.toml").write_text(SUPPLEMENT.format(version=version))
+        self.kit.store.publish_terms(load_terms(self.folder / "supplement.toml"))
+        return version
 
     def _app(self, kit: Kit, keys: KeyFolder) -> FastAPI:
         app = FastAPI(telemetry=self.fastapi)  # type: ignore[call-arg]
@@ -197,10 +230,13 @@ class Watched:
                 "monitored": ask(key=self.monitoring.key, base=monitoring_url, purpose="bulk"),
                 "monitored before a decision": ask(key=None, base=monitoring_url),
             }
-            self.telemetry.accepted("account-route")  # as the routers for accounts and administrators tell it
-            self.telemetry.changed("standing", standing=Standing.WARNED)
-            self._publish("2026-12")
-            statuses["under new terms"] = ask()
+            self.telemetry.changed("standing", standing=Standing.WARNED)  # as the router for administrators tells it
+            guard, version = self.kit.guard, self._publish_supplement()
+            statuses["not accepted"] = ask(model="catalogue")
+            accept = guard.record_acceptance(SubjectKind.ACCOUNT, self.kit.account.id, version, accepted_by=PERSON)
+            made = asyncio.run(guard.run(accept))
+            statuses["accepted"] = ask(model="catalogue")
+            asyncio.run(guard.run(guard.record_withdrawal(made.id, withdrawn_by=PERSON)))
             self.kit.signer.failing = True
             statuses["signer down"] = ask()
             self.kit.signer.failing = False
@@ -215,7 +251,8 @@ class Watched:
             "malformed": 400,
             "no route": 404,
         }
-        expected = {name: refused.get(name, 403 if name in ("denied by a clause", "no such model") else 200) for name in statuses}
+        forbidden = ("denied by a clause", "no such model", "not accepted")
+        expected = {name: refused.get(name, 403 if name in forbidden else 200) for name in statuses}
         assert statuses == expected, {name: status for name, status in statuses.items() if status != expected[name]}
 
 

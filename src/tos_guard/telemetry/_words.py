@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
 from tos_guard.errors import BearerFault
+from tos_guard.types import AcceptanceMethod
 
 SCOPE: Final = "tos_guard"
 """Instrumentation scope of everything we emit, and first part of every name."""
@@ -28,8 +29,13 @@ LOSSES: Final = ("raised", "rate")
 DROPPED: Final = "telemetry.dropped"
 RESERVATION_ENDS: Final = frozenset({"settled", "expired", "cancelled"})
 ACCEPTANCES: Final = frozenset({"accepted", "withdrawn"})
-METHODS: Final = frozenset({"cli", "account-route", "import"})
-CHANGES: Final = frozenset({"added", "changed", "standing", "grant_added", "grant_voided", "key_added", "key_revoked"})
+METHODS: Final = frozenset(str(method) for method in AcceptanceMethod)
+CHANGES: Final = frozenset(
+    {
+        *("added", "changed", "standing", "grant_added", "grant_voided", "limit_set", "limit_cleared"),
+        *("end_user_blocked", "end_user_unblocked", "key_added", "key_revoked"),
+    }
+)
 BEARER_FAULTS: Final[frozenset[str]] = frozenset(get_args(BearerFault))
 KEY_EVENTS: Final = frozenset({"fetched", "vanished", "unreachable", "refused", "replaced", "stale", "denied"})
 FAILED_PARTS: Final = frozenset(

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from timeit import timeit
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -24,9 +24,10 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from raising_providers import Raising, RaisingInUse, RaisingSpan
 from tos_guard.errors import StoreError
 from tos_guard.limits import Charge, Dimension, Limit, LimitRefusal, LimitState, Quantity, Reservation, Sliding
+from tos_guard.remote._jwks import KeyEvent
 from tos_guard.telemetry import Telemetry
 from tos_guard.telemetry._telemetry import ENDLESS_SECONDS, EVENT_SECONDS, MAX_EVENTS
-from tos_guard.telemetry._words import EVENTS, INSTRUMENTS, OTHER, REASONS, SPANS
+from tos_guard.telemetry._words import CHANGES, EVENTS, INSTRUMENTS, KEY_EVENTS, OTHER, REASONS, SPANS
 from tos_guard.testing import FixedClock, SeededSigner
 from tos_guard.types import Decision, Outcome, Reason, Standing
 
@@ -198,6 +199,19 @@ def test_every_code_of_a_refusal_in_the_source_is_a_known_reason(root: Path) -> 
     codes = {word for word in found if word.isidentifier()} - others
     assert len(codes) > 10
     assert codes - REASONS == set()
+
+
+def test_the_closed_sets_hold_the_words_of_those_who_use_them(root: Path) -> None:
+    """Changes of accounts as the stores note them, and what happens to keys as their source tells it."""
+    noted = set()
+    for path in (root / "src" / "tos_guard" / "stores").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            match node:
+                case ast.Call(func=ast.Name(id="Step"), args=[ast.Constant(value=str(word)), *_]):
+                    noted.add(word)
+    assert len(noted) > 5
+    assert noted - CHANGES == set()
+    assert set(get_args(KeyEvent)) == KEY_EVENTS
 
 
 def test_what_a_part_failed_with_is_told_by_its_type_alone(sdk: Sdk) -> None:
