@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tos_guard.config import GuardSettings
-from tos_guard.guard import AsyncGuard
+from tos_guard.guard import AsyncGuard, Meter, ModelFacts
+from tos_guard.ledger import ExchangeRecord
+from tos_guard.limits import Amounts, Limit
+from tos_guard.protocols import LimitEngine
 from tos_guard.rights import Account, hash_secret, new_api_key
-from tos_guard.stores import load_terms
+from tos_guard.stores import MemoryLimits, load_terms
 from tos_guard.testing import FixedClock, MemoryStore, SeededEntropy, SeededSigner
+from tos_guard.types import Facts
 from tos_guard.verify import Trust
 from tos_guard.web.asgi import TosGuardMiddleware
 
@@ -28,13 +32,22 @@ App = Callable[[Scope, Callable[[], Awaitable[Message]], Callable[[Message], Awa
 
 @dataclass
 class Kit:
-    """A guard over stores in memory, with one account and its key."""
+    """A guard over stores in memory, with one account and its key.
+
+    Attributes:
+        limits: What is limited; the time of their windows is the clock's.
+        models: What is known of models, for estimates and costs.
+        engine: What counts; one in memory by default.
+    """
 
     clock: FixedClock = field(default_factory=FixedClock)
     signer: SeededSigner = field(default_factory=SeededSigner)
     settings: dict[str, Any] = field(default_factory=dict)
     overrides: dict[str, Any] = field(default_factory=dict)
     terms: Path = TERMS
+    limits: Sequence[Limit] = ()
+    models: Mapping[str, ModelFacts] = field(default_factory=dict)
+    engine: LimitEngine | None = None
 
     def __post_init__(self) -> None:
         entropy = SeededEntropy()
@@ -64,12 +77,34 @@ class Kit:
             "clock": self.clock,
             "entropy": entropy,
         }
+        if self.limits:
+            self.engine = self.engine or MemoryLimits(clock=self.clock, monotonic=lambda: self.clock().timestamp())
+            parts |= {"meter": Meter(self.limits, models=self.models), "limits": self.engine}
         self.guard = AsyncGuard(GuardSettings(**(given | self.settings)), **(parts | self.overrides))
         self.trust = Trust.of(self.signer.key_set)
 
     def wrap(self, app: App) -> TosGuardMiddleware:
         """The app behind the guard."""
         return TosGuardMiddleware(app, guard=self.guard)
+
+    def change(self, **fields: Any) -> None:
+        """Change the account."""
+        account = self.store.by_id("acme")
+        assert account is not None
+        self.store.put_account(account.model_copy(update=fields))
+
+    def used(self, **facts: str) -> dict[str, int]:
+        """How much counts now of each limit that a request with these facts is charged."""
+        holder = self.store.holder_by_id("acme")
+        assert holder is not None
+        assert self.engine is not None
+        charges = self.guard.meter.charges(holder, {}, Facts(**{"action": "generate", "model": "small", **facts}), Amounts())
+        return {state.limit.id: state.used for state in self.engine.states(charges)}
+
+    def records(self) -> list[ExchangeRecord]:
+        """The records of the account."""
+        self.store.flush()
+        return list(self.store.of_account(ISSUER, "acme"))
 
 
 @dataclass

@@ -120,6 +120,8 @@ class Exchange:
         limit_refusal: The limit that refused, where one did.
         estimate: The most that the request could take.
         reported: What the host says that the response took, or None.
+        answered: The last of the response is on its way: what the handler asks for from now on changes nothing of it.
+        settled: What was reserved has been settled.
         observed: What telemetry knows of it; nothing here looks at it.
     """
 
@@ -141,6 +143,8 @@ class Exchange:
     limit_refusal: LimitRefusal | None = None
     estimate: Amounts = _ONE_REQUEST
     reported: UsedTokens | None = None
+    answered: bool = False
+    settled: bool = False
     observed: Any = None
     req: str = field(init=False)
 

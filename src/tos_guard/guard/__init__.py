@@ -20,7 +20,7 @@ from tos_guard.guard._colours import AsyncGuard, Guard
 from tos_guard.guard._explaining import ExplainedRequest, explain_moment, explain_request
 from tos_guard.guard._meter import Estimator, Meter, ModelFacts
 from tos_guard.guard._needs import Admission, Ask, Caller, RequestView, Route, Steps
-from tos_guard.guard._refusals import unavailable
+from tos_guard.guard._refusals import denial_members, unavailable
 from tos_guard.guard._reporting import LimitUse, PolicyFor
 from tos_guard.guard._steps import GuardSteps
 
@@ -46,6 +46,7 @@ __all__ = [
     "Route",
     "Steps",
     "Subject",
+    "denial_members",
     "explain_moment",
     "explain_request",
     "unavailable",

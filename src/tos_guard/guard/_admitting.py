@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import time
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
@@ -309,19 +310,25 @@ class Admitting(GuardBase):
         """Decide once more, for an action that only the handler knows.
 
         Raises:
-            DeniedError: It is not allowed. The exchange is then a denial.
+            DeniedError: It is not allowed. The exchange is then a denial, unless its response has ended.
         """
         facts = replace(exchange.facts, action=action)
         decision = exchange.plan.decide(facts)
-        if not decision.allowed:
-            exchange.facts, exchange.decision = facts, decision
-            self._told(exchange)
-            if not exchange.monitored:
-                raise denial(exchange, self.accept_url)
+        if decision.allowed:
+            return
+        asked = copy(exchange) if exchange.answered else exchange
+        asked.facts, asked.decision = facts, decision
+        self._told(asked)
+        if not exchange.monitored:
+            raise self.denied(asked)
+
+    def denied(self, exchange: Exchange) -> DeniedError:
+        """What a denied exchange is told."""
+        return denial(exchange, self.accept_url)
 
     def keep_denial(self, exchange: Exchange) -> Steps[DeniedError]:
         """Record a denial and say what it is."""
-        error = denial(exchange, self.accept_url)
+        error = self.denied(exchange)
         try:
             yield Keep(exchange.record(now=self.clock(), status=error.status), wait=False)
         except StoreError as failure:

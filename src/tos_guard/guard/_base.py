@@ -211,6 +211,11 @@ class GuardBase:
                     cure=f"Fulfilled are: {', '.join(sorted(FULFILLED_DUTIES))}. Remove the duty from the terms.",
                 )
 
+    @property
+    def takes_credentials(self) -> bool:
+        """Whether API keys and bearer tokens are read here. With ``identify=`` the host authenticates, in its own way."""
+        return self._identify is None
+
     # Routing
 
     def is_exempt(self, path: str) -> bool:

@@ -131,7 +131,8 @@ class Admission:
         """Demand a right to one more action of the terms, for handlers that only know while they run what is asked for.
 
         Raises:
-            DeniedError: The account may not. Let it go on: the guard answers with it in the dialect's shape, as long as nothing was sent.
+            DeniedError: The account may not. Let it go on: from here on it is the guard's answer in the dialect's shape, also where it is
+                caught; of a stream that has begun it is the end. Once the response has ended it is the host's to deal with.
         """
         self._narrow(action)
 

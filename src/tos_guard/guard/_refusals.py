@@ -13,7 +13,7 @@ from tos_guard.exchange import Exchange, Head, Headers, limit_fields
 from tos_guard.limits import Calendar, Limit, LimitRefusal, LimitState, Quantity, Sliding
 from tos_guard.terms import TermsVersion
 
-__all__ = ["UnavailableError", "denial", "refusal", "unauthenticated", "unavailable"]
+__all__ = ["UnavailableError", "denial", "denial_members", "refusal", "unauthenticated", "unavailable"]
 
 _INVALID: Final = "invalid_request_error"
 _KINDS: Final = {400: _INVALID, 401: "authentication_error", 403: "permission_error", 404: _INVALID, 413: _INVALID, 429: "rate_limit_error"}
@@ -156,11 +156,8 @@ def refusal(
     """
     reason = error.reason if isinstance(error, DeniedError) else error.code
     extra: dict[str, Any] = {"terms_url": terms_url, "request_id": rid}
-    if isinstance(error, DeniedError) and error.clauses:
-        extra["clause"] = error.clauses[0]
-        extra["clauses"] = list(error.clauses)
     if isinstance(error, DeniedError):
-        extra |= error.details
+        extra |= denial_members(error)
     if appeal_url is not None and error.status == 403:
         extra["appeal_url"] = appeal_url
     body = (dialect or _PLAIN).refusal_body(message=f"{error}", code=reason, kind=_KINDS.get(error.status, "server_error"), extra=extra)
@@ -182,6 +179,12 @@ def refusal(
     if dialect is not None:
         headers += dialect.limit_fields(states)
     return Head(error.status, headers), body
+
+
+def denial_members(error: DeniedError) -> dict[str, Any]:
+    """What a program may read of a denial beside its code: the clauses that decided, and what there is to do."""
+    clauses = {"clause": error.clauses[0], "clauses": list(error.clauses)} if error.clauses else {}
+    return {**clauses, **error.details}
 
 
 MAX_RETRY_SECONDS: Final = 60.0  # official clients wait for as long as Retry-After says up to a minute, and retry at once beyond it

@@ -74,21 +74,26 @@ class Sealing(GuardBase):
         return Sealed(token, content)
 
     def close(self, exchange: Exchange, response: Response | None, *, status: int, sealed: bool, reason: str = "") -> Steps[None]:
-        """Settle what was reserved, count how the exchange ended, and record it if no final token did.
+        """Count how the exchange ended, record it if no final token did, and settle what was reserved where that is still to do.
+
+        Recorded first: a task that is cancelled again and again gets no further than its first wait, and only settling may wait.
 
         Args:
             exchange: The exchange.
             response: The response, or None where the handler never began one.
             status: HTTP status sent, 0 for none.
             sealed: Whether the final token was made.
-            reason: Why not, where the response does not know (``client_gone``, ``handler_raised``).
+            reason: Why not, where the response does not know (``client_gone``, ``handler_raised``, ``denied``).
         """
-        yield from self._settle(exchange, response, status=status, reason=reason)
         if response is not None:
             self.telemetry.filtered(removed_tokens=response.removed_tags, dropped_events=response.dropped_events)
         if sealed:
             self.telemetry.ended(exchange.observed, carrier=response.carrier if response is not None else "none")
-            return
+        else:
+            yield from self._record_unsealed(exchange, response, status=status, reason=reason)
+        yield from self.settle(exchange, response, status=status, reason=reason)
+
+    def _record_unsealed(self, exchange: Exchange, response: Response | None, *, status: int, reason: str) -> Steps[None]:
         why = reason or (response.unsealed if response else None) or "no_response"
         self.telemetry.ended(exchange.observed, unsealed=why)
         completion = Completion.ABORTED if why == "client_gone" else Completion.ERROR if why == "handler_raised" else None
@@ -99,10 +104,19 @@ class Sealing(GuardBase):
         except StoreError as failure:
             self.report_failure("record", failure)
 
-    def _settle(self, exchange: Exchange, response: Response | None, *, status: int, reason: str) -> Steps[None]:
+    def settle(self, exchange: Exchange, response: Response | None, *, status: int, reason: str = "") -> Steps[None]:
+        """Settle what was reserved, once: before the last of the response leaves, so that whoever has read it finds its slot free.
+
+        Args:
+            exchange: The exchange.
+            response: The response, or None where the handler never began one.
+            status: HTTP status sent, 0 for none.
+            reason: As `close` has it.
+        """
         reservation = exchange.reservation
-        if reservation is None or self._leases is None:
+        if reservation is None or self._leases is None or exchange.settled:
             return
+        exchange.settled = True
         try:
             yield Settle(reservation, self._used(exchange, response, status=status, reason=reason))
             self.telemetry.settled()

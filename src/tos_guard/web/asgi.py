@@ -7,7 +7,9 @@ Rules kept here (facts about servers behind each are in docs/guides/asgi.md):
 - A denied request never reaches the app. Authentication comes before the body is read.
 - Neither the client (``Accept-Encoding``, ``Range``) nor the server (files sent by path, pushes, trailers) opens a door beside the seal.
 - The app's bytes are passed on as they come; the head of a stream goes out at once. Only the last content waits for its seal.
-- However a response ends (done, client gone, handler raised, cancelled), the exchange is recorded once.
+- A denial that the handler meets while it runs (`Admission.require`) is the answer, whatever the app makes of the exception.
+- However a response ends (done, client gone, handler raised, cancelled), the exchange is recorded once, and what it reserved is settled:
+  before the last of the response leaves, where it has one.
 - WebSockets are refused unless exempt by name: what cannot be sealed is not let through in silence.
 """
 
@@ -28,7 +30,7 @@ from tos_guard.errors import (
     StoreError,
 )
 from tos_guard.exchange import Exchange, Head, Response, respond
-from tos_guard.guard import AsyncGuard, Caller, RequestView, Route, unavailable
+from tos_guard.guard import AsyncGuard, Caller, RequestView, Route, denial_members, unavailable
 from tos_guard.types import Completion
 
 __all__ = ["TosGuardMiddleware"]
@@ -176,20 +178,25 @@ class TosGuardMiddleware:
         reason = "client_gone"  # unless we learn better: a server may also end us by cancelling
         try:
             await self.app(scope, request, delivery.send)
-            reason = "" if delivery.ended else "client_gone" if request.disconnected else "handler_ended_early"
+            if exchange.is_refused:  # the app has caught the denial, and answered nothing
+                reason = await delivery.deny()
+            else:
+                reason = "" if delivery.ended else "client_gone" if request.disconnected else "handler_ended_early"
         except Exception as error:  # the app is the host's: whatever it raises ends this exchange, and goes on to the server
-            if isinstance(error, DeniedError) and not delivery.started:  # a handler asked for one right more (`Admission.require`)
-                reason = "denied"
-                await delivery.refuse(error)
+            if exchange.is_refused:
+                reason = await delivery.deny()
+                if not (_is_only(DeniedError, error) or isinstance(error.__cause__, DeniedError)):
+                    raise  # what else went wrong is for the server to know
                 return
             stop = _policy_stop_in(error)
             if stop is not None:
                 reason = ""
                 await delivery.fail(str(stop.what), stop.code, {"clause": stop.clause}, Completion.POLICY)
-                if isinstance(error, ExceptionGroup) and error.split(PolicyStop)[1] is not None:
-                    raise  # what else went wrong in the group is for the server to know
+                if not _is_only(PolicyStop, error):
+                    raise
                 return
-            reason = "client_gone" if delivery.client_gone or _is_disconnect(error) else "handler_raised"
+            left = delivery.client_gone or _is_disconnect(error)
+            reason = "client_gone" if left else "" if delivery.ended else "handler_raised"
             if delivery.started and reason == "handler_raised":
                 await delivery.fail("The response could not be completed", "tos_handler_error", {}, Completion.ERROR)
             raise
@@ -249,6 +256,7 @@ class _Delivery:
         self._exchange = exchange
         self._server_send = send
         self._bodiless = bodiless
+        self._denied: str | None = None
 
     @property
     def sent_status(self) -> int:
@@ -257,6 +265,9 @@ class _Delivery:
 
     async def _send(self, message: Message) -> None:
         """Send to the server, and remember if it says that the client left: an ``OSError`` of the app's own means nothing of the kind."""
+        if message["type"] == "http.response.body" and not message.get("more_body", False):
+            self._exchange.answered = True
+            await self._guard.run(self._guard.settle(self._exchange, self.response, status=self.sent_status))
         try:
             await self._server_send(message)
         except OSError:
@@ -264,7 +275,14 @@ class _Delivery:
             raise
 
     async def send(self, message: Message) -> None:
-        """Take one message of the app."""
+        """Take one message of the app.
+
+        Raises:
+            DeniedError: The app goes on although it met a denial, which is by now the answer.
+        """
+        if self._exchange.is_refused:
+            await self.deny()
+            raise self._guard.denied(self._exchange)
         if message["type"] == "http.response.start":
             head = Head(message["status"], [(name.lower(), value) for name, value in message.get("headers", ())])
             self.status = head.status
@@ -353,9 +371,20 @@ class _Delivery:
         self.ended = True
         await self._send({"type": "http.response.body", "body": event, "more_body": False})
 
-    async def refuse(self, error: RequestError) -> None:
-        """Answer with a refusal, before anything was sent."""
-        await self._replace_by_refusal(error, "denied")
+    async def deny(self) -> str:
+        """Answer with the denial that the handler met, once: as a refusal while nothing is sent, in-band afterwards.
+
+        Returns:
+            ``denied`` where it is the whole answer, else nothing: then the response knows whether it is sealed.
+        """
+        if self._denied is None:
+            error = self._guard.denied(self._exchange)
+            self._denied = "" if self.started else "denied"
+            if self.started:
+                await self.fail(str(error), error.reason, denial_members(error), Completion.POLICY)
+            else:
+                await self._replace_by_refusal(error, self._denied)
+        return self._denied
 
     async def _replace_by_refusal(self, error: RequestError, reason: str) -> None:
         head, body = self._guard.refuse(error, self._exchange.dialect, self._exchange)
@@ -457,8 +486,13 @@ def _is_disconnect(error: BaseException) -> bool:
     return type(error).__name__ == "ClientDisconnect"
 
 
+def _is_only(kind: type[Exception], error: Exception) -> bool:
+    """Whether an exception is of this kind, or a group of nothing else, as task groups of frameworks make them."""
+    return isinstance(error, kind) or (isinstance(error, ExceptionGroup) and error.split(kind)[1] is None)
+
+
 def _policy_stop_in(error: BaseException) -> PolicyStop | None:
-    """A policy stop inside an exception group, as task groups of frameworks make them."""
+    """A policy stop, maybe inside an exception group."""
     if isinstance(error, PolicyStop):
         return error
     if isinstance(error, BaseExceptionGroup):
