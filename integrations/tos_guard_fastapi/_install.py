@@ -1,25 +1,28 @@
-"""Attaching the guard through FastAPI's own doors: `add_middleware` and the lifespan."""
+"""Attaching the guard through FastAPI's own doors: `add_middleware`, the lifespan, and the app's ``openapi``."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
 
+from fastapi import FastAPI, routing
 from starlette.applications import Starlette
-from starlette.requests import HTTPConnection
 from starlette.routing import BaseRoute, Host, Mount
 
 from tos_guard.errors import ConfigurationError, StoreError
-from tos_guard.guard import Admission, AsyncGuard
+from tos_guard.guard import AsyncGuard
 from tos_guard.stores import KeyFolder
-from tos_guard.web.asgi import STATE_KEY, TosGuardMiddleware
-from tos_guard.web.wellknown import PREFIX, KeyDocuments, WellKnown
+from tos_guard.web.asgi import TosGuardMiddleware
+from tos_guard.web.openapi import concrete
+from tos_guard.web.wellknown import KeyDocuments, WellKnown, is_well_known
+from tos_guard_fastapi._dependencies import Requires
+from tos_guard_fastapi._openapi import DescribedOpenAPI
 
-__all__ = ["TosGuard", "admission"]
+__all__ = ["TosGuard"]
 
 _log = logging.getLogger("tos_guard")
 _PURGE_SECONDS: Final = 86_400.0
@@ -49,7 +52,7 @@ class TosGuard:
         return cls(AsyncGuard.from_file(path, **overrides))
 
     def install(self, app: Starlette, *, docs: bool = True) -> None:
-        """Guard every route of *app*.
+        """Guard every route of *app*, and say in its OpenAPI document what that means for each.
 
         Args:
             app: The FastAPI or Starlette app. More routes may follow; they are looked through when the app starts.
@@ -59,11 +62,13 @@ class TosGuard:
         self.guard.settings = self.guard.settings.model_copy(update={"exempt": exempt})
         documents = WellKnown(self.guard.settings, lambda: self.guard.terms, self._keys, self.guard.clock, archive=self.guard.archive)
         app.add_middleware(TosGuardMiddleware, guard=self.guard, documents=documents, adapter="fastapi")
+        self._describe(app)
         inner = app.router.lifespan_context
 
         @asynccontextmanager
         async def lifespan(running: Any) -> AsyncIterator[Any]:
             self.check_routes(app)
+            self._describe(app)  # apps mounted since, and an `openapi` that the host has put in the place of ours
             purging = asyncio.create_task(self._purge_daily())
             async with inner(running) as state:
                 try:
@@ -74,6 +79,13 @@ class TosGuard:
                     await asyncio.to_thread(self.guard.close_stores)
 
         app.router.lifespan_context = lifespan
+
+    def _describe(self, app: Starlette, prefix: str = "") -> None:
+        """Let an app's document, and those of apps mounted in it, say what the guard does."""
+        if isinstance(app, FastAPI) and not (isinstance(app.openapi, DescribedOpenAPI) and app.openapi.guard is self.guard):
+            app.openapi = DescribedOpenAPI(app.openapi, self.guard, prefix)  # type: ignore[method-assign] # FastAPI's own way
+        for path, inner in _mounted(app.routes, prefix):
+            self._describe(inner, path)
 
     async def _purge_daily(self) -> None:
         """Delete what is older than its type is kept, at start and each day."""
@@ -88,14 +100,22 @@ class TosGuard:
         """Look through the routes of *app*.
 
         Raises:
-            ConfigurationError: One is neither guarded nor exempt by name.
+            ConfigurationError: One is neither guarded nor exempt by name, or one that is exempt demands a right (`requires`).
         """
-        unguarded = sorted({path for path in _paths(app.routes) if not self._is_known(path)})
+        routes = list(_routes(app.routes))
+        unguarded = sorted({path for path, _ in routes if not self._is_known(path)})
         if unguarded:
             raise ConfigurationError(
                 f"{len(unguarded)} routes are neither guarded nor exempt: {', '.join(unguarded)}",
                 where="routes",
                 cure="Add each to [routes] or to exempt in the settings.",
+            )
+        undecided = sorted({path for path, route in routes if self.guard.is_exempt(concrete(path)) and _demands_rights(route)})
+        if undecided:
+            raise ConfigurationError(
+                f"{len(undecided)} exempt routes demand a right with requires(): {', '.join(undecided)}",
+                where="routes",
+                cure="Nothing is decided on exempt routes: guard each in [routes], or take requires() away.",
             )
         settings = self.guard.settings
         _log.info("tos_guard guards %s; exempt: %s", list(settings.routes), list(settings.exempt))
@@ -103,13 +123,8 @@ class TosGuard:
         _log.info("tos_guard mode is %s, records are %s; when a part fails: %s", settings.mode, settings.records, modes)
 
     def _is_known(self, path: str) -> bool:
-        concrete = _concrete(path)
-        return (
-            concrete == PREFIX
-            or concrete.startswith(f"{PREFIX}/")
-            or self.guard.is_exempt(concrete)
-            or self.guard.route(concrete) is not None
-        )
+        served = concrete(path)
+        return is_well_known(served) or self.guard.is_exempt(served) or self.guard.route(served) is not None
 
 
 def _docs_paths(app: Starlette) -> list[str]:
@@ -120,31 +135,44 @@ def _docs_paths(app: Starlette) -> list[str]:
     return [schema, *(path for name in _DOCS_PAGES if (path := getattr(app, name, None)) is not None)]
 
 
-def _paths(routes: list[BaseRoute], prefix: str = "") -> Iterator[str]:
-    """Every path an app serves, mounted apps included."""
-    for route in routes:
-        path = prefix + getattr(route, "path", "")
-        if isinstance(route, Host):
-            yield from _paths(list(route.routes or []), prefix) if route.routes else [f"{prefix}/{{path}}"]
-        elif isinstance(route, Mount):
-            inner = list(route.routes or [])
-            yield from _paths(inner, path) if inner else [f"{path}/{{path}}"]
+def _each(routes: Sequence[BaseRoute]) -> Iterator[tuple[Any, BaseRoute]]:
+    """Each route as it is served, with its prefixes, and as it was written. Newer FastAPI keeps included routers as one route each."""
+    contexts = getattr(routing, "iter_route_contexts", None)
+    if contexts is None:
+        yield from ((route, route) for route in routes)
+    else:
+        yield from ((context, context.original_route) for context in contexts(routes))
+
+
+def _routes(routes: Sequence[BaseRoute], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every path an app serves, mounted apps included, with its route."""
+    for served, written in _each(routes):
+        path = prefix if isinstance(written, Host) else prefix + (served.path or "")
+        inner = list(served.routes or []) if isinstance(written, Host | Mount) else []
+        if inner:
+            yield from _routes(inner, path)
         else:
-            yield path
+            yield (f"{path}/{{path}}" if isinstance(written, Host | Mount) else path), served
 
 
-def _concrete(path: str) -> str:
-    """A path template as one path that it serves: ``/v1/models/{id}`` becomes ``/v1/models/x``."""
-    return "/".join("x" if segment.startswith("{") else segment for segment in path.split("/"))
+def _mounted(routes: Sequence[BaseRoute], prefix: str) -> Iterator[tuple[str, Starlette]]:
+    """The apps mounted among routes, with the paths under which they are."""
+    for served, written in _each(routes):
+        if not isinstance(written, Host | Mount):
+            continue
+        path = prefix if isinstance(written, Host) else prefix + served.path
+        if isinstance(served.app, Starlette):
+            yield path, served.app
+        else:
+            yield from _mounted(list(served.routes or []), path)
 
 
-def admission(connection: HTTPConnection) -> Admission:
-    """The admission of the running request, as a FastAPI dependency: ``Depends(admission)``.
-
-    Raises:
-        ConfigurationError: The route is exempt, so nothing was decided.
-    """
-    found = getattr(connection.state, STATE_KEY, None)
-    if not isinstance(found, Admission):
-        raise ConfigurationError("this route is not guarded, so there is no admission", where=connection.url.path)
-    return found
+def _demands_rights(route: Any) -> bool:
+    """Whether a dependency of a route, or one of its dependencies, is of `requires`."""
+    pending = [getattr(route, "dependant", None)]
+    while pending:
+        dependant = pending.pop()
+        if isinstance(getattr(dependant, "call", None), Requires):
+            return True
+        pending += getattr(dependant, "dependencies", ())
+    return False

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware
@@ -60,6 +60,24 @@ def test_routes_behind_a_host_name_are_looked_through() -> None:
     guard = TosGuard(Kit().guard)
     guard.install(app)
     with pytest.raises(ConfigurationError, match="1 routes are neither guarded nor exempt: /v1/hidden"):
+        guard.check_routes(app)
+
+
+@pytest.mark.parametrize("mounted", [False, True], ids=["included", "included in a mounted app"])
+def test_routes_of_included_routers_are_looked_through(mounted: bool) -> None:
+    """Newer FastAPI keeps a router as one route without a path: each of its routes was read as "", which no setting could name."""
+    inner, outer, app = APIRouter(), APIRouter(), FastAPI()
+    inner.add_api_route("/hidden/{id}", lambda: "forgotten")
+    inner.add_route("/files/{name}", page)
+    outer.include_router(inner, prefix="/v1")
+    serving = FastAPI(openapi_url=None) if mounted else app
+    serving.include_router(outer, prefix="/api")
+    if mounted:
+        app.mount("/sub", serving)
+    guard = TosGuard(Kit().guard)
+    guard.install(app)
+    prefix = "/sub" if mounted else ""
+    with pytest.raises(ConfigurationError, match=rf"2 routes .*: {prefix}/api/v1/files/{{name}}, {prefix}/api/v1/hidden/{{id}}\."):
         guard.check_routes(app)
 
 

@@ -17,7 +17,7 @@ from tos_guard.policy import usage_policy
 from tos_guard.protocols import TermsArchive
 from tos_guard.terms import Scope, TermsVersion, terms_from_document
 
-__all__ = ["PREFIX", "Document", "KeyDocuments", "WellKnown"]
+__all__ = ["PREFIX", "Document", "KeyDocuments", "WellKnown", "addresses", "is_well_known"]
 
 PREFIX: Final = "/.well-known/ai-provenance"
 JWKS_PATH: Final = "/.well-known/jwks.json"
@@ -40,6 +40,22 @@ class KeyDocuments(Protocol):
         ...
 
 
+def addresses(issuer: str, terms: TermsVersion) -> dict[str, str]:
+    """Where an issuer's documents are; names as in its metadata (docs/spec/discovery.md)."""
+    return {
+        "issuer": issuer,
+        "jwks_uri": issuer + JWKS_PATH,
+        "key_history_uri": f"{issuer}{PREFIX}/key-history",
+        "terms_uri": f"{issuer}{PREFIX}/terms/{terms.version}",
+        "usage_policy_uri": f"{issuer}{PREFIX}/usage/{{sha256}}",
+    }
+
+
+def is_well_known(path: str) -> bool:
+    """Whether a path is that of a document which anyone may read."""
+    return path in (PREFIX, JWKS_PATH) or path.startswith(f"{PREFIX}/")
+
+
 class WellKnown:
     """Serves the well-known documents of one guard."""
 
@@ -60,21 +76,16 @@ class WellKnown:
         self._policies = _policies_of(terms())
 
     def _issuer_metadata(self) -> dict[str, object]:
-        issuer = self._settings.issuer
         return {
+            **addresses(self._settings.issuer, self._terms()),
             "carriers": [projection.name for projection in PROJECTIONS],
-            "issuer": issuer,
-            "jwks_uri": issuer + JWKS_PATH,
-            "key_history_uri": f"{issuer}{PREFIX}/key-history",
             "sealed": {"exempt": list(self._settings.exempt), "routes": list(self._settings.routes)},
-            "terms_uri": f"{issuer}{PREFIX}/terms/{self._terms().version}",
-            "usage_policy_uri": f"{issuer}{PREFIX}/usage/{{sha256}}",
             "ver": 1,
         }
 
     def owns(self, path: str) -> bool:
         """Whether a path is one of ours."""
-        return path in (PREFIX, JWKS_PATH) or path.startswith(f"{PREFIX}/")
+        return is_well_known(path)
 
     def get(self, method: str, path: str) -> Document:
         """The document of a path.
