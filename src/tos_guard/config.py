@@ -8,6 +8,12 @@ exempt = ["/healthz"]
 
 [routes."/v1/chat/completions"]
 dialect = "openai-chat"
+
+[[limits]]
+id = "tokens-per-minute"
+quantity = "tokens"
+amount = 200_000
+window = "1m"
 """
 
 from __future__ import annotations
@@ -16,6 +22,7 @@ import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -24,11 +31,17 @@ from tos_guard.errors import ConfigurationError
 __all__ = [
     "AcceptanceSettings",
     "BearerSettings",
+    "CalendarSettings",
+    "EstimateSettings",
     "FactSources",
     "FailureModes",
     "GuardSettings",
+    "LimitSettings",
+    "ModelSettings",
+    "PriceSettings",
     "Retention",
     "RouteSettings",
+    "SlidingSettings",
     "parse_settings",
 ]
 
@@ -36,6 +49,16 @@ MAX_REQUEST_BYTES: Final = 16 * 1024 * 1024  # what the dialects read
 MAX_ISSUER_CHARS: Final = 96  # it stands in each token, which must stay under 1.8 KB (docs/adr/0004)
 MAX_BEARER_ISSUERS: Final = 16  # each has a thread that keeps its keys
 _ORIGIN: Final = re.compile(r"(https://[a-z0-9.-]+|http://(localhost|127\.0\.0\.1|\[::1\]))(:[0-9]{1,5})?")
+
+MAX_LIMIT_AMOUNT: Final = 2**53 - 1  # what JSON carries exactly, and sums of it fit into an engine's 64 bits
+MAX_LIMIT_SECONDS: Final = 366 * 86_400
+_SLIDING: Final = re.compile(r"([1-9][0-9]{0,8})([smhd])")
+_SECONDS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
+_CALENDAR: Final = re.compile(r"calendar (minute|hour|day|week|month)(?: (\S+))?")
+_WINDOW_FORMS: Final = 'write "60s", "1m", "1h", "30d", or "calendar day", "calendar month Europe/Berlin"'
+
+Amount = Annotated[int, Field(ge=1, le=MAX_LIMIT_AMOUNT)]
+Word = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{0,31}$")]
 
 
 class _Settings(BaseModel):
@@ -185,6 +208,120 @@ class AcceptanceSettings(_Settings):
     url: Annotated[str, Field(max_length=200)] | None = None
 
 
+class SlidingSettings(_Settings):
+    """A window that may begin at any moment: ``"60s"``, ``"1m"``, ``"1h"``, ``"30d"``."""
+
+    seconds: Annotated[int, Field(ge=1, le=MAX_LIMIT_SECONDS)]
+
+
+class CalendarSettings(_Settings):
+    """A window of the calendar: ``"calendar month Europe/Berlin"``; without a zone, of UTC."""
+
+    unit: Literal["minute", "hour", "day", "week", "month"]
+    zone: str = "UTC"
+
+    @field_validator("zone")
+    @classmethod
+    def _is_known(cls, zone: str) -> str:
+        try:
+            ZoneInfo(zone)
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            raise ValueError(f"{zone!r} is no zone of this machine; name one such as Europe/Berlin, or install tzdata") from None
+        return zone
+
+
+class LimitSettings(_Settings):
+    """One limit.
+
+    Attributes:
+        id: Its name, in refusals and for amounts of single accounts.
+        quantity: What it counts. ``tokens`` is input and output together, and output includes reasoning.
+        amount: How much is allowed. Of cost: millionths of the currency unit.
+        per: What it is counted per; empty for one counter of everybody.
+        window: In which time. Concurrency has none.
+        burst: At most so much at once, of a sliding window.
+        models: Models it counts; empty for all.
+        actions: Actions it counts; empty for all.
+        kinds: Kinds of account it is for; empty for all.
+        shadow: It is counted and reported, and refuses nothing.
+    """
+
+    id: Word
+    quantity: Literal["requests", "input-tokens", "output-tokens", "reasoning-tokens", "tokens", "cost", "concurrency"]
+    amount: Amount
+    per: tuple[Literal["account", "organization", "end-user", "model", "action"], ...] = ("account",)
+    window: SlidingSettings | CalendarSettings | None = None
+    burst: Amount | None = None
+    models: frozenset[Annotated[str, Field(min_length=1, max_length=128)]] = frozenset()
+    actions: frozenset[Word] = frozenset()
+    kinds: frozenset[Word] = frozenset()
+    shadow: bool = False
+
+    @field_validator("window", mode="before")
+    @classmethod
+    def _read_window(cls, window: Any) -> Any:
+        """A window is written in words."""
+        if window is None or isinstance(window, SlidingSettings | CalendarSettings):
+            return window
+        if isinstance(window, str) and (sliding := _SLIDING.fullmatch(window)) is not None:
+            return SlidingSettings(seconds=int(sliding[1]) * _SECONDS[sliding[2]])
+        if isinstance(window, str) and (calendar := _CALENDAR.fullmatch(window)) is not None:
+            return CalendarSettings(unit=calendar[1], zone=calendar[2] or "UTC")
+        raise ValueError(f"{window!r} is no window; {_WINDOW_FORMS}")
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> LimitSettings:
+        if self.quantity == "concurrency" and self.window is not None:
+            raise ValueError(f"limit {self.id}: concurrency is what runs now, and has no window")
+        if self.quantity != "concurrency" and self.window is None:
+            raise ValueError(f"limit {self.id}: {self.quantity} need a window; {_WINDOW_FORMS}")
+        if self.burst is not None and not isinstance(self.window, SlidingSettings):
+            raise ValueError(f'limit {self.id}: a burst needs a sliding window, such as "1m"')
+        if self.burst is not None and self.burst > self.amount:
+            raise ValueError(f"limit {self.id}: a burst above the amount bounds nothing")
+        return self
+
+
+class PriceSettings(_Settings):
+    """What a million tokens of a model cost, in millionths of the currency unit: ``2_500_000`` is 2.50.
+
+    Attributes:
+        input: Of the prompt.
+        output: Of the response.
+        reasoning: Of the part of the response spent on reasoning; by default as the rest.
+    """
+
+    input: Annotated[int, Field(ge=0, le=MAX_LIMIT_AMOUNT)]
+    output: Annotated[int, Field(ge=0, le=MAX_LIMIT_AMOUNT)]
+    reasoning: Annotated[int, Field(ge=0, le=MAX_LIMIT_AMOUNT)] | None = None
+
+
+class ModelSettings(_Settings):
+    """What is known of a model.
+
+    Attributes:
+        max_output_tokens: Most that it gives, for requests that declare no maximum.
+        price: What it costs; without one, requests for it cost nothing.
+    """
+
+    max_output_tokens: Amount | None = None
+    price: PriceSettings | None = None
+
+
+class EstimateSettings(_Settings):
+    """How much a request could take, before it is known how much it does.
+
+    Attributes:
+        default_max_output_tokens: Output of a request that declares no maximum, for a model whose own is not known.
+        bytes_per_token: Bytes of a prompt that count as one token.
+        tokens_per_media: Tokens of an image, sound or file.
+    """
+
+    default_max_output_tokens: Amount = 4_096
+    bytes_per_token: Annotated[int, Field(ge=1, le=16)] = 2
+    tokens_per_media: Annotated[int, Field(ge=0, le=MAX_LIMIT_AMOUNT)] = 2_000
+
+
 class GuardSettings(_Settings):
     """Everything a guard needs to know.
 
@@ -206,6 +343,9 @@ class GuardSettings(_Settings):
         appeal_url: Where a refused account can appeal.
         max_request_bytes: Largest request body.
         retention: Days per type of record.
+        limits: Limits of the accounts; ids differ.
+        estimates: How much a request could take.
+        models: What is known of single models.
     """
 
     issuer: Annotated[str, Field(max_length=MAX_ISSUER_CHARS)]
@@ -225,6 +365,9 @@ class GuardSettings(_Settings):
     appeal_url: Annotated[str, Field(max_length=200)] | None = None
     max_request_bytes: Annotated[int, Field(ge=1024, le=MAX_REQUEST_BYTES)] = MAX_REQUEST_BYTES
     retention: Retention = Retention()
+    limits: tuple[LimitSettings, ...] = ()
+    estimates: EstimateSettings = EstimateSettings()
+    models: dict[str, ModelSettings] = Field(default_factory=dict)
 
     @field_validator("issuer")
     @classmethod
@@ -279,6 +422,15 @@ class GuardSettings(_Settings):
             if not path.startswith("/"):
                 raise ValueError(f"{path!r} is not a path: it starts with /")
         return paths
+
+    @field_validator("limits")
+    @classmethod
+    def _limits_differ(cls, limits: tuple[LimitSettings, ...]) -> tuple[LimitSettings, ...]:
+        ids = [limit.id for limit in limits]
+        for limit_id in ids:
+            if ids.count(limit_id) > 1:
+                raise ValueError(f"two limits have the id {limit_id!r}")
+        return limits
 
     def beside(self, folder: Path) -> GuardSettings:
         """The same settings with relative paths taken from *folder*."""

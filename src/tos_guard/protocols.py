@@ -244,7 +244,8 @@ class LimitEngine(Protocol):
             lease: How long it holds without `renew`. Afterwards its slots of concurrency return, and the rest keeps the estimate.
 
         Raises:
-            StoreError: The engine failed, or the id is taken. The charges may have been taken; they are never taken twice.
+            StoreError: The engine failed. The charges may have been taken; they are never taken twice.
+            ValueError: An open reservation has this id.
         """
         ...
 

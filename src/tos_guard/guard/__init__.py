@@ -18,6 +18,7 @@ from tos_guard.guard._accepting import Person, Subject
 from tos_guard.guard._base import Acceptor, AdminAuthorizer, Assertions, Identifier, utc_now
 from tos_guard.guard._colours import AsyncGuard, Guard
 from tos_guard.guard._explaining import ExplainedRequest, explain_moment, explain_request
+from tos_guard.guard._limit_settings import limits_of, meter_of
 from tos_guard.guard._meter import Estimator, Meter, ModelFacts
 from tos_guard.guard._needs import Admission, Ask, Caller, RequestView, Route, Steps
 from tos_guard.guard._refusals import denial_members, unavailable
@@ -49,6 +50,8 @@ __all__ = [
     "denial_members",
     "explain_moment",
     "explain_request",
+    "limits_of",
+    "meter_of",
     "unavailable",
     "utc_now",
 ]

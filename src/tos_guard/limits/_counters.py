@@ -19,11 +19,10 @@ from collections.abc import MutableSequence
 from datetime import UTC, date, datetime, time, timedelta
 from functools import lru_cache
 from typing import Final, Protocol
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from zoneinfo import ZoneInfo
 
-from tos_guard.errors import ConfigurationError
 from tos_guard.limits._model import Calendar, Limit, Sliding
-from tos_guard.limits._time import MICROSECONDS, Moment
+from tos_guard.limits._time import MICROSECONDS, Moment, zone_named
 
 __all__ = ["BUCKET", "CAP", "SLOTS", "Bucket", "Counter", "calendar_window", "counter_named"]
 
@@ -260,12 +259,8 @@ def _flow(limit: Limit) -> tuple[int, int, int]:
 
 
 def calendar_window(calendar: Calendar, at: int) -> tuple[int, int]:
-    """Start and end of the window that holds *at*, all in microseconds since 1970.
-
-    Raises:
-        ConfigurationError: The zone is unknown.
-    """
-    zone = _zone(calendar.zone)
+    """Start and end of the window that holds *at*, all in microseconds since 1970."""
+    zone = zone_named(calendar.zone)
     local = (_EPOCH + timedelta(microseconds=at)).astimezone(zone)
     today = local.date()
     match calendar.unit:
@@ -289,11 +284,3 @@ def calendar_window(calendar: Calendar, at: int) -> tuple[int, int]:
 def _midnight(day: date, zone: ZoneInfo) -> int:
     """The day's first moment. A midnight that the zone skips is the moment of the skip; of one that comes twice, the first counts."""
     return (datetime.combine(day, time(), zone) - _EPOCH) // timedelta(microseconds=1)
-
-
-@lru_cache(maxsize=64)
-def _zone(name: str) -> ZoneInfo:
-    try:
-        return ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError, OSError):
-        raise ConfigurationError("no zone of this machine", where=name, cure="Name one such as Europe/Berlin, or install tzdata") from None

@@ -17,6 +17,7 @@ from enum import StrEnum
 from typing import Final, Literal, NamedTuple
 
 from tos_guard.errors import ConfigurationError
+from tos_guard.limits._time import zone_named
 
 __all__ = [
     "MAX_AMOUNT",
@@ -92,10 +93,16 @@ class Calendar:
     Attributes:
         unit: Which of these.
         zone: IANA name of the zone in which it begins.
+
+    Raises:
+        ConfigurationError: The machine knows no such zone.
     """
 
     unit: Literal["minute", "hour", "day", "week", "month"]
     zone: str = "UTC"
+
+    def __post_init__(self) -> None:
+        zone_named(self.zone)
 
     def __str__(self) -> str:
         return f"calendar {self.unit} {self.zone}"

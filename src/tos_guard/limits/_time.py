@@ -9,9 +9,13 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from functools import lru_cache
 from typing import Final, NamedTuple
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-__all__ = ["MICROSECONDS", "Moment", "follow", "microseconds"]
+from tos_guard.errors import ConfigurationError
+
+__all__ = ["MICROSECONDS", "Moment", "follow", "microseconds", "zone_named"]
 
 MICROSECONDS: Final = 1_000_000
 """In a second."""
@@ -42,6 +46,19 @@ def follow(calendar: int, elapsed: int, wall: int) -> int:
         return wall
     most = elapsed // _CORRECTION
     return expected + max(-most, min(behind, most))
+
+
+@lru_cache(maxsize=64)
+def zone_named(name: str) -> ZoneInfo:
+    """A zone by its IANA name.
+
+    Raises:
+        ConfigurationError: The machine knows no such zone.
+    """
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise ConfigurationError("no zone of this machine", where=name, cure="Name one such as Europe/Berlin, or install tzdata") from None
 
 
 def microseconds(span: timedelta) -> int:

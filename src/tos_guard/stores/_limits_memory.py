@@ -117,12 +117,13 @@ class MemoryLimits:
         """Take all charges, or none; see `LimitEngine.reserve`.
 
         Raises:
-            StoreError: The id is taken, or the engine is closed.
+            StoreError: The engine is closed.
+            ValueError: An open reservation has this id.
         """
         with self._lock:
             now = self._begin()
             if id in self._open:
-                raise StoreError("a reservation with this id is open", where=id)
+                raise ValueError(f"a reservation with the id {id!r} is open")
             answer = admit(self._find(charges), now)
             self._unswept += 1
             if self._unswept >= _SWEEP_ROWS:

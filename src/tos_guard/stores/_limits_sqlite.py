@@ -21,7 +21,7 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
-from tos_guard.errors import StoreError
+from tos_guard.errors import ConfigurationError, StoreError
 from tos_guard.limits import Amounts, Charge, LimitRefusal, LimitState, Reservation
 from tos_guard.limits._admission import Place, admit, settle, states_of
 from tos_guard.limits._counters import BUCKET, Bucket, Counter, counter_named
@@ -116,19 +116,21 @@ class SQLiteLimits:
         """Take all charges, or none; see `LimitEngine.reserve`.
 
         Raises:
-            StoreError: The engine failed, others wrote for too long, the id is taken, or the engine is closed.
+            StoreError: The engine failed, others wrote for too long, or the engine is closed.
+            ValueError: An open reservation has this id.
         """
         with self._writing() as (connection, now):
             rows = _Rows(connection, charges)
             answer = admit(rows.places, now)
             if isinstance(answer, LimitRefusal):
+                self._sweep(connection, now, 1)
                 return answer
             taken, states, shadowed = answer
             marks = json.dumps([mark for _, mark in taken])
             slots = json.dumps({_name(charge): charge.amount for charge, _ in taken if charge.limit.window is None and charge.counts})
             row = (id, now.time + microseconds(lease), marks, slots)
             if connection.execute("INSERT OR IGNORE INTO reservations VALUES (?, ?, ?, ?)", row).rowcount != 1:
-                raise StoreError("a reservation with this id is open", where=id)
+                raise ValueError(f"a reservation with the id {id!r} is open")
             self._sweep(connection, now, 1 + 2 * rows.save())
         return Reservation(id, tuple(charges), states, shadowed)
 
@@ -302,10 +304,8 @@ def _unpack(numbers: bytes | None, counter: Counter | Bucket) -> list[int]:
 
 @contextmanager
 def _damage(path: Path) -> Iterator[None]:
-    """What a file that somebody has changed holds is an error of the engine."""
+    """What somebody else wrote into the file, or a zone that this machine has no more, is an error of the engine."""
     try:
         yield
-    except (ValueError, TypeError, LookupError, struct.error) as error:
-        raise StoreError(
-            f"a row cannot be read ({type(error).__name__})", where=str(path), cure="Remove the file: usage is forgotten"
-        ) from error
+    except (struct.error, TypeError, json.JSONDecodeError, ConfigurationError) as error:
+        raise StoreError(f"a row cannot be read ({error})", where=str(path), cure="Remove the file: all usage is forgotten") from error

@@ -6,6 +6,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -148,4 +149,31 @@ def test_a_file_removed_under_the_store_is_an_error(tmp_path):
     with pytest.raises(StoreError, match=r"x\.db"), database.read() as connection:
         connection.execute("SELECT * FROM a")
     assert not (tmp_path / "x.db").exists()
+    database.close()
+
+
+def test_a_patient_writer_gives_up_in_the_end(tmp_path):
+    """Whoever holds the writers' lock for too long holds up nobody for ever, in this process or another; afterwards all is well."""
+    schema = Schema("things", 7, (("CREATE TABLE a (x)",),))
+    holder = Database(tmp_path / "x.db", schema)
+    other, same = (Database(tmp_path / "x.db", schema, durable=False, patience=0.05) for _ in range(2))
+    with holder.write(), pytest.raises(StoreError, match=r"x\.db\.lock: another writer has held the lock for 0\.05 s"), other.write():
+        pytest.fail("two writers at once")
+    with ThreadPoolExecutor(1) as threads, same.write(), pytest.raises(StoreError, match="another writer"):
+        threads.submit(lambda: same.write().__enter__()).result()
+    for database in (other, same, holder):
+        with database.write() as connection:
+            connection.execute("INSERT INTO a VALUES (1)")
+    with other.read() as connection:
+        assert connection.execute("SELECT count(*) FROM a").fetchone() == (3,)
+    for database in (other, same, holder):
+        database.close()
+
+
+@pytest.mark.parametrize(("durable", "synchronous"), [(True, 2), (False, 1)])
+def test_only_what_is_durable_waits_for_the_disk(tmp_path, durable, synchronous):
+    """FULL for accounts and records; NORMAL, which syncs at checkpoints alone, for what may be counted anew."""
+    database = Database(tmp_path / "x.db", Schema("things", 7, (("CREATE TABLE a (x)",),)), durable=durable)
+    with database.write() as connection:
+        assert connection.execute("PRAGMA synchronous").fetchone() == (synchronous,)
     database.close()

@@ -1,0 +1,218 @@
+"""What happens when the engine of the limits fails (DESIGN D11): a named mode, and a report of each use.
+
+- ``deny``: the request is refused, with the engine's `StoreError`.
+- ``allow``: it goes on, and nothing is counted.
+- ``local``: this process counts alone, at its share of each limit. It starts from nothing whenever the process does, so the shares of all
+  processes together should be well below one for each limit that must hold.
+
+After a failure the engine is left alone for a moment; otherwise each request would wait for as long as the engine is given. One call then
+tries it again, while the others keep to the mode.
+
+A settlement that fails is reported and dropped: the response has been given, and the estimate stands.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import timedelta
+from typing import Final, Literal, TypeVar
+
+from cachetools import LRUCache
+
+from tos_guard.errors import ConfigurationError, StoreError
+from tos_guard.limits import Amounts, Charge, Limit, LimitRefusal, LimitState, Reservation
+from tos_guard.protocols import Clock, LimitEngine
+from tos_guard.stores._fork import watch_forks
+from tos_guard.stores._limits_memory import MemoryLimits
+
+__all__ = ["FallbackLimits"]
+
+T = TypeVar("T")
+
+Operation = Literal["reserve", "settle", "renew", "cancel", "states"]
+Mode = Literal["deny", "allow", "local"]
+
+_RETRY_SECONDS: Final = 1.0
+"""How long a failed engine is left alone."""
+
+_MAX_SHARES: Final = 10_000
+"""Limits whose share is kept: those of the settings, and the amounts of single accounts."""
+
+
+class FallbackLimits:
+    """A `LimitEngine` that knows what to do when another one fails.
+
+    Args:
+        engine: The other one.
+        mode: What to do; see the module.
+        on_use: Called with the operation, the mode and the error, each time that the mode decided in place of the engine. It must not
+            raise, and may be called by any thread.
+        clock: The time on the wall, for ``local``.
+        local_share: What part of each limit this process allows alone, above 0 and up to 1. No limit falls below 1.
+        monotonic: Seconds that never go back.
+
+    Raises:
+        ConfigurationError: The share is out of range.
+    """
+
+    def __init__(
+        self,
+        engine: LimitEngine,
+        *,
+        mode: Mode,
+        on_use: Callable[[Operation, Mode, StoreError], None],
+        clock: Clock,
+        local_share: float = 1.0,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        if not 0 < local_share <= 1:
+            raise ConfigurationError(f"a local share of {local_share:g}", cure="It is above 0 and at most 1")
+        self._engine = engine
+        self._mode: Mode = mode
+        self._on_use = on_use
+        self._share = local_share
+        self._monotonic = monotonic
+        self._local = MemoryLimits(clock=clock, monotonic=monotonic)
+        self._shares: LRUCache[Limit, Limit] = LRUCache(_MAX_SHARES)
+        self._closed = False
+        self._reset()
+        watch_forks(self)
+
+    @property
+    def blocks(self) -> bool:
+        """Whether the engine blocks; see `LimitEngine.blocks`."""
+        return self._engine.blocks
+
+    def _reset(self) -> None:
+        self._lock = threading.Lock()
+        self._failure: StoreError | None = None
+        self._retry_at = 0.0
+
+    def reserve(self, charges: Sequence[Charge], *, id: str, lease: timedelta) -> Reservation | LimitRefusal:  # noqa: A002 - as in the Protocol
+        """Take all charges, or none; by the mode when the engine fails.
+
+        Raises:
+            StoreError: The engine failed, and the mode is ``deny``; or this is closed.
+            ValueError: An open reservation has this id.
+        """
+        self._check_open()
+        try:
+            return self._try(lambda: self._engine.reserve(charges, id=id, lease=lease))
+        except StoreError as error:
+            self._on_use("reserve", self._mode, error)
+            if self._mode == "allow":
+                return Reservation(id, (), fallback="allow")
+            if self._mode == "local":
+                return self._local.reserve(self._shared(charges), id=id, lease=lease)._replace(fallback="local")
+            raise
+
+    def settle(self, reservation: Reservation, actual: Amounts | None) -> None:
+        """Replace the estimate by what was used, where it was reserved. A failure is reported, and the estimate stands.
+
+        Raises:
+            StoreError: This is closed.
+        """
+        self._finish("settle", reservation, lambda engine: engine.settle(reservation, actual))
+
+    def renew(self, reservation: Reservation, *, lease: timedelta) -> None:
+        """Let the reservation hold for *lease* from now. A failure is reported, and the old lease stands.
+
+        Raises:
+            StoreError: This is closed.
+        """
+        self._finish("renew", reservation, lambda engine: engine.renew(reservation, lease=lease))
+
+    def cancel(self, reservation: Reservation) -> None:
+        """Give everything back, where it was reserved. A failure is reported, and the estimate stands.
+
+        Raises:
+            StoreError: This is closed.
+        """
+        self._finish("cancel", reservation, lambda engine: engine.cancel(reservation))
+
+    def states(self, charges: Sequence[Charge]) -> tuple[LimitState, ...]:
+        """How far the limits are used; by this process alone when the engine fails and the mode is ``local``, else nothing.
+
+        Raises:
+            StoreError: The engine failed, and the mode is ``deny``; or this is closed.
+        """
+        self._check_open()
+        try:
+            return self._try(lambda: self._engine.states(charges))
+        except StoreError as error:
+            self._on_use("states", self._mode, error)
+            if self._mode == "allow":
+                return ()
+            if self._mode == "local":
+                return self._local.states(self._shared(charges))
+            raise
+
+    def close(self) -> None:
+        """Close the engine. Further use raises `StoreError`."""
+        self._closed = True
+        self._local.close()
+        self._engine.close()
+
+    def before_fork(self) -> None:
+        """Hold still while what is known of the engine is copied."""
+        self._lock.acquire()
+
+    def after_fork_in_parent(self) -> None:
+        """Go on."""
+        self._lock.release()
+
+    def after_fork_in_child(self) -> None:
+        """Try the engine anew: the parent's failure may have been its own."""
+        self._reset()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StoreError("the limits are closed")
+
+    def _try(self, call: Callable[[], T]) -> T:
+        with self._lock:
+            failed = self._failure
+            if failed is not None:
+                if self._monotonic() < self._retry_at:
+                    raise StoreError(failed.what, where=failed.where, cure=failed.cure)
+                self._retry_at = self._monotonic() + _RETRY_SECONDS  # this call finds out, and the others need not
+        try:
+            result = call()
+        except StoreError as error:
+            with self._lock:
+                # A copy: an error that was raised holds on to every frame it passed.
+                self._failure = StoreError(error.what, where=error.where, cure=error.cure)
+                self._retry_at = self._monotonic() + _RETRY_SECONDS
+            raise
+        if failed is not None:
+            with self._lock:
+                self._failure = None
+        return result
+
+    def _finish(self, operation: Operation, reservation: Reservation, call: Callable[[LimitEngine], None]) -> None:
+        self._check_open()
+        if reservation.fallback == "local":
+            call(self._local)
+        elif not reservation.fallback:
+            try:
+                self._try(lambda: call(self._engine))
+            except StoreError as error:
+                self._on_use(operation, self._mode, error)
+
+    def _shared(self, charges: Sequence[Charge]) -> list[Charge]:
+        return [charge._replace(limit=self._share_of(charge.limit)) for charge in charges]
+
+    def _share_of(self, limit: Limit) -> Limit:
+        with self._lock:
+            shared = self._shares.get(limit)
+            if shared is None:
+                burst = None if limit.burst is None else self._part(limit.burst)
+                shared = self._shares[limit] = replace(limit, amount=self._part(limit.amount), burst=burst)
+        return shared
+
+    def _part(self, amount: int) -> int:
+        # What nobody may have is not given out in shares of one.
+        return max(1, int(amount * self._share)) if amount else 0
