@@ -132,12 +132,12 @@ class GuardBase:
         entropy: Callable[[int], bytes] = secrets.token_bytes,
         telemetry: Telemetry | None = None,
     ) -> None:
-        self.settings = settings
-        self.meter = meter or Meter(())
-        self.clock = clock
-        self.telemetry = telemetry or Telemetry(clock=clock)
+        self.settings: GuardSettings = settings
+        self.meter: Meter = meter or Meter(())
+        self.clock: Clock = clock
+        self.telemetry: Telemetry = telemetry or Telemetry(clock=clock)
         self.telemetry.in_force(settings.failure.modes)
-        self.archive = archive
+        self.archive: TermsArchive | None = archive
         self._accounts = accounts
         self._rights = rights
         self._records = records
@@ -146,7 +146,7 @@ class GuardBase:
         self._identify = identify
         self._bearer = bearer
         self._assertions = assertions
-        self.store = store
+        self.store: Store | None = store
         self._receipts = receipts
         self._acceptor = acceptor
         self._authorize_admin = authorize_admin
@@ -164,7 +164,7 @@ class GuardBase:
         self._leases = Leases(limits, self.report_failure) if limits is not None else None
         self._check_bearer()
         self.check_fulfillable(terms)
-        self.rulebook = Rulebook(settings.issuer, terms, self.check_fulfillable)
+        self.rulebook: Rulebook = Rulebook(settings.issuer, terms, self.check_fulfillable)
 
     def _check_bearer(self) -> None:
         """Fail where it would not be plain who says who asks. Keys of bearer tokens are reported on from now on."""

@@ -72,7 +72,7 @@ class Meter:
         default_max_output_tokens: int = DEFAULT_MAX_OUTPUT_TOKENS,
         count_prompt: Estimator | None = None,
     ) -> None:
-        self.limits = tuple(limits)
+        self.limits: tuple[Limit, ...] = tuple(limits)
         self._models = models
         self._bytes_per_token = bytes_per_token
         self._tokens_per_media = tokens_per_media

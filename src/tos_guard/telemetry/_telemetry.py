@@ -54,11 +54,11 @@ class Observed:
     __slots__ = ("adapter", "enforce_seconds", "request_id", "span", "streaming")
 
     def __init__(self, adapter: str, span: trace.Span | None = None) -> None:
-        self.adapter = adapter
-        self.span = span
-        self.request_id = ""
-        self.enforce_seconds = 0.0
-        self.streaming = False
+        self.adapter: str = adapter
+        self.span: trace.Span | None = span
+        self.request_id: str = ""
+        self.enforce_seconds: float = 0.0
+        self.streaming: bool = False
 
 
 class Telemetry:
