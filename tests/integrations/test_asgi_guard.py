@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -11,9 +13,12 @@ import pytest
 from kit import CHAT, ISSUER, REQUEST, Answer, Kit, ask, streamed, whole
 from tos_guard._content_digest import check_content_digest
 from tos_guard.errors import AbsentError, IncompleteError, PolicyStop
+from tos_guard.guard import Meter, utc_now
 from tos_guard.ledger import ExchangeRecord, RecordType
+from tos_guard.limits import Dimension, Limit, Quantity, Sliding
 from tos_guard.provenance import parse_token
 from tos_guard.rights import Grant
+from tos_guard.stores import MemoryLimits
 from tos_guard.types import Completion, Standing
 from tos_guard.verify import Expected, StreamVerifier, Verified, verify_body, verify_stream
 
@@ -328,6 +333,43 @@ async def test_a_cancelled_exchange_is_recorded() -> None:
         await task
     (record,) = records(kit)
     assert record.unsealed == "client_gone"
+
+
+class SlowLimits(MemoryLimits):
+    """An engine that reserves in a thread of the guard's, and only when it is told to."""
+
+    blocks = True
+
+    def __init__(self) -> None:
+        super().__init__(clock=utc_now)
+        self.asked = threading.Event()
+        self.go_on = threading.Event()
+        self.cancelled = threading.Event()
+
+    def reserve(self, charges: Any, *, id: str, lease: timedelta) -> Any:  # noqa: A002 - as the Protocol names it
+        self.asked.set()
+        assert self.go_on.wait(30)
+        return super().reserve(charges, id=id, lease=lease)
+
+    def cancel(self, reservation: Any) -> None:
+        super().cancel(reservation)
+        self.cancelled.set()
+
+
+async def test_what_is_reserved_for_a_client_that_has_left_meanwhile_is_given_back() -> None:
+    """Nobody is left who would settle it: the slot would be taken until its lease ends, and the tokens until the window does."""
+    engine = SlowLimits()
+    limit = Limit(id="daily", quantity=Quantity.REQUESTS, amount=1, per=(Dimension.ACCOUNT,), window=Sliding(86_400))
+    kit = Kit(overrides={"limits": engine, "meter": Meter([limit])})
+    left = asyncio.create_task(ask(kit.wrap(whole(COMPLETION)), key=kit.key))
+    assert await asyncio.to_thread(engine.asked.wait, 30)
+    left.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await left
+    engine.go_on.set()
+    assert await asyncio.to_thread(engine.cancelled.wait, 30)
+    assert (await ask(kit.wrap(whole(COMPLETION)), key=kit.key)).status == 200  # the one request of the day is there again
+    assert kit.guard.counts["reservation:cancelled"] == 1
 
 
 async def test_a_handler_whose_own_upstream_broke_is_no_client_that_left() -> None:

@@ -206,7 +206,7 @@ class AsyncGuard(GuardSteps):
         try:
             return await asyncio.shield(asyncio.wrap_future(future))
         except asyncio.CancelledError:
-            future.add_done_callback(partial(_give_back, engine))  # nobody is left who would settle it
+            future.add_done_callback(partial(_give_back, self, engine))  # nobody is left who would settle it
             raise
 
     async def _settled(self, engine: LimitEngine, need: Settle) -> None:
@@ -221,10 +221,11 @@ class AsyncGuard(GuardSteps):
         return ThreadPoolExecutor(_LIMIT_THREADS, thread_name_prefix="tos-guard-limits")
 
 
-def _give_back(engine: LimitEngine, future: Future[Reservation | LimitRefusal]) -> None:
+def _give_back(guard: GuardSteps, engine: LimitEngine, future: Future[Reservation | LimitRefusal]) -> None:
     if future.exception() is None and isinstance(answer := future.result(), Reservation):
         with suppress(StoreError):  # then it expires
             engine.cancel(answer)
+            guard.telemetry.settled("cancelled")
 
 
 @contextmanager

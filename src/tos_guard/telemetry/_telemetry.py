@@ -256,7 +256,7 @@ class Telemetry:
             self._count(_over_limit(state, shadow=True))
 
     def settled(self, outcome: str = "settled") -> None:
-        """A reservation came to its end: ``settled``, ``expired`` or ``cancelled``."""
+        """A reservation came to its end: ``settled``, or ``cancelled`` where the client left while it was being made."""
         self._count(_reservation(_closed(outcome, words.RESERVATION_ENDS)))
 
     # Bearer tokens of others

@@ -27,7 +27,7 @@ LOSSES: Final = ("raised", "rate")
 """Why telemetry is lost: a provider raised, or events of one name came too fast."""
 
 DROPPED: Final = "telemetry.dropped"
-RESERVATION_ENDS: Final = frozenset({"settled", "expired", "cancelled"})
+RESERVATION_ENDS: Final = frozenset({"settled", "cancelled"})
 ACCEPTANCES: Final = frozenset({"accepted", "withdrawn"})
 METHODS: Final = frozenset(str(method) for method in AcceptanceMethod)
 CHANGES: Final = frozenset(

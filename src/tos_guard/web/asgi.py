@@ -97,7 +97,7 @@ class TosGuardMiddleware:
         self.app = app
         self.guard = guard
         self.documents = documents
-        self.adapter = adapter
+        self.adapter: str = adapter
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
