@@ -12,6 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from tos_guard.cli import (
+    _acceptances,
     _accounts,
     _admins,
     _end_users,
@@ -55,8 +56,14 @@ _accounts.app.command("grant")(_grants.grant)
 _accounts.app.command("void-grant")(_grants.void_grant)
 _accounts.app.command("block-end-user")(_end_users.block)
 _accounts.app.command("unblock-end-user")(_end_users.unblock)
+_accounts.app.command("accept")(_acceptances.accept_for_account)
+_accounts.app.command("withdraw")(_acceptances.withdraw_for_account)
+_accounts.app.command("acceptances")(_acceptances.list_of_account)
 _accounts.app.command("explain")(_explain.explain)
 app.add_typer(_accounts.app, name="accounts")
+_organizations.app.command("accept")(_acceptances.accept_for_organization)
+_organizations.app.command("withdraw")(_acceptances.withdraw_for_organization)
+_organizations.app.command("acceptances")(_acceptances.list_of_organization)
 app.add_typer(_organizations.app, name="organizations")
 app.add_typer(_admins.app, name="admin")
 app.add_typer(_terms.app, name="terms")

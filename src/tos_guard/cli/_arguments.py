@@ -25,6 +25,7 @@ __all__ = [
     "ActorOption",
     "ConfigOption",
     "JSONOption",
+    "OrganizationArgument",
     "ReasonOption",
     "acting",
     "load_settings",
@@ -47,6 +48,7 @@ ConfigOption = Annotated[
 JSONOption = Annotated[bool, typer.Option("--json", help='Write JSON: a document with "version": 1.')]
 ReasonOption = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; kept in the history.")]
 AccountArgument = Annotated[str, typer.Argument(metavar="ID", help="Id of the account.")]
+OrganizationArgument = Annotated[str, typer.Argument(metavar="ID", help="Id of the organization, as accounts name it.")]
 ActorOption = Annotated[
     str | None,
     typer.Option("--actor", metavar="NAME", help="Who does it; kept in the history.", show_default="cli: and your user name"),

@@ -10,7 +10,7 @@ from tos_guard.errors import AccountError
 
 if TYPE_CHECKING:
     from tos_guard.rights import Account, Grant, Organization
-    from tos_guard.stores import AccountChange, OrganizationChange, SQLiteStore, StoredKey
+    from tos_guard.stores import AccountChange, OrganizationChange, Store, StoredKey
     from tos_guard.terms import Acceptance, TermsVersion
 
 __all__ = [
@@ -33,7 +33,7 @@ __all__ = [
 _NAME_CHARS = 13
 
 
-def known_account(store: SQLiteStore, account_id: str) -> Account:
+def known_account(store: Store, account_id: str) -> Account:
     """The account with this id.
 
     Raises:
@@ -45,7 +45,7 @@ def known_account(store: SQLiteStore, account_id: str) -> Account:
     return account
 
 
-def known_organization(store: SQLiteStore, organization_id: str) -> Organization:
+def known_organization(store: Store, organization_id: str) -> Organization:
     """The organization with this id.
 
     Raises:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tos_guard.cli._arguments import ActorOption, ConfigOption, JSONOption, ReasonOption, acting, opened
+from tos_guard.cli._arguments import ActorOption, ConfigOption, JSONOption, OrganizationArgument, ReasonOption, acting, opened
 from tos_guard.cli._documents import (
     amounts_text,
     change_document,
@@ -21,11 +21,10 @@ from tos_guard.errors import AccountError
 if TYPE_CHECKING:
     from tos_guard.rights import AuthorizedPerson, Organization
 
-__all__ = ["OrganizationArgument", "app"]
+__all__ = ["app"]
 
 app = typer.Typer(help="Organizations: who may accept terms for them, limits that their accounts share.", rich_markup_mode=None)
 
-OrganizationArgument = Annotated[str, typer.Argument(metavar="ID", help="Id of the organization, as accounts name it.")]
 NameOption = Annotated[str, typer.Option("--name", metavar="TEXT", help="What people call it.")]
 PersonArgument = Annotated[
     str, typer.Argument(metavar="PERSON", help="How you or the identity provider name the person: an address, a subject.")

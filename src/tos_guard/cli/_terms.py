@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tos_guard.cli._arguments import ConfigOption, JSONOption, load_settings, now, open_store, read_input
+from tos_guard.cli._arguments import ActorOption, ConfigOption, JSONOption, acting, load_settings, now, open_store, read_input
 from tos_guard.cli._output import Line, mark, note, plain, show, show_json, show_table
 from tos_guard.cli._terms_files import text_beside
 from tos_guard.errors import TermsError
 
 if TYPE_CHECKING:
     from tos_guard.config import GuardSettings
-    from tos_guard.stores import SQLiteStore
+    from tos_guard.stores import Store
     from tos_guard.terms import BareRequest, Clause, Condition, Finding, TermsShelf, TermsVersion
 
-__all__ = ["app"]
+__all__ = ["app", "published_shelf"]
 
 app = typer.Typer(help="Terms documents: check, publish, list, show.", rich_markup_mode=None)
 
@@ -116,7 +116,7 @@ def list_terms(config: ConfigOption = None, as_json: JSONOption = False) -> None
     """List all published versions: of which series, for whom, since when, and which are in force."""
     settings = load_settings(config)
     with open_store(settings) as store:
-        shelf = _shelf(store)
+        shelf = published_shelf(store)
     at = now()
     rows = [terms for series in shelf.series() for terms in shelf.versions_of(series)]
     if as_json:
@@ -129,7 +129,8 @@ def list_terms(config: ConfigOption = None, as_json: JSONOption = False) -> None
     )
 
 
-def _shelf(store: SQLiteStore) -> TermsShelf:
+def published_shelf(store: Store) -> TermsShelf:
+    """All terms that were published."""
     from tos_guard.terms import TermsShelf, terms_from_document
 
     stored = store.terms_versions()
@@ -212,7 +213,7 @@ def show_terms(
 
 def _published(version: str, settings: GuardSettings) -> TermsVersion:
     with open_store(settings) as store:
-        found = _shelf(store).version(version)
+        found = published_shelf(store).version(version)
     if found is None:
         raise TermsError("is neither a file nor a published version", where=version, cure="'tos-guard terms list' shows all.")
     return found
@@ -229,15 +230,15 @@ def _condition(condition: Condition) -> str:
 
 
 @app.command("publish")
-def publish(file: FileArgument, config: ConfigOption = None, as_json: JSONOption = False) -> None:
+def publish(file: FileArgument, actor: ActorOption = None, config: ConfigOption = None, as_json: JSONOption = False) -> None:
     """Keep a version in the store for ever; running servers take it up within a second, from its effective day on."""
     settings = load_settings(config)
     terms = _load(file)
     with open_store(settings) as store:
-        shelf = _shelf(store)
+        shelf = published_shelf(store)
         warnings = _checked(file, settings, shelf)
-        store.publish_terms(terms)
-        shelf = _shelf(store)
+        store.publish_terms(terms, actor=acting(actor))
+        shelf = published_shelf(store)
     at = now()
     if as_json:
         show_json({"terms": _version_document(terms, shelf, at), "warnings": [_finding_document(finding) for finding in warnings]})
