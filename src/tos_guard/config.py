@@ -432,6 +432,11 @@ class GuardSettings(_Settings):
                 raise ValueError(f"two limits have the id {limit_id!r}")
         return limits
 
+    @property
+    def limits_file(self) -> Path:
+        """Where the processes of this host count what accounts use: beside the store, in a file of its own."""
+        return self.store.with_name(f"{self.store.stem}.limits{self.store.suffix}")
+
     def beside(self, folder: Path) -> GuardSettings:
         """The same settings with relative paths taken from *folder*."""
         paths = {name: folder / getattr(self, name) for name in ("terms", "store", "keys")}

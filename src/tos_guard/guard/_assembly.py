@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from tos_guard.config import GuardSettings, parse_settings
-from tos_guard.errors import KeyFileError
+from tos_guard.errors import KeyFileError, StoreError
 from tos_guard.guard._base import utc_now
-from tos_guard.protocols import Clock, Signer
+from tos_guard.guard._limit_settings import meter_of
+from tos_guard.protocols import Clock, LimitEngine, Signer
 from tos_guard.telemetry import Telemetry
 from tos_guard.types import KeyPurpose
 
@@ -22,7 +23,7 @@ def assemble(path: Path, overrides: dict[str, Any]) -> dict[str, Any]:
 
     Args:
         path: The settings file.
-        overrides: Parts to take in place of those that the settings name.
+        overrides: Parts to take in place of those that the settings name; ``count_prompt``, a tokenizer of the host (`Estimator`).
 
     Raises:
         ConfigurationError: A file, key or setting is unusable.
@@ -61,7 +62,24 @@ def assemble(path: Path, overrides: dict[str, Any]) -> dict[str, Any]:
         "store": store,
         "receipts": receipts,
     }
+    count_prompt = overrides.pop("count_prompt", None)
+    if settings.limits:
+        defaults["meter"] = meter_of(settings, count_prompt=count_prompt)
+        if "limits" not in overrides:
+            defaults["limits"] = _limits(settings, clock, telemetry)
     return {**defaults, **overrides}
+
+
+def _limits(settings: GuardSettings, clock: Clock, telemetry: Telemetry) -> LimitEngine:
+    """What counts for all processes of this host, and what happens when it fails."""
+    from tos_guard.stores import FallbackLimits, SQLiteLimits
+
+    def used(operation: str, mode: str, failure: StoreError) -> None:
+        if (operation, mode) != ("reserve", "deny"):  # of which the guard hears
+            telemetry.failed("limits", failure)
+
+    engine = SQLiteLimits(settings.limits_file, clock=clock)
+    return FallbackLimits(engine, mode=settings.failure.limits, on_use=used, clock=clock, local_share=settings.failure.local_share)
 
 
 def _receipt_signer(settings: GuardSettings, clock: Clock) -> Signer | None:

@@ -1,0 +1,101 @@
+"""Limits of the settings file: counted for all processes of a host, in a file beside the store."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from provisioned import Provider
+from tos_guard.errors import LimitExceededError, RequestError
+from tos_guard.guard import Guard, RequestView
+
+CHAT = "/v1/chat/completions"
+RULES = """
+[[limits]]
+id = "requests"
+quantity = "requests"
+amount = 3
+window = "1h"
+
+[[limits]]
+id = "tokens"
+quantity = "tokens"
+amount = 5_000
+window = "calendar month Europe/Berlin"
+shadow = true
+"""
+
+
+def provider(folder: Path, rules: str = RULES) -> Provider:
+    made = Provider(folder)
+    made.settings.write_text(made.settings.read_text() + rules)
+    return made
+
+
+def ask(guard: Guard, key: str, **members: Any) -> Any:
+    """One request up to the handler; its exchange, or what it is refused with."""
+    view = RequestView("POST", CHAT, [(b"authorization", f"Bearer {key}".encode())])
+    route = guard.route(CHAT)
+    assert route is not None
+    body = json.dumps({"model": "smollm2-135m", "messages": [], **members}).encode()
+    try:
+        exchange = guard.run(guard.admit(guard.run(guard.authenticate(view)), view, route, body))
+    except RequestError as error:
+        return error
+    return guard.run(guard.keep_denial(exchange)) if exchange.is_refused else exchange
+
+
+def test_two_processes_share_one_limit(tmp_path: Path) -> None:
+    """Whichever of them is asked; each account has its own."""
+    made = provider(tmp_path)
+    one, other = Guard.from_file(made.settings), Guard.from_file(made.settings)
+    served = [ask(guard, made.keys["good"]) for guard in (one, other, one)]
+    assert all(exchange.decision.allowed for exchange in served)
+    refused = ask(other, made.keys["good"])
+    assert isinstance(refused, LimitExceededError)
+    assert (refused.details["limit"], refused.details["remaining"]) == ("requests", 0)
+    assert ask(other, made.keys["enterprise"]).decision.allowed
+    one.close_stores()
+    other.close_stores()
+
+
+def test_a_limit_in_shadow_is_told_and_refuses_nothing(tmp_path: Path) -> None:
+    """The estimate of a request without a maximum is the settings' default, which is over the shadowed limit."""
+    made = provider(tmp_path, RULES + "[estimates]\ndefault_max_output_tokens = 6_000\n")
+    guard = Guard.from_file(made.settings)
+    exchange = ask(guard, made.keys["good"])
+    assert exchange.decision.allowed
+    assert [reason.word for reason in exchange.decision.reasons if reason.shadow] == ["shadow:tos_limit:tokens"]
+    guard.close_stores()
+
+
+def test_the_hosts_own_tokenizer_counts_prompts(tmp_path: Path) -> None:
+    """Where it is given, the size of the body counts for nothing."""
+    made = provider(tmp_path)
+    guard = Guard.from_file(made.settings, count_prompt=lambda request, body: 17)
+    exchange = ask(guard, made.keys["good"], max_tokens=5)
+    assert (exchange.estimate.input_tokens, exchange.estimate.output_tokens) == (17, 5)
+    guard.close_stores()
+
+
+@pytest.mark.parametrize(
+    ("mode", "outcome", "counted"),
+    [
+        ("deny", "tos_unavailable", {"failed:limits"}),
+        ("allow", "served", {"failed:limits", "degraded:limits:allow"}),
+        ("local", "tos_limit", {"failed:limits", "degraded:limits:local"}),
+    ],
+)
+def test_what_happens_when_the_engine_fails_is_what_the_settings_say(tmp_path: Path, mode: str, outcome: str, counted: set[str]) -> None:
+    """And each use of the mode is counted: ``local`` gives this process its share of one request in three."""
+    made = provider(tmp_path, RULES + f'[failure]\nlimits = "{mode}"\nlocal_share = 0.34\n')
+    guard = Guard.from_file(made.settings)
+    guard._limits._engine.close()  # type: ignore[union-attr]  # as if its disk were gone
+    answers = [ask(guard, made.keys["good"]) for _ in range(3)]
+    codes = {getattr(answer, "code", "served") for answer in answers[1:]}
+    assert codes == {outcome}
+    missing = counted - {name for name, count in guard.counts.items() if count}
+    assert not missing, guard.counts
