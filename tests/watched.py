@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import time
 from collections.abc import AsyncIterator
@@ -17,10 +18,11 @@ from fastapi.responses import StreamingResponse
 
 from authorization_server import Served
 from kit import CHAT, Kit
+from tos_guard.errors import StoreError
 from tos_guard.guard import Meter, utc_now
 from tos_guard.limits import Dimension, Limit, Quantity, Sliding
 from tos_guard.remote import BearerVerifier
-from tos_guard.stores import FileSigner, KeyFolder, MemoryLimits, load_terms
+from tos_guard.stores import FallbackLimits, FileSigner, KeyFolder, MemoryLimits, load_terms
 from tos_guard.telemetry import Telemetry
 from tos_guard.types import KeyPurpose, Standing, SubjectKind
 from tos_guard_fastapi import TosGuard
@@ -109,6 +111,22 @@ def event(text: str, finish: str | None = None) -> bytes:
     return b"data: " + json.dumps(chunk).encode() + b"\n\n"
 
 
+class BreakableLimits(MemoryLimits):
+    """An engine that fails on demand."""
+
+    broken = False
+
+    def reserve(self, charges: Any, *, id: str, lease: timedelta) -> Any:  # noqa: A002 - as the Protocol names it
+        """As `MemoryLimits.reserve`.
+
+        Raises:
+            StoreError: It is broken.
+        """
+        if self.broken:
+            raise StoreError("told to fail", where="BreakableLimits")
+        return super().reserve(charges, id=id, lease=lease)
+
+
 @dataclass
 class Watched:
     """A provider.
@@ -132,6 +150,7 @@ class Watched:
         keys.create("https://api.example.com", now=utc_now() - timedelta(minutes=1))
         self.telemetry.watch_keys(lambda: keys.history().keys)
         self.bearer = BearerVerifier([(self.server.policy(), self.server.source(clock=utc_now, monotonic=time.monotonic))])
+        self.engine = BreakableLimits(clock=utc_now)
         self.kit = self._kit("enforce")
         self.monitoring = self._kit("monitor")
         self.bearer.refresh()
@@ -153,7 +172,7 @@ class Watched:
         overrides = {
             "telemetry": self.telemetry,
             "meter": Meter(LIMITS),
-            "limits": MemoryLimits(clock=utc_now),
+            "limits": self._limits(),
             "bearer": self.bearer,
             "receipts": FileSigner(self.folder / "keys", purpose=KeyPurpose.RECEIPT),
             "clock": utc_now,
@@ -161,6 +180,15 @@ class Watched:
         kit = Kit(settings=settings, overrides=overrides, terms=self.folder / "terms.toml")
         kit.guard.store = kit.store
         return kit
+
+    def _limits(self) -> FallbackLimits:
+        """As the settings file makes it; but an engine that has failed is tried again at once."""
+        seconds = itertools.count(step=10)
+
+        def used(operation: str, mode: str, failure: StoreError) -> None:
+            self.telemetry.failed("limits", failure)
+
+        return FallbackLimits(self.engine, mode="allow", on_use=used, clock=utc_now, monotonic=lambda: next(seconds))
 
     def _publish_supplement(self) -> str:
         """New terms for one model, as an administrator publishes them while the provider runs."""
@@ -243,6 +271,9 @@ class Watched:
             self.kit.store.fault = "before"
             statuses["store down"] = ask()
             self.kit.store.fault = None
+            self.engine.broken = True
+            statuses["limits down"] = ask()
+            self.engine.broken = False
         refused = {
             "raised": 500,
             "over a limit": 429,

@@ -211,10 +211,11 @@ def test_prometheus_evaluates_every_rule_without_an_error(prometheus: httpx.Clie
 
 
 def test_the_alerts_for_what_went_wrong_fire_and_the_others_do_not(prometheus: httpx.Client) -> None:
-    """The signer and the store failed for one request each, and the failure modes let these through."""
+    """The signer, the store and the limits engine failed for one request each, and the failure modes let these through."""
     alerts = prometheus.get("/alerts").json()["data"]["alerts"]
     firing = {alert["labels"]["alertname"] for alert in alerts if alert["state"] == "firing"}
-    assert firing == {"TosGuardUnsealedResponses", "TosGuardSignerFailing", "TosGuardRecordsFailing", "TosGuardDegradedMode"}
+    failing = {"TosGuardSignerFailing", "TosGuardRecordsFailing", "TosGuardLimitsFailing"}
+    assert firing == {"TosGuardUnsealedResponses", "TosGuardDegradedMode", *failing}
     unsealed = {alert["labels"]["tos_guard_reason"] for alert in alerts if alert["labels"]["alertname"] == "TosGuardUnsealedResponses"}
     assert unsealed == {"handler_raised", "no_carrier", "signer", "store"}
 

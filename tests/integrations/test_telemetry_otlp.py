@@ -174,7 +174,8 @@ def test_what_happened_is_what_was_counted(exported: Exported) -> None:
     assert total("reservations", outcome="reserved") == total("reservations", outcome="settled") == total("decisions", decision="allow")
     assert total("reservations", outcome="refused", limit="hourly-prompts", quantity="input-tokens") == 1
     assert total("reservations", outcome="refused", limit="tight") > 0  # in shadow
-    assert total("degraded", mode="allow") == 2
+    assert total("degraded", mode="allow") == 3
+    assert total("degraded", **{"class": "limits"}) == counts["degraded:limits:allow"] == counts["failed:limits"] == 1
     assert total("clauses.shadowed", clause="no-drafts") == 1
     assert total("tokens.removed") == total("events.dropped") == 1
     assert total("streams.active") == 0  # all have ended, the one that was left too
