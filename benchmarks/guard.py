@@ -1,9 +1,11 @@
-"""The whole guard on a chat call (authenticated, decided, sealed, recorded), beside the bare app and a do-it-yourself stack (DESIGN §9).
+"""The whole guard on a chat call (authenticated, decided, limited, sealed, recorded), beside the bare app and two do-it-yourself stacks.
 
 All stacks guard one FastAPI app with a trivial handler: a body of 1 KB, or a stream of 200 chunks. They take turns within one run.
 
 - bare: no guard.
-- async, durable: `tos_guard_fastapi` with API keys, the sample terms, an SQLite file, and this setting of `records`.
+- async, durable: `tos_guard_fastapi` with API keys, the sample terms, an SQLite file, and this setting of `records`. Four limits are
+  reserved before and settled after each call, in the memory of the process.
+- async, host: the same as async, with the limits counted for all processes of the host, in a file.
 - own: what one writes in an afternoon. A dependency checks an EdDSA bearer token with PyJWT and counts it in a moving window of `limits`
   in memory; an HTTP middleware hashes the body and adds an EdDSA JWT as a header. It decides no terms and keeps no records.
 - own, lean: the same with an HS256 bearer token, and the header set by the handler, which knows its body: the least such a stack can cost.
@@ -59,7 +61,8 @@ CHUNKS = 200
 ISSUER = "https://api.example.com"
 CHAT = "/v1/chat/completions"
 TERMS = Path(__file__).parents[1] / "examples" / "terms" / "sample-2026-11.toml"
-STACKS = ("bare", "async", "durable", "own", "own, lean")
+GUARDED = ("async", "async, host", "durable")
+STACKS = ("bare", *GUARDED, "own", "own, lean")
 
 SETTINGS = """\
 issuer = "{issuer}"
@@ -67,8 +70,15 @@ terms = "{terms}"
 store = "tos-guard-{records}.db"
 keys = "keys"
 records = "{records}"
+limits_shared_by = "{shared}"
 sources = {{ region = "account" }}
 routes = {{ "/v1/chat/completions" = "openai-chat" }}
+limits = [
+  {{ id = "requests", quantity = "requests", amount = 1_000_000_000, window = "1m" }},
+  {{ id = "tokens", quantity = "tokens", amount = 1_000_000_000_000, window = "1m" }},
+  {{ id = "month", quantity = "tokens", amount = 1_000_000_000_000, window = "calendar month" }},
+  {{ id = "slots", quantity = "concurrency", amount = 1_000 }},
+]
 """
 
 CHOICE = {"index": 0, "message": {"role": "assistant", "content": "The quick brown fox. " * 35}, "logprobs": None, "finish_reason": "stop"}
@@ -136,9 +146,9 @@ def bare_app() -> FastAPI:
     return app
 
 
-def guarded_app(folder: Path, records: str) -> FastAPI:
+def guarded_app(folder: Path, stack: str) -> FastAPI:
     app = bare_app()
-    TosGuard.from_file(folder / f"{records}.toml").install(app)
+    TosGuard.from_file(folder / f"{stack}.toml").install(app)
     return app
 
 
@@ -196,8 +206,9 @@ class Bench:
         KeyFolder(folder / "keys").create(ISSUER, now=datetime.now(UTC))
         (folder / "own.key").write_bytes(Ed25519PrivateKey.generate().private_bytes_raw())
         (folder / "own.secret").write_text(secrets.token_urlsafe(32))
+        for stack, records, shared in (("async", "async", "process"), ("async, host", "async", "host"), ("durable", "durable", "process")):
+            (folder / f"{stack}.toml").write_text(SETTINGS.format(issuer=ISSUER, terms=TERMS, records=records, shared=shared))
         for records in ("async", "durable"):
-            (folder / f"{records}.toml").write_text(SETTINGS.format(issuer=ISSUER, terms=TERMS, records=records))
             with SQLiteStore(folder / f"tos-guard-{records}.db", issuer=ISSUER, clock=lambda: datetime.now(UTC)) as store:
                 store.add_account(Account(id="acme", models=frozenset({"small"}), actions=frozenset({"generate"}), region="DE"))
                 key = new_api_key(secrets.token_bytes)
@@ -213,15 +224,15 @@ class Bench:
     def app(self, stack: str) -> FastAPI:
         if stack == "bare":
             return bare_app()
-        if stack in ("async", "durable"):
+        if stack in GUARDED:
             return guarded_app(self.folder, stack)
         return own_app(self.own_key, self.own_secret, lean=stack == "own, lean")
 
     def authorization(self, stack: str) -> bytes:
         if stack == "bare":
             return b"Bearer none"
-        if stack in ("async", "durable"):
-            return b"Bearer " + (self.folder / f"{stack}.credential").read_bytes()
+        if stack in GUARDED:
+            return b"Bearer " + (self.folder / f"{stack.partition(',')[0]}.credential").read_bytes()
         claims = {"sub": "acme", "exp": int(time.time()) + 3600}
         lean = stack == "own, lean"
         token = jwt.encode(claims, self.own_secret, algorithm="HS256") if lean else jwt.encode(claims, self.own_key, algorithm="EdDSA")
@@ -445,12 +456,12 @@ def print_in_process(stacks: dict[str, Called], fsync: float, signature: float) 
     bare = stacks["bare"]
     held = True
     print(f"\nOne JSON call in process, median of rounds in turn ({CALLS} calls each)\n{'-' * 100}")
-    print(f"{'stack':<10} {'p50 µs':>8} {'CPU µs':>8} {'p50 added':>10} {'CPU added':>10}")
+    print(f"{'stack':<12} {'p50 µs':>8} {'CPU µs':>8} {'p50 added':>10} {'CPU added':>10}")
     for stack, measured in stacks.items():
         added = median_of_differences(measured.p50, bare.p50) * 1e6
         cpu = median_of_differences(measured.cpu, bare.cpu) * 1e6
         medians = [statistics.median(values) * 1e6 for values in (measured.p50, measured.cpu)]
-        row = f"{stack:<10} {medians[0]:>8.0f} {medians[1]:>8.0f} {added:>10.0f} {cpu:>10.0f}"
+        row = f"{stack:<12} {medians[0]:>8.0f} {medians[1]:>8.0f} {added:>10.0f} {cpu:>10.0f}"
         if stack == "async":
             budgets = [Budget(cpu, 150, "µs CPU added"), Budget(added, 250, "µs p50 added")]
             held = held and all(budget.figure <= budget.at_most for budget in budgets)
@@ -480,11 +491,11 @@ def print_served(rates: dict[str, list[float]]) -> bool:
     """Print, and say whether all budgets are held."""
     held = True
     print(f"\nJSON calls under uvicorn, 1 worker, {CONNECTIONS} connections, rounds in turn\n{'-' * 100}")
-    print(f"{'stack':<10} {'calls/s':>8} {'× bare':>8} {'× own':>8} {'× lean':>8}")
+    print(f"{'stack':<12} {'calls/s':>8} {'× bare':>8} {'× own':>8} {'× lean':>8}")
     for stack, measured in rates.items():
         ratios = [median_of_ratios(measured, rates[other]) for other in ("bare", "own", "own, lean")]
-        row = f"{stack:<10} {statistics.median(measured):>8.0f} {ratios[0]:>8.2f} {ratios[1]:>8.2f} {ratios[2]:>8.2f}"
-        if stack in ("async", "durable"):
+        row = f"{stack:<12} {statistics.median(measured):>8.0f} {ratios[0]:>8.2f} {ratios[1]:>8.2f} {ratios[2]:>8.2f}"
+        if stack in GUARDED:
             row += f"  bare {at_least(ratios[0], 0.5)}; own {at_least(ratios[1], 2)}"
             held = held and ratios[0] >= 0.5 and ratios[1] >= 2
         print(row)

@@ -344,6 +344,8 @@ class GuardSettings(_Settings):
         max_request_bytes: Largest request body.
         retention: Days per type of record.
         limits: Limits of the accounts; ids differ.
+        limits_shared_by: Who counts together: all processes of this ``host``, over a file; or each ``process`` alone, in memory. With
+            several processes the latter allows each of them the whole of every limit.
         estimates: How much a request could take.
         models: What is known of single models.
     """
@@ -366,6 +368,7 @@ class GuardSettings(_Settings):
     max_request_bytes: Annotated[int, Field(ge=1024, le=MAX_REQUEST_BYTES)] = MAX_REQUEST_BYTES
     retention: Retention = Retention()
     limits: tuple[LimitSettings, ...] = ()
+    limits_shared_by: Literal["host", "process"] = "host"
     estimates: EstimateSettings = EstimateSettings()
     models: dict[str, ModelSettings] = Field(default_factory=dict)
 

@@ -99,3 +99,16 @@ def test_what_happens_when_the_engine_fails_is_what_the_settings_say(tmp_path: P
     assert codes == {outcome}
     missing = counted - {name for name, count in guard.counts.items() if count}
     assert not missing, guard.counts
+
+
+def test_limits_per_process_are_counted_by_each_alone(tmp_path: Path) -> None:
+    """For a provider of one process: nothing on disk, and nobody else counts."""
+    made = provider(tmp_path)
+    made.settings.write_text('limits_shared_by = "process"\n' + made.settings.read_text())
+    one, other = Guard.from_file(made.settings), Guard.from_file(made.settings)
+    assert all(ask(one, made.keys["good"]).decision.allowed for _ in range(3))
+    assert isinstance(ask(one, made.keys["good"]), LimitExceededError)
+    assert ask(other, made.keys["good"]).decision.allowed
+    assert not one.settings.limits_file.exists()
+    one.close_stores()
+    other.close_stores()

@@ -71,8 +71,11 @@ def assemble(path: Path, overrides: dict[str, Any]) -> dict[str, Any]:
 
 
 def _limits(settings: GuardSettings, clock: Clock, telemetry: Telemetry) -> LimitEngine:
-    """What counts for all processes of this host, and what happens when it fails."""
-    from tos_guard.stores import FallbackLimits, SQLiteLimits
+    """What counts, for all processes of this host or for this one, and what happens when it fails."""
+    from tos_guard.stores import FallbackLimits, MemoryLimits, SQLiteLimits
+
+    if settings.limits_shared_by == "process":
+        return MemoryLimits(clock=clock)
 
     def used(operation: str, mode: str, failure: StoreError) -> None:
         if (operation, mode) != ("reserve", "deny"):  # of which the guard hears
