@@ -67,6 +67,16 @@ def test_of_account_is_oldest_first(case, record):
     assert [each.rid for each in case.peer.of_account(ISSUER, "acme")] == ["early", "middle", "late"]
 
 
+def test_the_newest_record_is_the_one_that_started_last(case, record):
+    """Of whatever type, in whatever order they came; none of another issuer."""
+    assert case.peer.newest_record_at(ISSUER) is None
+    case.store.append(record("late", started=3_500, type=RecordType.DENIAL, decision="deny", status=403))
+    case.store.append(record("early", started=1_000))
+    case.store.append(record("else", started=9_000, issuer=OTHER))
+    case.store.flush()
+    assert case.peer.newest_record_at(ISSUER) == datetime.fromtimestamp(3.5, UTC)
+
+
 def test_erasure_unlinks_and_keeps_the_records(case, record):
     """After erasure nothing leads from the account to its records, and the records still prove their tokens."""
     for rid in ("r1", "r2", "r3"):

@@ -215,6 +215,7 @@ class Stores(RuleBasedStateMachine):
                 self.ask(lambda store, k=public_id, h=secret_hash: store.admin_by_key(k, h))
         self.ask(lambda store: sorted(account.id for account in store.accounts()))
         self.ask(lambda store: store.count_records(ISSUER))
+        self.ask(lambda store: store.newest_record_at(ISSUER))
         self.ask(lambda store: list(store.denial_counts(ISSUER)))
 
 

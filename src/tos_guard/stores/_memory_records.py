@@ -76,6 +76,11 @@ class MemoryRecords:
         """As `Store.count_records`."""
         return len(self._of(issuer))
 
+    def newest_record_at(self, issuer: str) -> datetime | None:
+        """As `Store.newest_record_at`."""
+        newest = max((record.started for record in self._of(issuer)), default=None)
+        return None if newest is None else datetime.fromtimestamp(newest / 1000, UTC)
+
     def denial_counts(self, issuer: str) -> Sequence[tuple[datetime, str, int]]:
         """As `Store.denial_counts`."""
         if issuer != self._records_issuer:

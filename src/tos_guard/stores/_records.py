@@ -119,6 +119,15 @@ class SQLiteRecords:
             count: int = connection.execute("SELECT count(*) FROM record WHERE issuer = ?", (issuer,)).fetchone()[0]
         return count
 
+    def newest_record_at(self, issuer: str) -> datetime | None:
+        """As `Store.newest_record_at`."""
+        with self._records.read() as connection:
+            # One look into the index for each type; the index has the type before the time.
+            query = "SELECT max(started) FROM record WHERE issuer = ? AND type = ?"
+            found = [connection.execute(query, (issuer, kind)).fetchone()[0] for kind in _TYPES]
+        newest = max((started for started in found if started is not None), default=None)
+        return None if newest is None else datetime.fromtimestamp(newest / 1000, UTC)
+
     def denial_counts(self, issuer: str) -> Sequence[DenialCount]:
         """As `Store.denial_counts`."""
         with self._records.read() as connection:

@@ -282,6 +282,14 @@ class Store(AccountAdministration, OrganizationAdministration, AdministratorKeys
         """
 
     @abstractmethod
+    def newest_record_at(self, issuer: str) -> datetime | None:
+        """When the issuer's newest exchange started, or None where there is none.
+
+        Raises:
+            StoreError: The engine failed.
+        """
+
+    @abstractmethod
     def denial_counts(self, issuer: str) -> Sequence[tuple[datetime, str, int]]:
         """Start of the hour (UTC), code and count of unauthenticated denials, oldest hour first.
 
