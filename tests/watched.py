@@ -36,6 +36,9 @@ ADDRESS = "127.83.91.7"
 """Where the clients come from: on Linux all of 127/8 is this machine."""
 
 
+CUSTOMER = "initech-corp"
+"""An organization with a contract of its own, which bears its name."""
+
 PERSON = "signatory-04de"
 """Who accepts terms for the account."""
 
@@ -74,13 +77,13 @@ effect = "prohibit"
 action = ["train-competing-model", "distil"]
 text = "Output may not be used to train competing models."
 """
-SUPPLEMENT = """\
+MORE_TERMS = """\
 [terms]
 version = "{version}"
-series = "catalogue"
-models = ["catalogue"]
+series = "{series}"
+{confined}
 acceptance = "required"
-title = "Terms of the catalogue"
+title = "More terms"
 uri = "https://api.example.com/.well-known/ai-provenance/terms/{version}"
 text = "terms.md"
 effective = 2026-11-01
@@ -190,11 +193,11 @@ class Watched:
 
         return FallbackLimits(self.engine, mode="allow", on_use=used, clock=utc_now, monotonic=lambda: next(seconds))
 
-    def _publish_supplement(self) -> str:
-        """New terms for one model, as an administrator publishes them while the provider runs."""
-        version = f"catalogue-{len(self.kit.store.terms_versions())}"
-        (self.folder / "supplement.toml").write_text(SUPPLEMENT.format(version=version))
-        self.kit.store.publish_terms(load_terms(self.folder / "supplement.toml"))
+    def _publish(self, series: str, confined: str) -> str:
+        """New terms beside the general ones, as an administrator publishes them while the provider runs."""
+        version = f"{series}-{len(self.kit.store.terms_versions())}"
+        (self.folder / "more.toml").write_text(MORE_TERMS.format(version=version, series=series, confined=confined))
+        self.kit.store.publish_terms(load_terms(self.folder / "more.toml"))
         return version
 
     def _app(self, kit: Kit, keys: KeyFolder) -> FastAPI:
@@ -259,7 +262,8 @@ class Watched:
                 "monitored before a decision": ask(key=None, base=monitoring_url),
             }
             self.telemetry.changed("standing", standing=Standing.WARNED)  # as the router for administrators tells it
-            guard, version = self.kit.guard, self._publish_supplement()
+            self._publish(CUSTOMER, f'organization = "{CUSTOMER}"')
+            guard, version = self.kit.guard, self._publish("catalogue", 'models = ["catalogue"]')
             statuses["not accepted"] = ask(model="catalogue")
             accept = guard.record_acceptance(SubjectKind.ACCOUNT, self.kit.account.id, version, accepted_by=PERSON)
             made = asyncio.run(guard.run(accept))

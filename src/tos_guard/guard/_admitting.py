@@ -220,7 +220,7 @@ class Admitting(GuardBase):
             self.report_failure("terms", problem)
         if known is not None:  # what was there at the start is no news
             for terms in self.rulebook.shelf.versions:
-                if terms not in known:
+                if terms not in known and terms.organization is None:
                     self.telemetry.published(terms.version)
 
     def _keep_policy(self, policy: UsagePolicy) -> Steps[None]:

@@ -141,7 +141,7 @@ class Telemetry:
         if not allowed:
             word = "monitor" if monitored else "deny"
             deciding = next((reason for reason in decision.reasons if not reason.shadow), _NOTHING_PERMITS)
-            reason, clause = _closed(deciding.code, words.REASONS), deciding.clause
+            reason, clause = _closed(deciding.code, words.REASONS), _named(deciding)
         series, timed = _decision(word, reason, terms_version, observed.adapter)
         self._count(series)
         if observed.enforce_seconds:
@@ -163,7 +163,7 @@ class Telemetry:
     def _count_shadowed(self, reasons: Iterable[Reason]) -> None:
         for reason in reasons:
             if reason.shadow and reason.clause is not None and reason.code == "tos_clause":
-                self._count(("clauses.shadowed", ((words.CLAUSE, reason.clause),)))
+                self._count(("clauses.shadowed", ((words.CLAUSE, _own_id(reason.clause)),)))
 
     def refused(self, observed: Observed, code: str, *, monitored: bool = False) -> None:
         """A request was refused before anything was decided, or would have been. No event: anyone may cause these."""
@@ -293,7 +293,7 @@ class Telemetry:
     # What changes about terms and accounts
 
     def published(self, terms_version: str) -> None:
-        """A version of the terms was published."""
+        """A version of the terms was published; not for a contract, whose version may name a customer."""
         self._event("tos_guard.terms.published", _INFO, {words.TERMS_VERSION: terms_version})
 
     def accepted(self, method: str, *, outcome: str = "accepted") -> None:
@@ -389,6 +389,18 @@ class Telemetry:
 
 _REMOVED: Final[Series] = ("tokens.removed", ())
 _DROPPED_EVENTS: Final[Series] = ("events.dropped", ())
+
+
+def _named(reason: Reason) -> str | None:
+    """The clause or limit that decided; not terms that are not accepted, since a contract's version may name a customer."""
+    if reason.clause is None or reason.code not in ("tos_clause", "tos_limit"):
+        return None
+    return _own_id(reason.clause) if reason.code == "tos_clause" else reason.clause
+
+
+def _own_id(clause: str) -> str:
+    """A clause's id without the series it is qualified by: that of a contract may name a customer."""
+    return clause.rpartition("/")[2]
 
 
 def _closed(value: str, known: frozenset[str]) -> str:

@@ -158,6 +158,18 @@ def test_clauses_in_shadow_are_counted_by_their_id_and_decide_nothing(sdk: Sdk) 
     assert [dict(key)["tos_guard.decision"] for key in sdk.points("tos_guard.decisions")] == ["allow"]
 
 
+def test_no_contract_of_an_organization_is_named(sdk: Sdk) -> None:
+    """Whoever writes a contract may call it after its customer: of its clauses only their own ids leave, and no version of it."""
+    observed = sdk.telemetry.observe("asgi")
+    in_shadow = Reason("tos_clause", "initech-contract/no-drafts", shadow=True)
+    for reason in (Reason("tos_clause", "initech-contract/no-resale"), Reason("tos_terms_not_accepted", "initech-2026")):
+        sdk.telemetry.decided(observed, Decision(Outcome.DENY, (reason, in_shadow)), terms_version="2026-11")
+    told = [dict(record.attributes or {}).get("tos_guard.clause") for record in sdk.events.records]
+    assert told == ["no-resale", None]
+    assert sdk.points("tos_guard.clauses.shadowed") == {named(clause="no-drafts"): 2}
+    assert "initech" not in str(sdk.reader.get_metrics_data())
+
+
 def test_a_refusal_before_the_decision_is_counted_and_makes_no_event(sdk: Sdk) -> None:
     sdk.telemetry.refused(sdk.telemetry.observe("asgi"), "tos_unauthenticated")
     assert sdk.points("tos_guard.decisions") == {named(decision="deny", reason="tos_unauthenticated", adapter="asgi"): 1}
