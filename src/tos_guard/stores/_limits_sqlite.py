@@ -51,7 +51,9 @@ _SWEEP_ROWS: Final = 32
 """Rows looked at in one sweep, which is due after so many calls; a new row counts as two, so that rows go faster than they come."""
 
 _EXPIRE_ROWS: Final = 256
-"""Ended reservations that one call clears away, while the others wait."""
+"""Ended reservations that one call clears away, while the others wait. Their slots are free after the call that comes to them."""
+
+_ALL: Final = -1
 
 _KEEP_TIME: Final = MICROSECONDS
 """How often the time is written down. A reboot forgets no more of it."""
@@ -178,7 +180,7 @@ class SQLiteLimits:
             try:
                 now, _ = self._now(connection)
                 rows = _Rows(connection, charges)
-                rows.free(_ended_slots(connection, now) or {})
+                rows.free(_ended_slots(connection, now, _ALL) or {})
                 return states_of(rows.places, now)
             finally:
                 connection.execute("COMMIT")
@@ -195,7 +197,7 @@ class SQLiteLimits:
             if kept is not None:
                 connection.execute("DELETE FROM clock")
                 connection.execute("INSERT INTO clock VALUES (?, ?, ?, ?, ?)", kept)
-            if ended := _ended_slots(connection, now):
+            if ended := _ended_slots(connection, now, _EXPIRE_ROWS):
                 rows = _Rows(connection, (), ended)
                 rows.free(ended)
                 rows.save()
@@ -265,10 +267,10 @@ class _Rows:
         return sum(name not in self._kept for name, _ in changed)
 
 
-def _ended_slots(connection: sqlite3.Connection, now: Moment) -> dict[str, int] | None:
-    """How many slots come back to each counter from reservations that have ended; None where none has."""
+def _ended_slots(connection: sqlite3.Connection, now: Moment, most: int) -> dict[str, int] | None:
+    """How many slots come back to each counter from so many reservations that have ended; None where none has."""
     query = "SELECT slots FROM reservations WHERE expires <= ? ORDER BY expires, id LIMIT ?"
-    ended = connection.execute(query, (now.time, _EXPIRE_ROWS)).fetchall()
+    ended = connection.execute(query, (now.time, most)).fetchall()
     if not ended:
         return None
     slots: dict[str, int] = {}
