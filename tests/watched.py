@@ -167,6 +167,7 @@ class Watched:
             OUTPUT,
             END_USER,
             PERSON,
+            CUSTOMER,
             ADDRESS,
         )
 
