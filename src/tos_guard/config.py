@@ -266,7 +266,7 @@ class LimitSettings(_Settings):
         if isinstance(window, str) and (sliding := _SLIDING.fullmatch(window)) is not None:
             return SlidingSettings(seconds=int(sliding[1]) * _SECONDS[sliding[2]])
         if isinstance(window, str) and (calendar := _CALENDAR.fullmatch(window)) is not None:
-            return CalendarSettings(unit=calendar[1], zone=calendar[2] or "UTC")
+            return CalendarSettings.model_validate({"unit": calendar[1], "zone": calendar[2] or "UTC"})
         raise ValueError(f"{window!r} is no window; {_WINDOW_FORMS}")
 
     @model_validator(mode="after")

@@ -89,7 +89,7 @@ def counter_named(counted: str) -> Counter:
 class _Sliding:
     """Row: newest slot, oldest slot that holds something, total, and the slots in a ring."""
 
-    width: Final = 3 + _RING
+    width: int = 3 + _RING
 
     def __init__(self, seconds: int) -> None:
         # Rounded up: twelve slots are never shorter than the window.
@@ -163,7 +163,7 @@ class _Sliding:
 class _Calendar:
     """Row: start and end of the window, total."""
 
-    width: Final = 3
+    width: int = 3
 
     def __init__(self, calendar: Calendar) -> None:
         self._calendar = calendar
@@ -196,7 +196,7 @@ class _Calendar:
 class _Slots:
     """Row: how many are taken."""
 
-    width: Final = 1
+    width: int = 1
 
     def used(self, row: Row, at: int, now: Moment) -> int:
         return row[at]
@@ -218,7 +218,7 @@ class _Slots:
 class Bucket:
     """The bucket of a limit's burst. Row: the time at which it will be full."""
 
-    width: Final = 1
+    width: int = 1
 
     def used(self, row: Row, at: int, now: Moment) -> int:
         """Microseconds until it is full."""

@@ -216,7 +216,7 @@ class SQLiteLimits:
         now = Moment(then + elapsed, follow(calendar, elapsed, wall))
         if is_same_boot and elapsed < _KEEP_TIME:
             return now, None
-        return now, (*now, self._boot, monotonic, wall)
+        return now, (now[0], now[1], self._boot, monotonic, wall)
 
     def _sweep(self, connection: sqlite3.Connection, now: Moment, due: int) -> None:
         self._unswept += due
