@@ -24,6 +24,7 @@ __all__ = [
     "request_integer",
     "request_model",
     "request_output_maximum",
+    "request_prompts",
     "splice_tag",
     "without_tag",
 ]
@@ -42,14 +43,20 @@ _OUTPUT_MAXIMA: Final = (
     ("max_new_tokens",),
     ("max_gen_len",),
     ("max_length",),
+    ("max_tokens_to_sample",),
     ("n_predict",),
     ("num_predict",),
+    ("generationConfig", "maxOutputTokens"),
+    ("generation_config", "max_output_tokens"),
+    ("inferenceConfig", "maxTokens"),
     ("options", "num_predict"),
     ("parameters", "max_new_tokens"),
     ("reasoning", "max_tokens"),
+    ("sampling_params", "max_new_tokens"),
+    ("sampling_params", "max_tokens"),
     ("thinking", "budget_tokens"),
 )
-"""By which names servers of chat dialects take the largest output, or a part of it that some add on top."""
+"""By which names servers take the largest output, or a part of it that some add on top."""
 
 _OUTPUT_DETAILS: Final = ("completion_tokens_details", "output_tokens_details")
 _WORDS: Final = frozenset({"text", "refusal", "input_text", "output_text", "tool_use", "tool_result", "thinking"})
@@ -63,7 +70,7 @@ class RequestFacts:
         action: Action name of the terms.
         model: Model id as the request names it; empty where the dialect has none.
         stream: Whether the response is asked for as a stream.
-        choices: How many choices may be made for it; those that are made and thrown away (``best_of``) count.
+        choices: How many choices may be made for it, for all its prompts; those that are made and thrown away (``best_of``) count.
         max_output_tokens: The largest number of output tokens the request allows per choice, over every name by which servers take
             it, or None where it does not say, or says there is none.
         media_parts: Images, sounds and files in it, whose tokens do not show in its size.
@@ -123,6 +130,17 @@ def request_integer(request: dict[str, Any], name: str) -> int | None:
 def request_choices(request: dict[str, Any]) -> int:
     """How many choices a request may cause, at least one: the larger of ``n`` and ``best_of``."""
     return max((1, *(value for name in _CHOICES if type(value := request.get(name)) is int)))
+
+
+def request_prompts(request: dict[str, Any]) -> int:
+    """How many prompts a request of the older completion API has, at least one: each is answered with all the choices.
+
+    A list of integers is one prompt, as tokens.
+    """
+    prompt = request.get("prompt")
+    if not isinstance(prompt, list) or all(type(token) is int for token in prompt):
+        return 1
+    return len(prompt)
 
 
 def check_counts(request: dict[str, Any]) -> None:

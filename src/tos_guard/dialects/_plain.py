@@ -14,6 +14,7 @@ from tos_guard.dialects._body import (
     request_end_user,
     request_model,
     request_output_maximum,
+    request_prompts,
 )
 from tos_guard.dialects._projection import JSONProjection, Projection
 from tos_guard.errors import MalformedRequestError
@@ -49,7 +50,7 @@ class PlainDialect:
             return RequestFacts(
                 action=self.action,
                 model=model,
-                choices=request_choices(request),
+                choices=request_choices(request) * request_prompts(request),
                 max_output_tokens=request_output_maximum(request),
                 media_parts=count_media(request.get("messages")),
                 end_user=request_end_user(request),

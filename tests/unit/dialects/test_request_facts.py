@@ -30,6 +30,8 @@ def read(**members: Any) -> RequestFacts:
         ({"max_tokens": 1, "parameters": {"max_new_tokens": 9}}, 9),
         ({"max_tokens": 1, "thinking": {"type": "enabled", "budget_tokens": 9}}, 9),
         ({"max_tokens": 1, "reasoning": {"max_tokens": 9}}, 9),
+        ({"max_tokens": 1, "sampling_params": {"max_tokens": 9}}, 9),
+        ({"max_tokens": 1, "generationConfig": {"maxOutputTokens": 9}}, 9),
         ({"max_tokens": 1, "n_predict": -1}, None),
         ({"max_tokens": 1, "max_length": "9"}, None),
         ({"max_tokens": 1, "reasoning": "high"}, 1),
@@ -44,6 +46,16 @@ def test_the_largest_maximum_counts_under_whatever_name(members: dict[str, Any],
 @pytest.mark.parametrize(("members", "choices"), [({}, 1), ({"n": 3}, 3), ({"n": 0}, 1), ({"n": 2, "best_of": 5}, 5), ({"n": None}, 1)])
 def test_choices_that_are_made_count(members: dict[str, Any], choices: int) -> None:
     assert read(**members).choices == choices
+
+
+@pytest.mark.parametrize(
+    ("prompt", "answers"), [("one", 2), (["one", "two"], 4), ([1, 2, 3], 2), ([[1], [2]], 4), ([1, "two"], 4), ([], 2), ({}, 2), (None, 2)]
+)
+def test_each_prompt_of_a_list_is_answered(prompt: Any, answers: int) -> None:
+    """As the older completion API has it, where a list of integers is one prompt in tokens. In a chat the name means nothing."""
+    body = json.dumps({"model": "m", "prompt": prompt, "n": 2}).encode()
+    assert PlainDialect(model="m").read_request(body).choices == answers
+    assert ChatDialect().read_request(body).choices == 2
 
 
 @pytest.mark.parametrize(
