@@ -97,8 +97,7 @@ def _to_accept(terms: TermsVersion) -> dict[str, str]:
 def _limit_denial(exchange: Exchange, refused: LimitRefusal) -> LimitExceededError:
     """Names the limit, whose it is, its window, and when it has room again: "too many requests" alone helps nobody."""
     limit, state = refused.state.limit, refused.state
-    scope = ", ".join(dimension.value for dimension in limit.per) or "everyone"
-    quantity = "concurrent requests" if limit.quantity is Quantity.CONCURRENCY else limit.quantity.value.replace("-", " ")
+    scope = f"per {' and '.join(dimension.value for dimension in limit.per)}" if limit.per else "for everyone together"
     details: dict[str, Any] = {
         "limit": limit.id,
         "quantity": limit.quantity.value,
@@ -108,8 +107,8 @@ def _limit_denial(exchange: Exchange, refused: LimitRefusal) -> LimitExceededErr
         "remaining": state.remaining,
         "requested": refused.wanted,
     }
-    allowed = f"{limit.amount} {quantity} per {scope}{_per_window(limit)}"
-    what = f"The limit {limit.id} is reached: {allowed}, {state.remaining} left, {refused.wanted} asked for"
+    left, wanted = _number(limit, state.remaining), _number(limit, refused.wanted)
+    what = f"The limit {limit.id} is reached: {_allowed(limit)} {scope}{_per_window(limit)}, {left} left, {wanted} asked for"
     if refused.retry_after is None:
         details["retry_after"] = None
         cure = (
@@ -125,6 +124,21 @@ def _limit_denial(exchange: Exchange, refused: LimitRefusal) -> LimitExceededErr
         details["resets_at"] = resets
         cure = f"There is room again in {seconds} s, at {resets}, if nothing else takes it."
     return LimitExceededError(what, retry_after=refused.retry_after, details=details, cure=cure)
+
+
+def _number(limit: Limit, amount: int) -> str:
+    """An amount for people: cost in units of the currency, of which limits count millionths."""
+    return f"{amount / 1_000_000:.15g}" if limit.quantity is Quantity.COST else str(amount)
+
+
+def _allowed(limit: Limit) -> str:
+    match limit.quantity:
+        case Quantity.COST:
+            return f"a cost of {_number(limit, limit.amount)}"
+        case Quantity.CONCURRENCY | Quantity.REQUESTS:
+            return f"{limit.amount} request{'' if limit.amount == 1 else 's'}"
+        case _:
+            return f"{limit.amount} {limit.quantity.value.replace('-', ' ')}"
 
 
 def _window_name(limit: Limit) -> str | None:
