@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,15 +16,14 @@ from tos_guard.cli._arguments import (
     JSONOption,
     OrganizationArgument,
     acting,
-    load_settings,
     now,
     opened,
     parse_moment,
-    settings_path,
 )
 from tos_guard.cli._documents import acceptance_document, acceptance_state, known_account, known_organization, terms_document
+from tos_guard.cli._guard import guard_of, store_of
 from tos_guard.cli._output import moment, note, plain, show, show_json, show_table
-from tos_guard.errors import AccountError, ConfigurationError
+from tos_guard.errors import AccountError
 from tos_guard.types import AcceptanceMethod, SubjectKind
 
 if TYPE_CHECKING:
@@ -137,25 +135,6 @@ def list_of_organization(organization_id: OrganizationArgument, config: ConfigOp
         _list(store, found, _owed(store, organization_id, found), as_json=as_json)
 
 
-@contextmanager
-def _guard(config: Path | None) -> Iterator[Guard]:
-    """The guard of the settings, for what it does without a request. Host's facts and other servers' tokens come only with requests."""
-    from tos_guard.guard import Guard
-
-    settings = load_settings(config).model_copy(update={"bearer": ()})
-    guard = Guard.from_file(settings_path(config), settings=settings, assertions=lambda _view, _account: {}, clock=now)
-    try:
-        yield guard
-    finally:
-        guard.close_stores()
-
-
-def _store(guard: Guard) -> Store:
-    if guard.store is None:
-        raise ConfigurationError("the guard has no store", where="settings")
-    return guard.store
-
-
 def _accept(
     kind: SubjectKind,
     subject_id: str,
@@ -171,7 +150,7 @@ def _accept(
 ) -> None:
     when = None if at is None else parse_moment(at, where="--at")
     expires = None if until is None else parse_moment(until, where="--until", end_of_day=True)
-    with _guard(config) as guard:
+    with guard_of(config) as guard:
         wanted = tuple(versions or _all_owed(guard, kind, subject_id))
         made = [
             guard.run(
@@ -189,7 +168,7 @@ def _accept(
             )
             for version in wanted
         ]
-        recorded = _recorded_by(_store(guard), made)
+        recorded = _recorded_by(store_of(guard), made)
     if as_json:
         show_json({"acceptances": [{**acceptance_document(one), **recorded[one.id]} for one in made]})
         return
@@ -209,8 +188,8 @@ def _withdraw(
     *,
     as_json: bool,
 ) -> None:
-    with _guard(config) as guard:
-        given = _store(guard).acceptance(acceptance_id)
+    with guard_of(config) as guard:
+        given = store_of(guard).acceptance(acceptance_id)
         if given is None or (given.subject_kind, given.subject_id) != (kind, subject_id):
             cure = f"'tos-guard {kind}s acceptances {subject_id}' shows all."
             raise AccountError(f"there is no acceptance {acceptance_id}", where=f"{kind} {subject_id}", cure=cure)
@@ -219,7 +198,7 @@ def _withdraw(
                 acceptance_id, withdrawn_by=by, authority=authority, method=AcceptanceMethod.CLI, reason=reason, actor=actor
             )
         )
-        recorded = _recorded_by(_store(guard), [withdrawn])
+        recorded = _recorded_by(store_of(guard), [withdrawn])
     if as_json:
         show_json({"acceptance": {**acceptance_document(withdrawn), **recorded[withdrawn.id]}})
         return
@@ -229,7 +208,7 @@ def _withdraw(
 
 def _all_owed(guard: Guard, kind: SubjectKind, subject_id: str) -> list[str]:
     """Versions in effect that the subject itself can accept and has not."""
-    store = _store(guard)
+    store = store_of(guard)
     if kind is SubjectKind.ACCOUNT:
         organization = known_account(store, subject_id).organization
         found = list(store.acceptances(SubjectKind.ACCOUNT, subject_id))

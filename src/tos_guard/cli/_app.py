@@ -21,6 +21,7 @@ from tos_guard.cli import (
     _init,
     _inspect,
     _keys,
+    _limits,
     _organizations,
     _records,
     _terms,
@@ -54,6 +55,8 @@ app.command("init")(_init.init)
 app.add_typer(_keys.app, name="keys")
 _accounts.app.command("grant")(_grants.grant)
 _accounts.app.command("void-grant")(_grants.void_grant)
+_accounts.app.command("limit")(_limits.limit_account)
+_accounts.app.command("usage")(_limits.usage)
 _accounts.app.command("block-end-user")(_end_users.block)
 _accounts.app.command("unblock-end-user")(_end_users.unblock)
 _accounts.app.command("accept")(_acceptances.accept_for_account)
@@ -61,6 +64,7 @@ _accounts.app.command("withdraw")(_acceptances.withdraw_for_account)
 _accounts.app.command("acceptances")(_acceptances.list_of_account)
 _accounts.app.command("explain")(_explain.explain)
 app.add_typer(_accounts.app, name="accounts")
+_organizations.app.command("limit")(_limits.limit_organization)
 _organizations.app.command("accept")(_acceptances.accept_for_organization)
 _organizations.app.command("withdraw")(_acceptances.withdraw_for_organization)
 _organizations.app.command("acceptances")(_acceptances.list_of_organization)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,7 @@ __all__ = [
     "organization_document",
     "show_changed",
     "show_member",
+    "span",
     "terms_document",
 ]
 
@@ -116,6 +118,15 @@ def grant_text(grant: Grant) -> str:
 def amounts_text(amounts: Mapping[str, int]) -> str:
     """Amounts by limit id in words."""
     return ", ".join(f"{name}={amounts[name]}" for name in sorted(amounts))
+
+
+def span(seconds: float) -> str:
+    """Seconds in words, rounded up."""
+    whole = math.ceil(seconds)
+    for size, name in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if whole >= 2 * size:
+            return f"{math.ceil(whole / size)} {name}"
+    return f"{whole} s"
 
 
 def acceptance_state(acceptance: Acceptance) -> str:

@@ -20,7 +20,7 @@ from tos_guard.cli._arguments import (
     parse_moment,
 )
 from tos_guard.cli._documents import grant_text, show_changed
-from tos_guard.cli._output import note
+from tos_guard.cli._output import note, plain
 from tos_guard.errors import AccountError
 
 if TYPE_CHECKING:
@@ -79,6 +79,8 @@ def grant(
     with opened(config) as (settings, store):
         _check_kind(kind, settings, store)
         account = store.add_grant(account_id, given, actor=who)
+    for limit_id in sorted(given.limits.keys() - {limit.id for limit in settings.limits}):
+        note(f"The settings have no limit {plain(limit_id)}: its amount changes nothing.")
     if given.not_after is not None and given.not_after < now():
         note("Its last moment has passed: it changes nothing.")
     show_changed(account, f"granted {grant_text(given)}", as_json=as_json)
