@@ -9,6 +9,7 @@ import re
 from typing import Final
 
 from fastapi.openapi.models import HTTPBearer
+from fastapi.openapi.models import SecurityBase as SecurityBaseModel
 from fastapi.security.base import SecurityBase
 from starlette.requests import HTTPConnection
 
@@ -48,9 +49,9 @@ class Requires(SecurityBase):
     """
 
     def __init__(self, action: str) -> None:
-        self.action = action
-        self.scheme_name = action_scheme(action)
-        self.model = HTTPBearer(description=f"A right to the action {action}.")
+        self.action: str = action
+        self.scheme_name: str = action_scheme(action)
+        self.model: SecurityBaseModel = HTTPBearer(description=f"A right to the action {action}.")
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Requires) and other.action == self.action
