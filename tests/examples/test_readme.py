@@ -12,6 +12,7 @@ from fastapi import FastAPI
 
 from provisioned import Provider
 from serving import Serve
+from tos_guard.config import parse_settings
 
 CHAT = "/v1/chat/completions"
 
@@ -83,3 +84,12 @@ def test_the_client_that_verifies(blocks: list[str]) -> None:
     assert list(made["verifier"].issuers) == ["https://api.example.com"]
     made["client"].close()
     made["verifier"].close()
+
+
+def test_the_settings_of_the_readme_are_settings(root: Path, tmp_path: Path) -> None:
+    """Added to what `tos-guard init` writes, they are read, and both limits hold."""
+    (block,) = re.findall(r"```toml\n(.*?)```", (root / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    own = Provider(tmp_path).settings.read_text()
+    settings = parse_settings((block.partition("[[limits]]")[0] + own + "[[limits]]" + block.partition("[[limits]]")[2]).encode())
+    assert [limit.id for limit in settings.limits] == ["tokens-per-minute", "running"]
+    assert (settings.mode, settings.account_routes) == ("monitor", "/account")
