@@ -2,12 +2,13 @@
 
 The engine keeps others away meanwhile, and keeps what was changed. A limit with a burst has a bucket beside its counter. The bucket is
 the limit's own; limits that count the same share a counter, and one of their charges counts.
+
+What is handed about for each charge are plain tuples, unpacked at once: a request has several, and is to be decided in microseconds.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from tos_guard.limits._counters import BUCKET, Counter, Row
 from tos_guard.limits._model import Amounts, Charge, Limit, LimitRefusal, LimitState
@@ -15,27 +16,14 @@ from tos_guard.limits._time import Moment
 
 __all__ = ["Admitted", "Place", "Taken", "admit", "settle", "states_of"]
 
-Place = tuple[Charge, Limit, int, Counter, Row, int, tuple[Row, int] | None]
-"""A charge, its limit and amount, and where it is counted: counter, row, position, and the bucket where the limit has a burst.
-
-A plain tuple, and unpacked as one: each request has several."""
+Place = tuple[Charge, Limit, tuple[str, ...], int, bool, Counter, Row, int, tuple[Row, int] | None]
+"""A charge and its parts, and where it is counted: counter, row, position, and the bucket where the limit has a burst."""
 
 Taken = tuple[Charge, int]
 """A charge, and when it was taken, as its counter says it."""
 
-
-class Admitted(NamedTuple):
-    """A request that may go on: everything has been taken.
-
-    Attributes:
-        taken: What was taken, for each charge.
-        states: The limits afterwards.
-        shadowed: Limits in shadow that would have refused, as they were before.
-    """
-
-    taken: tuple[Taken, ...]
-    states: tuple[LimitState, ...]
-    shadowed: tuple[LimitState, ...]
+Admitted = tuple[tuple[Taken, ...], tuple[LimitState, ...], tuple[LimitState, ...]]
+"""What was taken, for each charge; the limits afterwards; those in shadow that would have refused."""
 
 
 def admit(places: Sequence[Place], now: Moment) -> Admitted | LimitRefusal:
@@ -44,8 +32,8 @@ def admit(places: Sequence[Place], now: Moment) -> Admitted | LimitRefusal:
     states: list[LimitState] = []
     lacking: list[int] = []
     has_bucket = False
-    for charge, limit, amount, counter, row, at, bucket in places:
-        used, mark, reset = counter.take(row, at, amount if charge.counts else 0, now)
+    for charge, limit, scope, amount, counts, counter, row, at, bucket in places:
+        used, mark, reset = counter.take(row, at, amount if counts else 0, now)
         remaining = limit.amount - used
         if bucket is not None:
             has_bucket = True
@@ -56,18 +44,18 @@ def admit(places: Sequence[Place], now: Moment) -> Admitted | LimitRefusal:
                 lacking.append(len(taken))
             remaining = 0
         taken.append((charge, mark))
-        states.append(LimitState(limit, charge.scope, used, remaining, reset))
+        states.append(LimitState(limit, scope, used, remaining, reset))
     refusing = [number for number in lacking if not places[number][1].shadow]
     if refusing:
-        for (charge, _, amount, counter, row, at, _), (_, mark) in zip(places, taken, strict=True):
-            if charge.counts:
+        for (_, _, _, amount, counts, counter, row, at, _), (_, mark) in zip(places, taken, strict=True):
+            if counts:
                 counter.give_back(row, at, mark, amount)
         return _refusal(places, lacking, refusing, now)
     if has_bucket:
-        for _, limit, amount, _, _, _, bucket in places:
+        for _, limit, _, amount, _, _, _, _, bucket in places:
             if bucket is not None:
                 BUCKET.take(*bucket, limit, amount, now)
-    return Admitted(tuple(taken), tuple(states), tuple(states[number] for number in lacking))
+    return tuple(taken), tuple(states), tuple([states[number] for number in lacking])
 
 
 def _refusal(places: Sequence[Place], lacking: Sequence[int], refusing: Sequence[int], now: Moment) -> LimitRefusal:
@@ -75,18 +63,18 @@ def _refusal(places: Sequence[Place], lacking: Sequence[int], refusing: Sequence
     # Of several, the one that takes longest; None stands for ever.
     wait, longest = max(((_wait(places[number], now), number) for number in refusing), key=lambda each: (each[0] is None, each[0] or 0.0))
     shadowed = tuple(states[number] for number in lacking if number not in refusing)
-    return LimitRefusal(states[longest], places[longest][2], wait, states, shadowed)
+    return LimitRefusal(states[longest], places[longest][3], wait, states, shadowed)
 
 
 def states_of(places: Sequence[Place], now: Moment) -> tuple[LimitState, ...]:
     """How far the limits of the charges are used."""
     states = []
-    for charge, limit, _, counter, row, at, bucket in places:
+    for _, limit, scope, _, _, counter, row, at, bucket in places:
         used = counter.used(row, at, now)
         remaining = max(0, limit.amount - used)
         if bucket is not None:
             remaining = min(remaining, BUCKET.room(*bucket, limit, now))
-        states.append(LimitState(limit, charge.scope, used, remaining, counter.reset(row, at, now)))
+        states.append(LimitState(limit, scope, used, remaining, counter.reset(row, at, now)))
     return tuple(states)
 
 
@@ -99,7 +87,7 @@ def settle(places: Sequence[Place], marks: Sequence[int], actual: Amounts | None
         actual: What was used, or None for what was estimated. Slots of concurrency come back either way.
         now: The present.
     """
-    for (charge, limit, amount, counter, row, at, bucket), mark in zip(places, marks, strict=True):
+    for (_, limit, _, amount, counts, counter, row, at, bucket), mark in zip(places, marks, strict=True):
         if limit.window is None:
             over = -amount
         elif actual is None:
@@ -107,12 +95,12 @@ def settle(places: Sequence[Place], marks: Sequence[int], actual: Amounts | None
         else:
             over = actual.of(limit.quantity) - amount
         if over > 0:
-            if charge.counts:
+            if counts:
                 counter.take(row, at, over, now)
             if bucket is not None:
                 BUCKET.take(*bucket, limit, over, now)
         elif over < 0:
-            if charge.counts:
+            if counts:
                 counter.used(row, at, now)
                 counter.give_back(row, at, mark, -over)
             if bucket is not None:
@@ -121,7 +109,7 @@ def settle(places: Sequence[Place], marks: Sequence[int], actual: Amounts | None
 
 def _wait(place: Place, now: Moment) -> float | None:
     """Seconds until the charge fits; None for never."""
-    _, limit, amount, counter, row, at, bucket = place
+    _, limit, _, amount, _, counter, row, at, bucket = place
     if amount > limit.amount or (limit.burst is not None and amount > limit.burst):
         return None
     over = counter.used(row, at, now) + amount - limit.amount

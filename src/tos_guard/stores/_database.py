@@ -36,7 +36,7 @@ _BUSY_MS: Final = 5_000
 _CHECKPOINT_PAGES: Final = 4_000
 """Pages (16 MB) after which a commit also moves the log into the file. Each move costs two more fsyncs, so they should be rare."""
 
-_ASK_AGAIN_SECONDS: Final = (0.0001, 0.002)
+_ASK_AGAIN_SECONDS: Final = (0.0001, 0.0005)
 """First and longest pause before the kernel lock is asked for again, by whoever is patient only for a time. One call holds it for less
 than the first."""
 

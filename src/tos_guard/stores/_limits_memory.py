@@ -14,7 +14,7 @@ import time
 from array import array
 from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
-from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 from tos_guard.errors import StoreError
 from tos_guard.limits import Amounts, Charge, Limit, LimitRefusal, LimitState, Reservation
@@ -82,11 +82,6 @@ class _Table(Generic[K]):
         return number if number < len(scopes) else 0
 
 
-class _Open(NamedTuple):
-    expires: int
-    taken: tuple[Taken, ...]
-
-
 class MemoryLimits:
     """A `LimitEngine` for one process.
 
@@ -104,7 +99,8 @@ class MemoryLimits:
         self._lock = threading.Lock()
         self._tables: dict[str, _Table[Counter]] = {}
         self._buckets: dict[tuple[str, str], _Table[Bucket]] = {}
-        self._open: dict[str, _Open] = {}
+        self._open: dict[str, tuple[int, tuple[Taken, ...]]] = {}
+        """The second in which each open reservation ends, and what it took."""
         self._leases: dict[int, dict[str, None]] = {}
         """Open reservations by the second in which they end."""
         self._sweeping: list[tuple[_Table[Any], int]] = []
@@ -214,7 +210,7 @@ class MemoryLimits:
         """Where the charges are counted; made where nothing was counted yet."""
         places: list[Place] = []
         for charge in charges:
-            limit, scope = charge.limit, charge.scope
+            limit, scope, amount, counts = charge
             table = self._tables.get(limit.counted)
             if table is None:
                 table = self._tables[limit.counted] = _Table(counter_named(limit.counted))
@@ -222,7 +218,7 @@ class MemoryLimits:
             if at is None:
                 at = self._add(table, scope)
             bucket = None if limit.burst is None else self._find_bucket(limit, scope)
-            places.append((charge, limit, charge.amount, table.counter, table.row, at, bucket))
+            places.append((charge, limit, scope, amount, counts, table.counter, table.row, at, bucket))
         return places
 
     def _find_bucket(self, limit: Limit, scope: tuple[str, ...]) -> tuple[Row, int]:
@@ -242,18 +238,19 @@ class MemoryLimits:
 
     def _hold(self, id: str, taken: tuple[Taken, ...], until: int) -> None:  # noqa: A002 - as in the Protocol
         expires = until // MICROSECONDS + 1
-        self._open[id] = _Open(expires, taken)
+        self._open[id] = expires, taken
         self._leases.setdefault(expires, {})[id] = None
 
     def _let_go(self, id: str) -> tuple[Taken, ...] | None:  # noqa: A002 - as in the Protocol
         held = self._open.pop(id, None)
         if held is None:
             return None
-        ending = self._leases[held.expires]
+        expires, taken = held
+        ending = self._leases[expires]
         del ending[id]
         if not ending:
-            del self._leases[held.expires]
-        return held.taken
+            del self._leases[expires]
+        return taken
 
     def _expire(self, second: int, now: Moment) -> None:
         for ended in [each for each in self._leases if each <= second]:

@@ -240,18 +240,10 @@ class _Rows:
         query = f"SELECT name, numbers FROM counters WHERE name IN ({','.join('?' * len(names))})"  # noqa: S608 - question marks only
         self._kept: dict[str, bytes] = dict(connection.execute(query, tuple(names)))
         self._rows = {name: _unpack(self._kept.get(name), _counter(name)) for name in names}
-        self.places: list[Place] = [
-            (
-                charge,
-                charge.limit,
-                charge.amount,
-                counter_named(charge.limit.counted),
-                self._rows[name],
-                0,
-                None if bucket is None else (self._rows[bucket], 0),
-            )
-            for charge, name, bucket in named
-        ]
+        self.places: list[Place] = []
+        for charge, name, bucket in named:
+            counter, row = counter_named(charge.limit.counted), self._rows[name]
+            self.places.append((charge, *charge, counter, row, 0, None if bucket is None else (self._rows[bucket], 0)))
 
     def free(self, slots: Mapping[str, int]) -> None:
         """Give slots of concurrency back, as far as their counters are among these."""
