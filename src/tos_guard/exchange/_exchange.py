@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from tos_guard._canonical import b64url_encode
 from tos_guard.dialects import Dialect, RequestFacts
-from tos_guard.exchange._limit_fields import limit_fields
+from tos_guard.exchange._limit_fields import fields_size, limit_fields
 from tos_guard.ledger import ExchangeRecord, RecordType
 from tos_guard.limits import Amounts, LimitRefusal, LimitState, Reservation
 from tos_guard.limits import Usage as UsedTokens
@@ -22,7 +22,6 @@ __all__ = ["Exchange", "ExchangeIds", "Head", "Headers", "Sealed", "TermsInForce
 
 MAX_ADDED_BYTES: Final = 2_180  # of 2,300, less what a tagged body's length and digest take
 _ONE_REQUEST: Final = Amounts()
-FRAMING_BYTES: Final = 4  # a colon, a space, CR and LF
 
 Headers = list[tuple[bytes, bytes]]
 """Header fields in order; names in lower case."""
@@ -264,11 +263,11 @@ class Exchange:
             fields.append((b"ai-provenance", token.encode("ascii")))
         if token is not None or early:
             fields.append((b"ai-provenance-salt", b64url_encode(self.ids.salt).encode("ascii")))
-        room = MAX_ADDED_BYTES - sum(len(name) + len(value) + FRAMING_BYTES for name, value in fields)
-        for name, value in (*limit_fields(self.limit_states), *self.dialect.limit_fields(self.limit_states)):
-            room -= len(name) + len(value) + FRAMING_BYTES
-            if room >= 0:
-                fields.append((name, value))
+        if self.limit_states:
+            fields += limit_fields(self.limit_states, room=MAX_ADDED_BYTES - fields_size(fields))
+            of_dialect = self.dialect.limit_fields(self.limit_states)
+            if fields_size(of_dialect) <= MAX_ADDED_BYTES - fields_size(fields):
+                fields += of_dialect
         return fields
 
 

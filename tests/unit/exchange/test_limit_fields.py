@@ -7,6 +7,7 @@ import pytest
 
 from tos_guard.dialects import ChatDialect, PlainDialect
 from tos_guard.exchange import limit_fields
+from tos_guard.exchange._limit_fields import fields_size
 from tos_guard.limits import Calendar, Dimension, Limit, LimitState, Quantity, Sliding
 
 
@@ -38,6 +39,22 @@ def test_the_fullest_limits_are_told_first_and_few_of_them() -> None:
     told = [item[0] for item in http_sf.parse(dict(limit_fields(states))[b"ratelimit"], tltype="list")]
     assert told == ["l-10", "l-30", "l-50", "l-70"]
     assert limit_fields([state("hidden", 0, shadow=True)]) == []
+
+
+def test_as_many_limits_are_told_as_there_is_room_for() -> None:
+    """Both fields or neither, and the fullest limits first; a long token once left a policy without what remains of it."""
+    states = [state(f"l-{remaining}", remaining) for remaining in (10, 30, 50)]
+    whole = fields_size(limit_fields(states))
+    told = {room: [item[0] for item in limit_fields(states, room=room)] for room in range(whole + 1)}
+    assert all(names in ([], [b"ratelimit-policy", b"ratelimit"]) for names in told.values())
+    for room in range(whole + 1):
+        fields = limit_fields(states, room=room)
+        assert fields_size(fields) <= room
+        if fields:
+            names = [item[0] for item in http_sf.parse(dict(fields)[b"ratelimit"], tltype="list")]
+            assert names == ["l-10", "l-30", "l-50"][: len(names)]
+    assert limit_fields(states, room=whole) == limit_fields(states)
+    assert len(http_sf.parse(dict(limit_fields(states, room=whole - 1))[b"ratelimit"], tltype="list")) == 2
 
 
 @pytest.mark.parametrize(
