@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -20,11 +22,12 @@ import httpx2
 import openai
 import pytest
 from fastapi import FastAPI
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route
 
 from kit import CHAT, ISSUER, Answer, Kit, Message, Scope, ask, streamed, whole
-from serving import Serve
+from provisioned import Provider
+from serving import Serve, ServedProcess, ServeProcess
 from tos_guard.errors import PolicyStop, StoreError
 from tos_guard.guard import ModelFacts, utc_now
 from tos_guard.limits import Calendar, Dimension, Limit, Price, Quantity, Sliding
@@ -35,6 +38,7 @@ from tos_guard.terms import new_acceptance, parse_terms
 from tos_guard.testing import FixedClock, SeededEntropy
 from tos_guard.types import AcceptanceMethod, Identification, SubjectKind
 from tos_guard.verify import verify_body
+from tos_guard_fastapi import TosGuard
 
 MINUTE = Sliding(60)
 SLOT = timedelta(seconds=5)
@@ -1058,6 +1062,100 @@ async def test_failure_of_the_accounts(mode: str) -> None:
     assert (await ask(app, key=kit.key)).status == 503
     accounts.down = False
     assert (await ask(app, key=kit.key)).status == 200
+
+
+# A real server, with the settings of a provider
+
+
+RULES = """
+[[limits]]
+id = "requests"
+quantity = "requests"
+amount = 20
+window = "1h"
+"""
+
+
+@pytest.fixture
+def provider(tmp_path: Path) -> Provider:
+    """A provider's folder, with limits."""
+    made = Provider(tmp_path)
+    made.settings.write_text(made.settings.read_text() + RULES)
+    return made
+
+
+@pytest.fixture
+def running(provider: Provider, serve_process: ServeProcess) -> Callable[[], AbstractContextManager[ServedProcess]]:
+    """Runs the example provider with two workers."""
+    application = "provider_fastapi.guarded:guarded"
+    return lambda: serve_process(application, factory=True, workers=2, env=provider.environment())
+
+
+def calls(base_url: str, key: str, number: int) -> list[httpx.Response]:
+    """So many calls, a dozen at a time, each over a connection of its own so that both workers get some."""
+
+    def call(_: int) -> httpx.Response:
+        body = {"model": "smollm2-135m", "messages": [{"role": "user", "content": "Hello?"}]}
+        return httpx.post(base_url + CHAT, json=body, headers={"authorization": f"Bearer {key}"}, timeout=60)
+
+    with ThreadPoolExecutor(12) as threads:
+        return list(threads.map(call, range(number)))
+
+
+def test_replica_split_restart_and_changed_rule_on_a_real_server(provider: Provider, running: Any) -> None:
+    """Counters of each worker (maximhq/bifrost#3547), lost with it, or begun anew by a changed rule: twenty are twenty, then five more."""
+    key = provider.keys["good"]
+    with running() as server:
+        statuses = [answer.status_code for answer in calls(server.base_url, key, 60)]
+        assert (statuses.count(200), statuses.count(429)) == (20, 40)
+    with running() as server:
+        refused = calls(server.base_url, key, 6)
+        assert [answer.status_code for answer in refused] == [429] * 6
+        assert {answer.json()["error"]["limit"] for answer in refused} == {"requests"}
+        with provider.store() as store:
+            found = store.by_id("good")
+            assert found is not None
+            store.put_account(found.model_copy(update={"limits": {"requests": 25}}))
+        served, patience = 0, utc_now() + timedelta(seconds=30)
+        while served < 5 and utc_now() < patience:  # each worker hears of it within a second
+            served += [answer.status_code for answer in calls(server.base_url, key, 6)].count(200)
+        assert served == 5
+        assert {answer.status_code for answer in calls(server.base_url, key, 30)} == {429}
+
+
+def test_slot_held_to_the_streams_end_on_a_real_server(tmp_path: Path, serve: Serve) -> None:
+    """A client that reads its stream holds its slot; one that leaves gives it back; and whoever has its answer finds its slot free."""
+    engine = SQLiteLimits(tmp_path / "limits.db", clock=utc_now)
+    kit = Kit(clock=utc_now, limits=[limit("concurrency", 1)], engine=engine)  # type: ignore[arg-type]
+    app = FastAPI()
+
+    async def endless() -> AsyncIterator[bytes]:
+        yield CHUNK
+        await asyncio.Event().wait()
+
+    @app.post(CHAT)
+    async def chat(asked: dict[str, Any]) -> Response:
+        if asked.get("stream"):
+            return StreamingResponse(endless(), media_type="text/event-stream")
+        return Response(completion(), media_type="application/json")
+
+    TosGuard(kit.guard).install(app)
+    fields = {"x-api-key": kit.key, "content-type": "application/json"}
+    with serve(app) as base_url, httpx.Client(base_url=base_url, headers=fields) as client:
+
+        def status() -> int:
+            return client.post(CHAT, content=question()).status_code
+
+        with client.stream("POST", CHAT, content=question(stream=True)) as stream:
+            chunks = stream.iter_bytes()
+            assert next(chunks) == CHUNK
+            assert [status() for _ in range(3)] == [429] * 3
+        patience = utc_now() + timedelta(seconds=30)
+        while status() == 429 and utc_now() < patience:
+            pass  # until the server has seen that the client is gone
+        assert [status() for _ in range(50)] == [200] * 50
+        kit.store.flush()
+        assert [record.unsealed for record in kit.records() if record.unsealed is not None and record.status == 200] == ["client_gone"]
 
 
 # Rights
