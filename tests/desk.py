@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import json
+from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlencode
 
 from tos_guard.config import GuardSettings
-from tos_guard.guard import Guard
+from tos_guard.errors import RequestError
+from tos_guard.guard import Guard, RequestView
 from tos_guard.keys import KeySet
 from tos_guard.rights import Account, AuthorizedPerson, Grant, Holder, Organization, hash_secret, new_admin_key, new_api_key
 from tos_guard.terms import TermsVersion, parse_terms
 from tos_guard.testing import FixedClock, MemoryStore, SeededEntropy, SeededSigner
 from tos_guard.types import KeyPurpose
 from tos_guard.verify import Trust
+from tos_guard.web import OwnRoutes
+from tos_guard.web._routes import WebRequest, segments_of
 
 ISSUER: Final = "https://api.example.com"
 CHAT: Final = "/v1/chat/completions"
@@ -143,3 +148,66 @@ class Desk:
         holder = self.store.holder_by_id(account)
         assert holder is not None
         return holder
+
+
+@dataclass(frozen=True)
+class Page:
+    """What a route of our own answered."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def text(self) -> str:
+        """The body as text."""
+        return self.body.decode("utf-8")
+
+    def json(self) -> Any:
+        """The body as JSON."""
+        return json.loads(self.body)
+
+
+def visit(
+    routes: OwnRoutes[Any],
+    guard: Guard,
+    path: str,
+    *,
+    key: str | None = None,
+    method: str = "GET",
+    headers: dict[str, str] | None = None,
+    body: bytes = b"",
+    query: str = "",
+    host: Any = None,
+) -> Page:
+    """Drive a route as an adapter does: the head, then who asks, then the body."""
+    fields = [(name.encode(), value.encode("latin-1")) for name, value in (headers or {}).items()]
+    if key is not None:
+        fields.append((b"authorization", f"Bearer {key}".encode()))
+    view = RequestView(method, path, fields, host)
+    request = WebRequest(view, segments_of(path, routes.prefix, None, ""), query.encode())
+    try:
+        who = guard.run(routes.enter(request))
+        assert len(body) <= routes.body_limit(request)
+        status, answered, content = guard.run(routes.answer(who, replace(request, body=body)))
+    except RequestError as error:
+        status, answered, content = routes.refuse(request, error)
+    names = [name for name, _ in answered]
+    assert len(set(names)) == len(names), "a field stands twice"
+    return Page(status, {name.decode(): value.decode() for name, value in answered}, content)
+
+
+JSON: Final = {"accept": "application/json"}
+HTML: Final = {"accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
+"""As a browser says it."""
+
+
+def sent(members: Any) -> dict[str, Any]:
+    """A POST of JSON, as arguments of `visit`."""
+    return {"method": "POST", "headers": {"content-type": "application/json"}, "body": json.dumps(members).encode()}
+
+
+def form(fields: dict[str, str]) -> dict[str, Any]:
+    """A POST of a form, as arguments of `visit`."""
+    headers = {"content-type": "application/x-www-form-urlencoded", **HTML}
+    return {"method": "POST", "headers": headers, "body": urlencode(fields).encode()}

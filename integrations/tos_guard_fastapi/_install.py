@@ -16,6 +16,7 @@ from starlette.routing import BaseRoute, Host, Mount
 from tos_guard.errors import ConfigurationError, StoreError
 from tos_guard.guard import AsyncGuard
 from tos_guard.stores import KeyFolder
+from tos_guard.web import OwnRoutes, own_routes
 from tos_guard.web.asgi import TosGuardMiddleware
 from tos_guard.web.openapi import concrete
 from tos_guard.web.wellknown import KeyDocuments, WellKnown, is_well_known
@@ -41,6 +42,7 @@ class TosGuard:
     def __init__(self, guard: AsyncGuard, *, keys: KeyDocuments | None = None) -> None:
         self.guard = guard
         self._keys = keys or KeyFolder(guard.settings.keys)
+        self._routes: tuple[OwnRoutes[Any], ...] = ()
 
     @classmethod
     def from_file(cls, path: str | Path, **overrides: Any) -> TosGuard:
@@ -57,11 +59,15 @@ class TosGuard:
         Args:
             app: The FastAPI or Starlette app. More routes may follow; they are looked through when the app starts.
             docs: Leave FastAPI's own pages (schema, Swagger UI, ReDoc) unguarded, at the paths where this app serves them.
+
+        Raises:
+            ConfigurationError: The paths of the account or admin routes are taken.
         """
         exempt = (*self.guard.settings.exempt, *(_docs_paths(app) if docs else ()))
         self.guard.settings = self.guard.settings.model_copy(update={"exempt": exempt})
         documents = WellKnown(self.guard.settings, lambda: self.guard.terms, self._keys, self.guard.clock, archive=self.guard.archive)
-        app.add_middleware(TosGuardMiddleware, guard=self.guard, documents=documents, adapter="fastapi")
+        self._routes = own_routes(self.guard)
+        app.add_middleware(TosGuardMiddleware, guard=self.guard, documents=documents, routes=self._routes, adapter="fastapi")
         self._describe(app)
         inner = app.router.lifespan_context
 
@@ -100,9 +106,17 @@ class TosGuard:
         """Look through the routes of *app*.
 
         Raises:
-            ConfigurationError: One is neither guarded nor exempt by name, or one that is exempt demands a right (`requires`).
+            ConfigurationError: One is neither guarded nor exempt by name, or lies where the guard serves its own, or one that is exempt
+                demands a right (`requires`).
         """
         routes = list(_routes(app.routes))
+        hidden = sorted({path for path, _ in routes if any(own.owns(concrete(path)) for own in self._routes)})
+        if hidden:
+            raise ConfigurationError(
+                f"{len(hidden)} routes lie below the guard's own and would never be reached: {', '.join(hidden)}",
+                where="routes",
+                cure="Set account_routes or admin_routes to another path.",
+            )
         unguarded = sorted({path for path, _ in routes if not self._is_known(path)})
         if unguarded:
             raise ConfigurationError(

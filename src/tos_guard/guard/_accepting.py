@@ -39,6 +39,10 @@ MAY_NOT_ACCEPT: Final = "tos_may_not_accept"
 """Reason of the refusal of whoever may not speak for an organization."""
 
 
+LAST_YEAR: Final = 9000
+"""Of an acceptance that expires: a second later must still be a time."""
+
+
 @dataclass(frozen=True, slots=True)
 class Person:
     """Who acts for an account.
@@ -88,6 +92,11 @@ class Subject:
 
 class Accepting(Admitting):
     """The steps by which people accept terms."""
+
+    @property
+    def keeps_acceptances(self) -> bool:
+        """Whether terms can be accepted through this guard: it has a store, and a signer of receipts."""
+        return self.store is not None and self._receipts is not None
 
     def accept(
         self,
@@ -364,6 +373,8 @@ class Accepting(Admitting):
             return earlier
         if at is not None and at > now:
             raise MalformedRequestError("lies in the future", where="at")
+        if expires is not None and expires.year > LAST_YEAR:
+            raise MalformedRequestError("lies too far in the future", where="expires", cure="Leave it out, where it does not expire.")
         try:
             made = new_acceptance(
                 terms,

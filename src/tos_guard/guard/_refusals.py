@@ -16,7 +16,7 @@ from tos_guard.terms import TermsVersion
 __all__ = ["UnavailableError", "denial", "denial_members", "refusal", "unauthenticated", "unavailable"]
 
 _INVALID: Final = "invalid_request_error"
-_KINDS: Final = {400: _INVALID, 401: "authentication_error", 403: "permission_error", 404: _INVALID, 413: _INVALID, 429: "rate_limit_error"}
+_KINDS: Final = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 _PLAIN: Final = PlainDialect(model="none")
 _DENIALS: Final = {
     "tos_account_suspended": "This account is suspended",
@@ -174,7 +174,9 @@ def refusal(
         extra |= denial_members(error)
     if appeal_url is not None and error.status == 403:
         extra["appeal_url"] = appeal_url
-    body = (dialect or _PLAIN).refusal_body(message=f"{error}", code=reason, kind=_KINDS.get(error.status, "server_error"), extra=extra)
+    body = (dialect or _PLAIN).refusal_body(
+        message=f"{error}", code=reason, kind=_KINDS.get(error.status, _INVALID if error.status < 500 else "server_error"), extra=extra
+    )
     encoded_rid = rid.encode("ascii")
     headers: Headers = [
         (b"content-type", b"application/json" if isinstance(dialect, ChatDialect) else b"application/problem+json"),

@@ -55,6 +55,7 @@ REASONS: Final = frozenset(
         "tos_conflict",
         "tos_denied",
         "tos_end_user_blocked",
+        "tos_form_refused",
         "tos_limit",
         "tos_malformed_request",
         "tos_may_not_accept",

@@ -2,7 +2,7 @@
 
 Rules kept here (facts about servers behind each are in docs/guides/asgi.md):
 
-- Every HTTP path is guarded, exempt by name, ours (well-known), or refused. Nothing slips past because nobody thought of it.
+- Every HTTP path is guarded, exempt by name, our own, or refused. Nothing slips past because nobody thought of it.
 - Paths are those of the app's own routes: what the server mounted it under (``root_path``) is taken away first, as Starlette does.
 - A denied request never reaches the app. Authentication comes before the body is read.
 - Neither the client (``Accept-Encoding``, ``Range``) nor the server (files sent by path, pushes, trailers) opens a door beside the seal.
@@ -16,7 +16,8 @@ Rules kept here (facts about servers behind each are in docs/guides/asgi.md):
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from dataclasses import replace
 from typing import Any, Final, Protocol
 
 from tos_guard.dialects import Step
@@ -28,10 +29,12 @@ from tos_guard.errors import (
     RequestError,
     SignerError,
     StoreError,
+    TosGuardError,
 )
 from tos_guard.exchange import Exchange, Head, Response, respond
 from tos_guard.guard import AsyncGuard, Caller, RequestView, Route, denial_members, unavailable
 from tos_guard.types import Completion
+from tos_guard.web._routes import OwnRoutes, WebRequest, segments_of
 
 __all__ = ["TosGuardMiddleware"]
 
@@ -90,13 +93,23 @@ class TosGuardMiddleware:
         app: The app.
         guard: The guard.
         documents: The well-known documents, or None to leave these paths to the app.
+        routes: Routes of our own that are served before the app (`tos_guard.web.own_routes`).
         adapter: What the guard came in by, as telemetry names it.
     """
 
-    def __init__(self, app: ASGIApp, *, guard: AsyncGuard, documents: Documents | None = None, adapter: str = "asgi") -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        guard: AsyncGuard,
+        documents: Documents | None = None,
+        routes: Sequence[OwnRoutes[Any]] = (),
+        adapter: str = "asgi",
+    ) -> None:
         self.app = app
         self.guard = guard
         self.documents = documents
+        self.routes = tuple(routes)
         self.adapter: str = adapter
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -117,6 +130,8 @@ class TosGuardMiddleware:
             await self._refuse_socket(path, scope, receive, send)
         elif self.documents is not None and self.documents.owns(path):
             await self._publish(self.documents, scope["method"], path, send)
+        elif (own := next((routes for routes in self.routes if routes.owns(path)), None)) is not None:
+            await self._serve_own(own, path, scope, receive, send)
         elif _is_preflight(scope):
             _shut_side_doors(scope)
             await self.app(scope, _Replay(b"", receive), _without_body(send))
@@ -133,6 +148,30 @@ class TosGuardMiddleware:
             return
         await _answer(send, status, headers, body)
 
+    async def _serve_own(self, routes: OwnRoutes[Any], path: str, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a route of our own. As everywhere, who asks is known before the body is read."""
+        observed = self.guard.telemetry.observe(self.adapter)
+        view = RequestView(scope["method"], path, [(n.lower(), v) for n, v in scope["headers"]], scope, observed)
+        root: str = scope.get("root_path", "")
+        segments = segments_of(path, routes.prefix, scope.get("raw_path"), root)
+        request = WebRequest(view, segments, scope.get("query_string", b""), root)
+        try:
+            who = await self.guard.run(routes.enter(request))
+            body = await self._read_body(receive, routes.body_limit(request))
+            if body is None:
+                return  # the client left before it had asked
+            answer = await self.guard.run(routes.answer(who, replace(request, body=body)))
+        except RequestError as error:
+            self.guard.count_refusal(error, observed)
+            answer = routes.refuse(request, error)
+        except TosGuardError as error:
+            self.guard.report_failure("signer" if isinstance(error, SignerError) else "store", error)
+            refusal = unavailable()
+            self.guard.telemetry.refused(observed, refusal.code)
+            answer = routes.refuse(request, refusal)
+        status, headers, content = answer
+        await _answer(send, status, headers, b"" if view.method == "HEAD" else content)
+
     async def _guarded(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
         observed = self.guard.telemetry.observe(self.adapter)
         view = RequestView(scope["method"], path, [(n.lower(), v) for n, v in scope["headers"]], scope, observed)
@@ -143,7 +182,7 @@ class TosGuardMiddleware:
             if route is None:
                 raise RouteNotGuardedError("this path is neither guarded nor exempt", where=view.path[:200])
             caller = await self.guard.run(self.guard.authenticate(view))
-            body = await self._read_body(receive)
+            body = await self._read_body(receive, self.guard.settings.max_request_bytes)
             if body is None:
                 return  # the client left before it had asked
             large = len(body) > _LARGE_BYTES
@@ -205,13 +244,13 @@ class TosGuardMiddleware:
                 self.guard.close(exchange, delivery.response, status=delivery.sent_status, sealed=delivery.sealed, reason=reason)
             )
 
-    async def _read_body(self, receive: Receive) -> bytes | None:
+    @staticmethod
+    async def _read_body(receive: Receive, limit: int) -> bytes | None:
         """The whole request body, or None if the client left.
 
         Raises:
-            RequestTooLargeError: It is larger than the settings allow.
+            RequestTooLargeError: It has more than *limit* bytes.
         """
-        limit = self.guard.settings.max_request_bytes
         chunks: list[bytes] = []
         size = 0
         while True:

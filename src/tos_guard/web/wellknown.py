@@ -76,8 +76,10 @@ class WellKnown:
         self._policies = _policies_of(terms())
 
     def _issuer_metadata(self) -> dict[str, object]:
+        account = self._settings.account_routes
         return {
             **addresses(self._settings.issuer, self._terms()),
+            **({"account_uri": self._settings.issuer + account} if account is not None else {}),
             "carriers": [projection.name for projection in PROJECTIONS],
             "sealed": {"exempt": list(self._settings.exempt), "routes": list(self._settings.routes)},
             "ver": 1,

@@ -253,6 +253,7 @@ def test_times_and_texts_that_cannot_be_kept_are_refused() -> None:
     for more in (
         {"at": desk.clock.now + timedelta(hours=1)},
         {"expires": desk.clock.now - timedelta(days=1)},
+        {"expires": datetime.max.replace(tzinfo=UTC)},
         {"authority": "x" * 201},
         {"accepted_by": ""},
         {"accepted_by": "a\x00b"},
