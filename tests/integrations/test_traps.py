@@ -747,6 +747,39 @@ async def test_monitor_mode(make: MakeKit) -> None:
     assert counts["unsealed:monitor"] == 2
 
 
+@pytest.mark.parametrize("app", [whole(completion()), streamed(CHUNK, FINISH, DONE)], ids=["whole", "streamed"])
+@pytest.mark.parametrize("part", ["accounts", "limits", "signer", "records"])
+async def test_monitor_mode_while_parts_of_the_guard_fail(part: str, app: Any) -> None:
+    """A guard on trial that takes the service down with it: its failures are counted, and the answer leaves untagged."""
+    accounts = FragileAccounts()
+    kit, engine = with_fragile_limits("deny", limit("requests", 5), overrides={"accounts": accounts}, settings={"mode": "monitor"})
+    accounts.kit = kit
+    accounts.down, engine.down, kit.signer.failing = part == "accounts", part == "limits", part == "signer"
+    kit.store.fault = "before" if part == "records" else None
+    answer = await ask(kit.wrap(app), key=kit.key)
+    assert (answer.status, answer.ended, answer.error) == (200, True, None)
+    assert b"ai_provenance" not in answer.body
+    counts = kit.guard.counts
+    assert counts[f"failed:{'store' if part == 'records' else part}"] >= 1
+    if part in ("accounts", "limits"):
+        assert (counts["monitored:tos_unavailable"], counts["unsealed:monitor"]) == (1, 1)
+    else:
+        assert counts[f"degraded:{part}:allow"] >= 1
+
+
+async def test_monitor_mode_lets_sockets_pass() -> None:
+    """They would be refused, and say so in the counts."""
+    kit = Kit(settings={"mode": "monitor"})
+    seen: list[str] = []
+
+    async def app(scope: Scope, receive: Any, send: Any) -> None:
+        seen.append(scope["type"])
+
+    await kit.wrap(app)({"type": "websocket", "path": "/v1/realtime", "headers": []}, None, None)  # type: ignore[arg-type]
+    assert seen == ["websocket"]
+    assert (kit.guard.counts["monitored:websocket"], kit.guard.counts["denied:websocket"]) == (1, 0)
+
+
 async def test_monitor_mode_of_one_clause(tmp_path: Path) -> None:
     """A clause in shadow reports what it would have refused, beside clauses that refuse."""
     kit = Kit()
@@ -968,13 +1001,14 @@ class Fragile(MemoryLimits):
         super().settle(*args, **kwargs)
 
 
-def with_fragile_limits(mode: Any, *limits: Limit) -> tuple[Kit, Fragile]:
+def with_fragile_limits(mode: Any, *limits: Limit, settings: dict[str, Any] | None = None, **options: Any) -> tuple[Kit, Fragile]:
     """A guard whose engine can fail, and then does what the mode says, at a third of each limit."""
     clock = FixedClock()
     times: dict[str, Any] = {"clock": clock, "monotonic": lambda: clock().timestamp()}
     engine = Fragile(**times)
     fallback = FallbackLimits(engine, mode=mode, on_use=lambda operation, mode, error: None, local_share=0.34, **times)
-    return Kit(clock=clock, limits=limits, engine=fallback, settings={"failure": {"limits": mode}}), engine
+    settings = {"failure": {"limits": mode}, **(settings or {})}
+    return Kit(clock=clock, limits=limits, engine=fallback, settings=settings, **options), engine
 
 
 @pytest.mark.parametrize(

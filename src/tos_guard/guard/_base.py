@@ -218,6 +218,15 @@ class GuardBase:
         """Whether API keys and bearer tokens are read here. With ``identify=`` the host authenticates, in its own way."""
         return self._identify is None
 
+    @property
+    def monitors(self) -> bool:
+        """Whether nothing is refused, and what would be is only counted and recorded."""
+        return self.settings.mode == "monitor"
+
+    def denies_without(self, part: str) -> bool:
+        """Whether nothing leaves while ``records`` or ``signer`` fails. A guard that only monitors stops nothing by its own failures."""
+        return not self.monitors and self.settings.failure.modes[part] == "deny"
+
     # Routing
 
     def is_exempt(self, path: str) -> bool:

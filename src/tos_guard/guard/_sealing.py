@@ -31,7 +31,7 @@ class Sealing(GuardBase):
             token = yield from _signed(exchange.pending_claims(now), key)
         except SignerError as failure:
             self.report_failure("signer", failure)
-            if self.settings.failure.signer == "deny":
+            if self.denies_without("signer"):
                 raise
             self.report_degraded("signer", "allow")
             token = None

@@ -33,6 +33,7 @@ from tos_guard.errors import (
 )
 from tos_guard.exchange import Exchange, Head, Response, respond
 from tos_guard.guard import AsyncGuard, Caller, RequestView, Route, denial_members, unavailable
+from tos_guard.telemetry import Observed
 from tos_guard.types import Completion
 from tos_guard.web._routes import OwnRoutes, WebRequest, segments_of
 
@@ -191,23 +192,28 @@ class TosGuardMiddleware:
             if exchange.is_refused:
                 raise await self.guard.run(self.guard.keep_denial(exchange))
         except RequestError as error:
+            lets_pass = exchange is None and self.guard.monitors and not isinstance(error, RequestTooLargeError)
             if exchange is None:
-                monitored = self.guard.settings.mode == "monitor" and not isinstance(error, RequestTooLargeError)
-                self.guard.count_refusal(error, observed, monitored=monitored)
-                if monitored:
-                    # It reaches the app, and leaves without a tag: nothing was decided that one could seal.
-                    await self.app(scope, receive if body is None else _Replay(body, receive), send)
-                    self.guard.telemetry.ended(observed, unsealed="monitor")
-                    return
-            await self._refuse(send, error, route, exchange)
-            return
+                self.guard.count_refusal(error, observed, monitored=lets_pass)
+            refusal = error
         except StoreError as error:
+            lets_pass, refusal = self.guard.monitors, unavailable()
             self.guard.report_failure("accounts", error)
-            refusal = unavailable()
-            self.guard.telemetry.refused(observed, refusal.code)
-            await self._refuse(send, refusal, route, exchange)
+            self.guard.telemetry.refused(observed, refusal.code, monitored=lets_pass)
+        else:
+            await self._serve(scope, receive, send, caller, exchange, body)
             return
-        await self._serve(scope, receive, send, caller, exchange, body)
+        if lets_pass:
+            await self._let_pass(observed, scope, receive if body is None else _Replay(body, receive), send)
+        else:
+            await self._refuse(send, refusal, route, exchange)
+
+    async def _let_pass(self, observed: Observed, scope: Scope, receive: Receive, send: Send) -> None:
+        """Monitor mode: it reaches the app, and leaves without a tag, for nothing was decided that one could seal."""
+        try:
+            await self.app(scope, receive, send)
+        finally:
+            self.guard.telemetry.ended(observed, unsealed="monitor")
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send, caller: Caller, exchange: Exchange, body: bytes) -> None:
         scope.setdefault("state", {})[STATE_KEY] = self.guard.admission(caller, exchange)
@@ -271,7 +277,11 @@ class TosGuardMiddleware:
 
     async def _refuse_socket(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
         error = MalformedRequestError("WebSockets are not served on guarded paths", where=path[:200])
-        self.guard.telemetry.refused(self.guard.telemetry.observe(self.adapter), "websocket")
+        observed = self.guard.telemetry.observe(self.adapter)
+        self.guard.telemetry.refused(observed, "websocket", monitored=self.guard.monitors)
+        if self.guard.monitors:
+            await self._let_pass(observed, scope, receive, send)
+            return
         await receive()  # websocket.connect
         if "websocket.http.response" not in scope.get("extensions", {}):
             await send({"type": "websocket.close", "code": 1008, "reason": "not served on guarded paths"})
@@ -385,8 +395,7 @@ class _Delivery:
         except (SignerError, StoreError) as error:
             what = "signer" if isinstance(error, SignerError) else "store"
             self._guard.report_failure(what, error)
-            failure = self._guard.settings.failure
-            if (failure.signer if what == "signer" else failure.records) == "deny":
+            if self._guard.denies_without("signer" if what == "signer" else "records"):
                 await self._withhold(what)
             else:
                 self._guard.report_degraded("signer" if what == "signer" else "records", "allow")
