@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,20 @@ from pydantic import BaseModel
 from authorization_server import serve_authorization
 from provisioned import Provider
 from serving import Serve
-from tos_guard.config import BearerSettings, FactSources, GuardSettings, Retention, RouteSettings, parse_settings
+from tos_guard.config import (
+    AcceptanceSettings,
+    BearerSettings,
+    EstimateSettings,
+    FactSources,
+    FailureModes,
+    GuardSettings,
+    LimitSettings,
+    ModelSettings,
+    PriceSettings,
+    Retention,
+    RouteSettings,
+    parse_settings,
+)
 from tos_guard.verify import verify_body
 from tos_guard_fastapi import TosGuard
 
@@ -109,6 +123,30 @@ def test_three_ways_to_say_who_asks(tmp_path: Path, serve: Serve, monkeypatch: p
         assert guard.guard.counts["bearer:audience"] == guard.guard.counts["bearer:malformed"] == 1
 
 
+def test_a_right_more_is_demanded_where_the_guide_says(tmp_path: Path, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """fastapi.md, fourth block: without the right 403 before the handler runs, with it the handler's answer, and the document says so."""
+    provider = Provider(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    routes = "".join(f'"{path}" = {{ dialect = "plain-json", model = "scorer" }}\n' for path in ("/v1/fine-tunes", "/v1/batches"))
+    provider.settings.write_text(provider.settings.read_text() + routes)
+    with provider.store() as store:
+        found = store.by_id("enterprise")
+        assert found is not None
+        store.put_account(found.model_copy(update={"actions": frozenset({"generate", "fine-tune", "batch"})}))
+    names: dict[str, Any] = {"app": host()}
+    exec(blocks("fastapi.md", "python")[1], names)
+    exec(blocks("fastapi.md", "python")[3], names)
+    with serve(names["app"]) as base_url:
+        for path in ("/v1/fine-tunes", "/v1/batches"):
+            refused = httpx.post(base_url + path, headers={"x-api-key": provider.keys["good"]})
+            assert (refused.status_code, refused.json()["code"]) == (403, "tos_action_not_allowed")
+        given = {"headers": {"x-api-key": provider.keys["enterprise"]}}
+        assert httpx.post(f"{base_url}/v1/fine-tunes", **given).json()["status"] == "queued"
+        assert httpx.post(f"{base_url}/v1/batches", **given).json()["account"] == "enterprise"
+        document = httpx.get(f"{base_url}/openapi.json").json()
+    assert document["paths"]["/v1/fine-tunes"]["post"]["x-tos-guard"] == {"actions": ["generate", "fine-tune"]}
+
+
 def test_middleware_in_the_order_of_the_guide(tmp_path: Path, serve: Serve) -> None:
     """asgi.md: with compression and CORS outside, what a client decodes verifies, digest included, and a browser may read refusals."""
     provider = Provider(tmp_path)
@@ -145,22 +183,64 @@ def test_telemetry_reaches_the_providers_it_is_given(tmp_path: Path, serve: Serv
     names["my_meters"].shutdown()
 
 
-def test_every_setting_is_listed() -> None:
-    """configuration.md has a row for each field of each model, no other, and the defaults they have."""
-    listed = re.findall(r"^\| `(\w+)` \| (.+?) \|", (GUIDES / "configuration.md").read_text(encoding="utf-8"), re.MULTILINE)
-    models: list[type[BaseModel]] = [GuardSettings, RouteSettings, FactSources, BearerSettings, Retention]
-    fields = [(name, field) for model in models for name, field in model.model_fields.items()]
-    assert sorted(name for name, _ in listed) == sorted(name for name, _ in fields)
-    texts = dict(listed)
-    for name, field in fields:
+TABLES: dict[str, type[BaseModel]] = {
+    "": GuardSettings,
+    "routes.<path>": RouteSettings,
+    "sources": FactSources,
+    "bearer": BearerSettings,
+    "failure": FailureModes,
+    "acceptance": AcceptanceSettings,
+    "limits": LimitSettings,
+    "estimates": EstimateSettings,
+    "models.<name>": ModelSettings,
+    "models.<name>.price": PriceSettings,
+    "retention": Retention,
+}
+"""Each table of the settings' guide, by the name before it, and the model that it lists."""
+
+
+def settings_tables() -> dict[str, dict[str, str]]:
+    """Setting and default of each row, by table."""
+    tables: dict[str, dict[str, str]] = {}
+    name = ""
+    for line in (GUIDES / "configuration.md").read_text(encoding="utf-8").splitlines():
+        if heading := re.match(r"`([a-z]+(?:\.[a-z<>]+)*)`:", line):
+            name = heading[1]
+        elif row := re.match(r"\| `(\w+)` \| (.+?) \|", line):
+            tables.setdefault(name, {})[row[1]] = row[2]
+    return tables
+
+
+def test_every_table_of_settings_is_there() -> None:
+    """configuration.md: one for each part of the settings file. A window is written in words, and has none."""
+    assert settings_tables().keys() == TABLES.keys()
+
+
+@pytest.mark.parametrize("name", TABLES, ids=lambda name: name or "settings")
+def test_every_setting_is_listed(name: str) -> None:
+    """configuration.md has a row for each field of each model, no other, and the defaults that they have."""
+    listed, fields = settings_tables()[name], TABLES[name].model_fields
+    assert sorted(listed) == sorted(fields)
+    for setting, field in fields.items():
+        default = field.get_default(call_default_factory=True, validated_data={})
         if field.is_required():
-            assert texts[name] == "required"
-        elif isinstance(field.default, (int, str)):
-            written = str(field.default).lower() if isinstance(field.default, bool) else str(field.default)
-            assert texts[name].strip('`"') == written
+            expected = {"required"}
+        elif isinstance(default, BaseModel):
+            expected = {"below", "none"}
+        elif isinstance(default, bool) or default is None:
+            expected = {str(default).lower()}
+        elif isinstance(default, str):
+            expected = {f'`"{default}"`'}
+        elif isinstance(default, int | float):
+            expected = {str(default)}
+        else:
+            expected = {f"`{json.dumps(sorted(default))}`"} | ({"none"} if not default else set())
+        assert listed[setting] in expected, setting
 
 
 def test_the_settings_shown_are_settings() -> None:
     """configuration.md: the example is read without an error."""
     (example,) = blocks("configuration.md", "toml")
-    assert parse_settings(example.encode()).routes["/v1/score"].model == "scorer"
+    settings = parse_settings(example.encode())
+    assert settings.routes["/v1/score"].model == "scorer"
+    assert [limit.id for limit in settings.limits] == ["tokens-per-minute", "spend-per-month"]
