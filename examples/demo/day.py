@@ -18,9 +18,11 @@ from rich.table import Table
 from demo.customers import Call, Customer
 from demo.judge import Judge, Judgement
 from demo.provider import ISSUER, Provider, now, serve
+from demo.rights import AccountHolder, Operator, Told
 from tos_guard._canonical import b64url_decode, b64url_encode
 from tos_guard.keys import KeySet
 from tos_guard.provenance import parse_token
+from tos_guard.rights import Grant
 from tos_guard.stores import KeyFolder
 from tos_guard.types import Standing
 
@@ -29,6 +31,7 @@ __all__ = ["run"]
 RIVAL: Final = "https://api.rival.example"
 OBEYED_WITHIN_SECONDS: Final = 1.0
 ROTATED_WITHIN_SECONDS: Final = 10.0
+TRIAL_SECONDS: Final = 66  # the window of a minute, and one of the slots it is counted in
 MARK: Final = ".a-day-was-played-here"  # what we may empty again
 
 
@@ -51,19 +54,121 @@ class Day:
         self._provider = provider
         self._console = console
         self._customers = {name: Customer(base_url, key, folder) for name, key in provider.api_keys.items()}
+        self._people = {name: AccountHolder(base_url, key) for name, key in provider.api_keys.items()}
+        self._operator = Operator(provider)
         self._judge = Judge(ISSUER)
         self._sealed: list[Call] = []
+        self._receipt = folder / "receipt.jwt"
 
     def play(self) -> None:
         """All steps, in order."""
+        self._acceptance()
         before = self._good_standing()
+        past = self._grants()
         self._refusals()
+        self._limits()
         self._licences()
         after = self._rotation(before)
         self._evidence(before, after)
+        self._history(past)
         self._records()
 
     # The steps
+
+    def _acceptance(self) -> None:
+        refused = self._ask("newcomer", "newcomer-refused", "Hello")
+        self._step(
+            "Terms not accepted",
+            "403 tos_terms_not_accepted, where to accept",
+            f"{_refusal(refused)}, {refused.details.get('accept_url', 'no address')}",
+            refused.code == "tos_terms_not_accepted" and refused.details.get("accept_url") == f"{ISSUER}/account/terms",
+        )
+        accepted = self._people["newcomer"].accept("2026-11", "dana@newcomer.example")
+        self._save("newcomer-accepted.json", json.dumps(accepted.document, indent=1).encode())
+        self._step(
+            "Accepted on the account's page", "a receipt", f"{accepted.status}, {_receipt_id(accepted)}", _receipt_id(accepted) != "none"
+        )
+        served = self._until("newcomer", "newcomer", lambda call: call.status == 200)
+        recorded = self._operator.recorded(served, "receipt")
+        self._step(
+            "Served, and the record names the acceptance",
+            f"200, {_receipt_id(accepted)}",
+            f"{served.status}, {recorded}",
+            (served.status, recorded) == (200, _receipt_id(accepted)),
+        )
+        self._receipt = self._save("receipt.jwt", self._people["newcomer"].receipt(_receipt_id(accepted)))
+
+    def _receipt_judged(self) -> None:
+        """The receipt proves the terms that were accepted, and no others."""
+        text = self._provider.first_terms.with_name("sample-2026-11.md").read_bytes()
+        changed = self._save("other-terms.md", text.replace(b"lawful", b"unlawful", 1))
+        ours = self._save("terms.md", text)
+        self._judged("The receipt, with the text that was accepted", 0, self._receipt, "--as", "receipt", "--terms-text", str(ours))
+        self._judged("… with one word of the text changed", 1, self._receipt, "--as", "receipt", "--terms-text", str(changed))
+
+    def _grants(self) -> Call:
+        """A licence given and taken back while the provider runs. Returns a call made under it."""
+        self._operator.grant(
+            "good",
+            Grant(id="lic-trial", type="licensed-distillation", purposes=frozenset({"distillation"}), reason="pilot", issuer="legal"),
+        )
+        licensed = self._until("good", "grant-given", lambda call: call.status == 200, purpose="distillation")
+        said = f"{licensed.status}, grant {_claims(licensed).get('grant', 'none')}, {_usage(licensed)}"
+        self._step("A licence given while it runs", "200, grant lic-trial, train-ai=y", said, _usage(licensed).startswith("train-ai=y"))
+        recorded = self._operator.recorded(licensed, "purpose")
+        self._step("The declared purpose is recorded", "distillation", recorded, recorded == "distillation")
+        self._operator.void("good", "lic-trial", "pilot ended")
+        voided = self._until("good", "grant-voided", lambda call: call.status == 403, purpose="distillation")
+        self._step(
+            "The licence voided",
+            "403 by clause distillation-licence",
+            _refusal(voided),
+            voided.details.get("clause") == "distillation-licence",
+        )
+        return licensed
+
+    def _limits(self) -> None:
+        calls = [self._ask("trial", f"trial-{turn}", "Hello") for turn in range(4)]
+        served = [call.status for call in calls]
+        last = calls[-1]
+        self._step("A limit of three requests a minute", "200 200 200 429", " ".join(map(str, served)), served == [200, 200, 200, 429])
+        told = [name for name in ("limit", "scope", "window", "resets_at", "retry_after") if last.details.get(name)]
+        self._step(
+            "The official client says which limit",
+            "limit, scope, window, when",
+            f"{last.text[:120]}…",
+            len(told) == 5 and "trial-requests" in last.text,
+        )
+        again = last.headers.get("retry-after", "none")
+        held = again.isdigit() and 1 <= int(again) <= TRIAL_SECONDS
+        self._step("It is told when to come back", f"Retry-After up to {TRIAL_SECONDS} s", f"{again} s", held)
+
+    def _history(self, past: Call) -> None:
+        """The terms change twice; what was decided before is still explained as it was decided."""
+        closing = '\n[[clause]]\nid = "no-batches-by-night"\neffect = "prohibit"\naction = "batch"\ntext = "No batches."\n'
+        for version in ("2026-12", "2027-01"):
+            self._provider.publish(self._provider.write_terms(version, acceptance="none", closing=closing))
+        changed = self._until("good", "terms-changed", lambda call: _terms_version(call) == "2027-01")
+        self._step("The terms change twice while it runs", "2027-01", _terms_version(changed), _terms_version(changed) == "2027-01")
+        told = self._operator.explain(past)
+        found = told.document.get("explanation", {})
+        said = (
+            f"exit {told.status}, {found.get('decision')}, terms {_first(found, 'terms', 'version')}, grant {_first(found, 'grants', 'id')}"
+        )
+        self._step(
+            "A past decision explained",
+            "exit 0, allow, terms 2026-11, grant lic-trial",
+            said,
+            said == "exit 0, allow, terms 2026-11, grant lic-trial",
+        )
+        today = self._operator.explain(changed)
+        now_in_force = _first(today.document.get("explanation", {}), "terms", "version")
+        self._step(
+            "… and one of today",
+            "exit 0, terms 2027-01",
+            f"exit {today.status}, terms {now_in_force}",
+            (today.status, now_in_force) == (0, "2027-01"),
+        )
 
     def _good_standing(self) -> tuple[Call, Call]:
         answer = self._ask("good", "answer", "What is a contract, in one sentence?")
@@ -151,6 +256,7 @@ class Day:
         self._judged("Judged by another provider's keys", 3, answer.response, keys=self._other_provider())
         self._judged("Tag stripped", 5, self._save("stripped.json", _with_tag(answer, None)))
         self._judged("No trusted key", 3, answer.response, keys=None)
+        self._receipt_judged()
 
     def _records(self) -> None:
         with self._provider.store() as store:
@@ -164,6 +270,16 @@ class Day:
         )
 
     # How a step is taken
+
+    def _until(self, account: str, name: str, held: Callable[[Call], bool], *, purpose: str | None = None) -> Call:
+        """Ask until it is so, or for as long as a change may take to reach every process."""
+        deadline = time.monotonic() + OBEYED_WITHIN_SECONDS
+        call = self._ask(account, name, "Name three colours.", purpose=purpose)
+        turn = 0
+        while not held(call) and time.monotonic() < deadline:
+            turn += 1
+            call = self._ask(account, f"{name}-{turn}", "Name three colours.", purpose=purpose)
+        return call
 
     def _ask(
         self, account: str, name: str, question: str, *, stream: bool = False, model: str = "smollm2-135m", purpose: str | None = None
@@ -204,6 +320,21 @@ class Day:
 
 def _claims(call: Call) -> dict[str, object]:
     return parse_token(call.token).jws.payload if call.token else {}
+
+
+def _terms_version(call: Call) -> str:
+    terms = _claims(call).get("terms")
+    return str(terms["version"]) if isinstance(terms, dict) else "no token"
+
+
+def _receipt_id(told: Told) -> str:
+    acceptance = told.document.get("acceptance", told.document)
+    return str(acceptance.get("id", "none")) if isinstance(acceptance, dict) else "none"
+
+
+def _first(document: dict[str, object], name: str, member: str) -> str:
+    found = document.get(name)
+    return str(found[0].get(member)) if isinstance(found, list) and found else "none"
 
 
 def _usage(call: Call) -> str:

@@ -11,7 +11,8 @@ from typing import Final
 
 __all__ = ["Judge", "Judgement"]
 
-INDEPENDENT: Final = Path(__file__).resolve().parents[2] / "docs" / "spec" / "verifier.py"
+SPEC: Final = Path(__file__).resolve().parents[2] / "docs" / "spec"
+_ITS_WORDS: Final = {"--terms-text": "--text"}
 VERDICTS: Final = {0: "valid", 1: "invalid", 2: "usage error", 3: "undecidable", 4: "unacceptable", 5: "absent"}
 
 
@@ -52,8 +53,11 @@ class Judge:
         pinned = () if keys is None else ("--keys", str(keys), "--issuer", issuer or self._issuer)
         ours = _run([sys.executable, "-m", "tos_guard.cli", "verify", str(file), *pinned, *options])
         second = None
-        if INDEPENDENT.exists() and keys is not None:
-            second = _run([sys.executable, str(INDEPENDENT), str(file), *pinned, *options]).returncode
+        receipt = "receipt" in options
+        independent = SPEC / ("receipt_verifier.py" if receipt else "verifier.py")
+        if independent.exists() and keys is not None:
+            asked = [_ITS_WORDS.get(option, option) for option in options if option not in ("--as", "receipt")] if receipt else options
+            second = _run([sys.executable, str(independent), str(file), *pinned, *asked]).returncode
         return Judgement(ours.returncode, second, ours.stdout + ours.stderr)
 
 

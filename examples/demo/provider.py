@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from tos_guard.rights import Account, Grant, hash_secret, new_api_key
-from tos_guard.stores import KeyFolder, SQLiteStore
+from tos_guard.stores import KeyFolder, SQLiteStore, load_terms
 
 __all__ = ["EXAMPLES", "ISSUER", "Provider", "serve"]
 
@@ -31,8 +31,24 @@ keys = "keys"
 exempt = ["/healthz"]
 appeal_url = "https://example.com/appeals"
 
+account_routes = "/account"
+
 [sources]
 region = "account"
+
+# Accounts on trial have three requests a minute, and a budget of tokens like everybody else.
+[[limits]]
+id = "trial-requests"
+quantity = "requests"
+amount = 3
+window = "1m"
+kinds = ["trial"]
+
+[[limits]]
+id = "tokens-per-day"
+quantity = "tokens"
+amount = 200000
+window = "calendar day Europe/Berlin"
 
 [routes]
 "/v1/chat/completions" = "openai-chat"
@@ -51,7 +67,7 @@ class Provider:
 
     Attributes:
         folder: Where everything is.
-        api_keys: API key of each account: ``good``, ``distiller``, ``offender``.
+        api_keys: API key of each account: ``good``, ``distiller``, ``offender``, ``newcomer`` (has accepted nothing), ``trial``.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -61,15 +77,41 @@ class Provider:
         # Published a moment before they sign, as keys should be.
         self.keys = KeyFolder(folder / "keys")
         self.keys.create(ISSUER, now=now() - timedelta(minutes=1))
-        terms = EXAMPLES / "terms" / "sample-2026-11.toml"
-        (folder / "tos-guard.toml").write_text(SETTINGS.format(issuer=ISSUER, terms=terms), encoding="utf-8")
-        licence = Grant(id="lic-2026-7", type="licensed-distillation", reason="contract 7 of 2026")
+        self.first_terms = self.write_terms("2026-11")
+        (folder / "tos-guard.toml").write_text(SETTINGS.format(issuer=ISSUER, terms=self.first_terms), encoding="utf-8")
+        licence = Grant(id="lic-2026-7", type="licensed-distillation", reason="contract 7 of 2026", issuer="legal", evidence="contract 7")
         with self.store() as store:
-            for name, grants in {"good": (), "distiller": (licence,), "offender": ()}.items():
-                store.add_account(Account(id=name, models=frozenset({"smollm2-135m"}), region="DE", grants=grants))
+            store.publish_terms(load_terms(self.first_terms))
+            for name, grants in {"good": (), "distiller": (licence,), "offender": (), "newcomer": (), "trial": ()}.items():
+                kind = "trial" if name == "trial" else "default"
+                store.add_account(Account(id=name, kind=kind, models=frozenset({"smollm2-135m"}), region="DE", grants=grants))
                 key = new_api_key(secrets.token_bytes)
                 store.add_api_key(name, key.public_id, hash_secret(key.secret, store.pepper()))
                 self.api_keys[name] = key.text
+        for name in self.api_keys:
+            if name != "newcomer":
+                self.accept_on_paper(name)
+
+    def write_terms(self, version: str, *, acceptance: str = "required", closing: str = "") -> Path:
+        """The sample terms as a version of their own, with a clause more if *closing* is one."""
+        source = EXAMPLES / "terms" / "sample-2026-11.toml"
+        written = source.read_text(encoding="utf-8").replace("terms/2026-11", f"terms/{version}")
+        written = written.replace('version = "2026-11"', f'version = "{version}"\nacceptance = "{acceptance}"')
+        path = self.folder / "terms" / f"{version}.toml"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(written + closing, encoding="utf-8")
+        (path.parent / "sample-2026-11.md").write_bytes(source.with_suffix(".md").read_bytes())
+        return path
+
+    def publish(self, path: Path) -> None:
+        """Publish terms while the provider runs."""
+        with self.store() as store:
+            store.publish_terms(load_terms(path))
+
+    def accept_on_paper(self, account: str) -> None:
+        """Record that an account has signed the first terms, as an administrator does who has them on paper."""
+        command = ["accounts", "accept", account, "--by", f"{account}@example.com", "--config", str(self.folder / "tos-guard.toml")]
+        subprocess.run([sys.executable, "-m", "tos_guard.cli", *command], check=True, stdout=subprocess.DEVNULL)
 
     def store(self) -> SQLiteStore:
         """The provider's store, opened beside the running workers."""

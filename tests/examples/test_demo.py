@@ -22,11 +22,13 @@ def test_the_day_holds_with_the_guard(tmp_path: Path, root: Path) -> None:
     assert played.returncode == 0, played.stdout + played.stderr
     report = json.loads((tmp_path / "day" / "report.json").read_bytes())
     assert report["held"]
-    assert len(report["steps"]) >= 20
+    assert len(report["steps"]) >= 35
     assert all(step["held"] for step in report["steps"])
     assert "both verifiers" in (tmp_path / "day" / "table.txt").read_text()
     assert "held in" in played.stdout
-    assert {"answer.json", "stream.sse", "keys.json", "cut.sse"} <= {path.name for path in (tmp_path / "day").iterdir()}
+    assert {"answer.json", "stream.sse", "keys.json", "cut.sse", "receipt.jwt", "newcomer-accepted.json"} <= {
+        path.name for path in (tmp_path / "day").iterdir()
+    }
     again = play(tmp_path / "day", root)
     assert again.returncode == 0, "a day can be played again in its own folder"
 
@@ -36,7 +38,18 @@ def test_the_day_does_not_hold_without_the_guard(tmp_path: Path, root: Path) -> 
     played = play(tmp_path / "day", root, "--guard", "off")
     assert played.returncode == 1, played.stdout + played.stderr
     steps = {step["what"]: step["held"] for step in json.loads((tmp_path / "day" / "report.json").read_bytes())["steps"]}
-    for what in ("Good standing, JSON", "A model it has no right to", "Suspended while it runs", "Licensed distiller", "Key rotated"):
+    for what in (
+        "Good standing, JSON",
+        "Terms not accepted",
+        "Accepted on the account's page",
+        "A limit of three requests a minute",
+        "A licence given while it runs",
+        "A past decision explained",
+        "A model it has no right to",
+        "Suspended while it runs",
+        "Licensed distiller",
+        "Key rotated",
+    ):
         assert steps[what] is False
     assert steps["The text alone, with its token"] is False
 
