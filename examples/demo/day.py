@@ -89,12 +89,13 @@ class Day:
             "Accepted on the account's page", "a receipt", f"{accepted.status}, {_receipt_id(accepted)}", _receipt_id(accepted) != "none"
         )
         served = self._until("newcomer", "newcomer", lambda call: call.status == 200)
-        recorded = self._operator.recorded(served, "receipt")
+        told = self._operator.explain(served).document.get("explanation", {})
+        named = (told.get("acceptance") or {}).get("id", "none")
         self._step(
-            "Served, and the record names the acceptance",
+            "Served, and explained by the acceptance",
             f"200, {_receipt_id(accepted)}",
-            f"{served.status}, {recorded}",
-            (served.status, recorded) == (200, _receipt_id(accepted)),
+            f"{served.status}, {named}",
+            (served.status, named) == (200, _receipt_id(accepted)),
         )
         self._receipt = self._save("receipt.jwt", self._people["newcomer"].receipt(_receipt_id(accepted)))
 

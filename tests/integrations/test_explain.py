@@ -255,8 +255,8 @@ def test_the_command_says_it_in_words_and_as_json(tmp_path: Path, capsys: pytest
 
 
 @pytest.mark.parametrize("stable", [False, True])
-def test_a_token_names_the_acceptance_only_where_the_account_asked_to_be_known(tmp_path: Path, stable: bool) -> None:
-    """Its id is the same in all tokens of the account, and would link what a customer publishes; the record has it in any case."""
+def test_token_and_record_name_the_acceptance_only_where_the_account_asked_to_be_known(tmp_path: Path, stable: bool) -> None:
+    """Its id is the same for all of an account's exchanges: it would link what a customer publishes, and outlive an erasure."""
     world = World(tmp_path)
     world.accept(world.first)
     account = world.store.by_id("acme")
@@ -264,7 +264,9 @@ def test_a_token_names_the_acceptance_only_where_the_account_asked_to_be_known(t
     world.store.put_account(account.model_copy(update={"stable_sub": stable}))
     exchange = world.ask()
     world.store.flush()
+    acceptance = explain_request(world.store, exchange.ids.rid).explanation.acceptance
+    assert acceptance is not None
     record = world.store.by_request_id(ISSUER, exchange.ids.rid)
     assert record is not None
-    assert record.receipt is not None
-    assert exchange.pending_claims(world.clock()).terms.receipt == (record.receipt if stable else None)
+    named = acceptance.id if stable else None
+    assert (record.receipt, exchange.pending_claims(world.clock()).terms.receipt) == (named, named)

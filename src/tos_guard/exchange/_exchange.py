@@ -240,7 +240,7 @@ class Exchange:
             "end_user": None if facts.end_user == UNDECLARED else facts.end_user,
             "account_version": self.account_version,
             "terms_also": self.in_force.also,
-            "receipt": self.plan.receipt,
+            "receipt": self.in_force.terms.receipt,
             "mode": "monitor" if self.monitored else "enforce",
         }
 

@@ -155,7 +155,7 @@ class GuardBase:
         self._found: LRUCache[tuple[int, int, FindHolder], Holder] = LRUCache(MAX_CACHED_ACCOUNTS)
         self._last_known: LRUCache[FindHolder, tuple[Holder, datetime]] = LRUCache(MAX_CACHED_ACCOUNTS)
         self._found_lock = threading.Lock()
-        self.form_key = hmac.digest(pepper, b"tos_guard form", hashlib.sha256)
+        self.form_key: bytes = hmac.digest(pepper, b"tos_guard form", hashlib.sha256)
         self._sub_key = hmac.digest(pepper, b"tos_guard stable subject", hashlib.sha256)
         self._end_user_key = end_user_key(pepper)
         self._routes = {path: Route(path, _dialect(route)) for path, route in settings.routes.items()}

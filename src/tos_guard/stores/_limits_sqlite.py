@@ -243,7 +243,8 @@ class _Rows:
         self.places: list[Place] = []
         for charge, name, bucket in named:
             counter, row = counter_named(charge.limit.counted), self._rows[name]
-            self.places.append((charge, *charge, counter, row, 0, None if bucket is None else (self._rows[bucket], 0)))
+            limit, scope, amount, counts = charge
+            self.places.append((charge, limit, scope, amount, counts, counter, row, 0, None if bucket is None else (self._rows[bucket], 0)))
 
     def free(self, slots: Mapping[str, int]) -> None:
         """Give slots of concurrency back, as far as their counters are among these."""

@@ -110,7 +110,7 @@ class TosGuardMiddleware:
         self.app = app
         self.guard = guard
         self.documents = documents
-        self.routes = tuple(routes)
+        self.routes: tuple[OwnRoutes[Any], ...] = tuple(routes)
         self.adapter: str = adapter
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
