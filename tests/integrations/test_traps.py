@@ -751,10 +751,9 @@ async def test_monitor_mode(make: MakeKit) -> None:
 @pytest.mark.parametrize("part", ["accounts", "limits", "signer", "records"])
 async def test_monitor_mode_while_parts_of_the_guard_fail(part: str, app: Any) -> None:
     """A guard on trial that takes the service down with it: its failures are counted, and the answer leaves untagged."""
-    accounts = FragileAccounts()
-    kit, engine = with_fragile_limits("deny", limit("requests", 5), overrides={"accounts": accounts}, settings={"mode": "monitor"})
-    accounts.kit = kit
-    accounts.down, engine.down, kit.signer.failing = part == "accounts", part == "limits", part == "signer"
+    store = FragileStore()
+    kit, engine = with_fragile_limits("deny", limit("requests", 5), settings={"mode": "monitor"}, make=store.guard)
+    store.down, engine.down, kit.signer.failing = part == "accounts", part == "limits", part == "signer"
     kit.store.fault = "before" if part == "records" else None
     answer = await ask(kit.wrap(app), key=kit.key)
     assert (answer.status, answer.ended, answer.error) == (200, True, None)
@@ -1001,14 +1000,15 @@ class Fragile(MemoryLimits):
         super().settle(*args, **kwargs)
 
 
-def with_fragile_limits(mode: Any, *limits: Limit, settings: dict[str, Any] | None = None, **options: Any) -> tuple[Kit, Fragile]:
+def with_fragile_limits(
+    mode: Any, *limits: Limit, settings: dict[str, Any] | None = None, make: Callable[..., Kit] = Kit
+) -> tuple[Kit, Fragile]:
     """A guard whose engine can fail, and then does what the mode says, at a third of each limit."""
     clock = FixedClock()
     times: dict[str, Any] = {"clock": clock, "monotonic": lambda: clock().timestamp()}
     engine = Fragile(**times)
     fallback = FallbackLimits(engine, mode=mode, on_use=lambda operation, mode, error: None, local_share=0.34, **times)
-    settings = {"failure": {"limits": mode}, **(settings or {})}
-    return Kit(clock=clock, limits=limits, engine=fallback, settings=settings, **options), engine
+    return make(clock=clock, limits=limits, engine=fallback, settings={"failure": {"limits": mode}, **(settings or {})}), engine
 
 
 @pytest.mark.parametrize(
@@ -1053,49 +1053,52 @@ async def test_failure_of_the_limits_while_a_response_runs() -> None:
     assert kit.used()["concurrency"] == 0
 
 
-class FragileAccounts:
-    """Accounts of the host that can be told to fail."""
+class FragileStore:
+    """The store of accounts, acceptances and terms of a kit, which can be told to fail."""
 
     def __init__(self) -> None:
         self.kit: Kit | None = None
         self.down = False
 
-    def _store(self) -> Any:
-        assert self.kit is not None
-        if self.down:
-            raise StoreError("told to fail", where="accounts")
-        return self.kit.store
+    def __getattr__(self, name: str) -> Any:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if self.down:
+                raise StoreError("told to fail", where="store")
+            assert self.kit is not None
+            return getattr(self.kit.store, name)(*args, **kwargs)
 
-    def version(self) -> int:
-        found: int = self._store().version()
-        return found
+        return call
 
-    def by_api_key(self, public_id: str, secret_hash: bytes) -> Any:
-        return self._store().by_api_key(public_id, secret_hash)
-
-    def by_id(self, account_id: str) -> Any:
-        return self._store().by_id(account_id)
+    def guard(self, **options: Any) -> Kit:
+        """A kit over it."""
+        parts = {"accounts": self, "rights": self, "archive": self}
+        self.kit = Kit(**{**options, "overrides": {**options.get("overrides", {}), **parts}})
+        return self.kit
 
 
 @pytest.mark.parametrize("mode", ["deny", "local"])
-async def test_failure_of_the_accounts(mode: str) -> None:
+async def test_failure_of_the_store(mode: str) -> None:
     """A gateway without its database let everybody in, or nobody. ``local``: who was known goes on for so long, and nobody else."""
-    accounts = FragileAccounts()
-    kit = Kit(settings={"failure": {"accounts": mode, "stale_seconds": 60}}, overrides={"accounts": accounts})
-    accounts.kit = kit
+    store = FragileStore()
+    kit = store.guard(settings={"failure": {"accounts": mode, "stale_seconds": 60}})
     app = kit.wrap(whole(completion()))
     assert (await ask(app, key=kit.key)).status == 200
-    accounts.down = True
-    known = [(await ask(app, key=kit.key)).status for _ in range(2)]
+    store.down = True
+    known = [await ask(app, key=kit.key) for _ in range(2)]
     unknown = await ask(app, key="tg-000000000000-" + "A" * 43)
-    assert known == ([503, 503] if mode == "deny" else [200, 200])
+    assert [answer.status for answer in known] == ([503, 503] if mode == "deny" else [200, 200])
     assert (unknown.status, unknown.headers["x-should-retry"]) == (503, "true")
-    assert kit.guard.counts["failed:accounts"] == 3
-    assert kit.guard.counts["degraded:accounts:local"] == (0 if mode == "deny" else 2)
+    counts = kit.guard.counts
+    assert counts["failed:accounts"] == 3
+    assert counts["degraded:accounts:local"] == (0 if mode == "deny" else 4), "for the account and for its terms"
+    if mode == "local":
+        verify_body(known[0].body, trust=kit.trust, now=kit.clock())
     kit.clock.advance(timedelta(seconds=61))
     assert (await ask(app, key=kit.key)).status == 503
-    accounts.down = False
-    assert (await ask(app, key=kit.key)).status == 200
+    store.down = False
+    kit.change(models=frozenset())
+    refused = await ask(app, key=kit.key)
+    assert (refused.status, error(refused)["code"]) == (403, "tos_model_not_allowed"), "what has changed meanwhile holds at once"
 
 
 # A real server, with the settings of a provider
