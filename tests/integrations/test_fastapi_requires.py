@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import pytest
 from fastapi import APIRouter, BackgroundTasks, Depends, FastAPI, HTTPException, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
+from starlette.background import BackgroundTask
 from starlette.middleware.base import BaseHTTPMiddleware
 
 from kit import CHAT, REQUEST, Answer, Kit, ask
@@ -417,29 +418,46 @@ async def test_a_body_that_has_begun_and_is_still_held_is_replaced_by_the_denial
     assert b"half" not in answer.body
 
 
-@pytest.mark.parametrize("response", [JSONResponse(ANSWER), PlainTextResponse("words")], ids=["sealed", "sealed in the header"])
-async def test_a_denial_after_the_response_changes_nothing_of_it(response: Response) -> None:
-    """A background task asks for more than it may: it is refused and the server hears of it; answer, record and seal stay true."""
-    app = FastAPI()
-    done: list[str] = []
-
+def in_the_background(app: FastAPI, respond: Callable[[], Response]) -> None:
     @app.post(CHAT)
-    async def chat(admitted: Admitted, later: BackgroundTasks) -> Any:
-        def train() -> None:
-            admitted.require("embed")
-            done.append("trained")
+    async def chat(admitted: Admitted) -> Any:
+        response = respond()
+        response.background = BackgroundTask(admitted.require, "embed")
+        return response
 
-        later.add_task(train)
-        copy = Response(response.body, media_type=response.media_type)
-        copy.background = later
-        return copy
 
+def asking_while_closing(admitted: Admitted) -> Iterator[None]:
+    yield
+    admitted.require("embed")
+
+
+def when_a_dependency_closes(app: FastAPI, respond: Callable[[], Response]) -> None:
+    @app.post(CHAT, dependencies=[Depends(asking_while_closing)])
+    async def chat() -> Any:
+        return respond()
+
+
+@pytest.mark.parametrize("late", [in_the_background, when_a_dependency_closes], ids=lambda late: late.__name__)
+@pytest.mark.parametrize(
+    ("respond", "unsealed"),
+    [
+        (lambda: JSONResponse(ANSWER), None),
+        (lambda: PlainTextResponse("words"), None),
+        (lambda: StreamingResponse(iter([b"words"]), media_type="text/plain"), "no_carrier"),
+    ],
+    ids=["sealed", "sealed in the header", "not sealed"],
+)
+async def test_a_denial_after_the_response_changes_nothing_of_it(late: Any, respond: Callable[[], Response], unsealed: str | None) -> None:
+    """Something asks for more than it may when all is said: the server hears of it; answer, record and seal stay true."""
+    app = FastAPI()
+    late(app, respond)
     kit = guarded(app)
     answer = await ask(app, key=kit.key)
-    assert (answer.status, answer.ended, done) == (200, True, [])
+    assert (answer.status, answer.ended) == (200, True)
     assert isinstance(answer.error, DeniedError)
     (record,) = kit.records()
-    assert (record.type, record.decision, record.action, record.unsealed) == (RecordType.EXCHANGE, "allow", "generate", None)
+    assert (record.type, record.decision, record.action, record.unsealed) == (RecordType.EXCHANGE, "allow", "generate", unsealed)
+    assert record.completion != "error"
     assert kit.guard.counts["denied:tos_action_not_allowed"] == 1
     assert kit.used()["slots"] == 0
 

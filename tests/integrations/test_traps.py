@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
@@ -679,6 +680,29 @@ async def test_slot_returned_however_a_response_ends(make: MakeKit, end: Callabl
     await until(lambda: kit.used()["concurrency"] == 0)  # a thread writes the file, and a cancelled task does not wait for it
     assert len(kit.records()) == 1
     assert (await ask(kit.wrap(whole(completion())), key=kit.key)).status == 200
+
+
+async def test_slot_of_a_client_that_left_as_the_server_shut_down(tmp_path: Path) -> None:
+    """What a cancelled task no longer waits for was lost when the stores closed: the next server began with a slot that nobody held."""
+    clock = FixedClock()
+    times: dict[str, Any] = {"clock": clock, "monotonic": lambda: clock().timestamp(), "boot": "one"}
+    entered = threading.Event()
+
+    class Slow(SQLiteLimits):
+        def settle(self, *args: Any, **kwargs: Any) -> None:
+            entered.wait(30)
+            super().settle(*args, **kwargs)
+
+    kit = Kit(clock=clock, limits=[limit("concurrency", 1)], engine=Slow(tmp_path / "limits.db", **times))
+    await cancelled_at_every_wait(kit)
+    assert kit.used() == {"concurrency": 1}, "the thread that settles has not been let"
+    closing = asyncio.create_task(asyncio.to_thread(kit.guard.close_stores))
+    await asyncio.sleep(0)
+    entered.set()
+    await closing
+    again = Kit(clock=clock, limits=[limit("concurrency", 1)], engine=SQLiteLimits(tmp_path / "limits.db", **times))
+    assert again.used() == {"concurrency": 0}
+    again.guard.close_stores()
 
 
 async def test_slot_of_a_client_that_left_while_it_was_reserved(tmp_path: Path) -> None:

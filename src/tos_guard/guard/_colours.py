@@ -215,6 +215,13 @@ class AsyncGuard(GuardSteps):
             return
         await asyncio.shield(asyncio.wrap_future(self._workers.submit(engine.settle, need.reservation, need.actual)))
 
+    def close_stores(self) -> None:
+        """Wait until all records are durable, and settled what the last requests had reserved."""
+        workers = self.__dict__.pop("_workers", None)
+        if workers is not None:
+            workers.shutdown()
+        super().close_stores()
+
     @cached_property
     def _workers(self) -> ThreadPoolExecutor:
         """Threads for engines that wait for a disk: the event loop does not wait, and the host's own threads are not used up."""
