@@ -283,7 +283,7 @@ def accepted_page(frame: Frame, document: Members) -> bytes:
     acceptance = document["acceptance"]
     taken = acceptance["withdrawal"]
     url = acceptance["receipt_url"] if taken is None else taken["receipt_url"]
-    named = f"{acceptance['series']} {acceptance['version']}"
+    named = f"{document['title'] or acceptance['series']}, version {acceptance['version']}"
     said = (
         notice("good", f"Accepted: {named}.", "It holds for every request within a second.")
         if taken is None

@@ -313,7 +313,12 @@ class AccountRoutes:
         return members, person
 
     def _done(self, caller: Caller, request: WebRequest, acceptance: Acceptance, receipt: str | None, *, status: int) -> Answer:
-        document = {"acceptance": acceptance_document(acceptance, self._here(request)), "receipt": receipt}
+        terms = self._guard.rulebook.shelf.version(acceptance.version)
+        document = {
+            "acceptance": acceptance_document(acceptance, self._here(request)),
+            "receipt": receipt,
+            "title": terms.title if terms is not None else "",
+        }
         if is_json(request.view) or prefers_json(request.view):
             return json_answer(document, status=status)
         # No redirect: another worker may not have heard of it yet, and would show the form once more. To reload is to accept once.
