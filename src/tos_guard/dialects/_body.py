@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -34,6 +35,7 @@ MAX_BODY_BYTES: Final = 16 * 1024 * 1024  # C9: a response of 128 choices of 32,
 MAX_BODY_DEPTH: Final = 64  # C3, C9: tool schemas nest about 20 deep
 MAX_MODEL_CHARS: Final = 96  # as the claim
 MAX_END_USER_CHARS: Final = 512  # OpenAI takes 64 to 128; longer ones are no identifiers
+MAX_NUMBER_CHARS: Final = 32  # of a number in a text; no server counts further
 
 _CHOICES: Final = ("n", "best_of")
 _OUTPUT_MAXIMA: Final = (
@@ -58,6 +60,9 @@ _OUTPUT_MAXIMA: Final = (
 )
 """By which names servers take the largest output, or a part of it that some add on top."""
 
+_BESIDE_INPUT: Final = ("cache_creation_input_tokens", "cache_read_input_tokens")
+"""Tokens of the prompt that Anthropic's ``input_tokens`` leaves out. OpenAI's names for these stand for a part of what it counts."""
+
 _OUTPUT_DETAILS: Final = ("completion_tokens_details", "output_tokens_details")
 _WORDS: Final = frozenset({"text", "refusal", "input_text", "output_text", "tool_use", "tool_result", "thinking"})
 
@@ -72,7 +77,8 @@ class RequestFacts:
         stream: Whether the response is asked for as a stream.
         choices: How many choices may be made for it, for all its prompts; those that are made and thrown away (``best_of``) count.
         max_output_tokens: The largest number of output tokens the request allows per choice, over every name by which servers take
-            it, or None where it does not say, or says there is none.
+            it, or None where it names no number.
+        is_open_ended: By one of these names it says something else: that there is no end, or what some server may take for that.
         media_parts: Images, sounds and files in it, whose tokens do not show in its size.
         end_user: How the caller names the end user it serves, or None; not to be kept as it is.
     """
@@ -82,6 +88,7 @@ class RequestFacts:
     stream: bool = False
     choices: int = 1
     max_output_tokens: int | None = None
+    is_open_ended: bool = False
     media_parts: int = 0
     end_user: str | None = None
 
@@ -129,7 +136,7 @@ def request_integer(request: dict[str, Any], name: str) -> int | None:
 
 def request_choices(request: dict[str, Any]) -> int:
     """How many choices a request may cause, at least one: the larger of ``n`` and ``best_of``."""
-    return max((1, *(value for name in _CHOICES if type(value := request.get(name)) is int)))
+    return max((1, *(number for name in _CHOICES if (number := _number(request.get(name))) is not None)))
 
 
 def request_prompts(request: dict[str, Any]) -> int:
@@ -153,24 +160,39 @@ def check_counts(request: dict[str, Any]) -> None:
         request_integer(request, name)
 
 
-def request_output_maximum(request: dict[str, Any]) -> int | None:
-    """The largest number of output tokens that a request allows per choice, or None where nothing bounds it.
+def request_output_maximum(request: dict[str, Any]) -> tuple[int | None, bool]:
+    """The largest number of output tokens that a request allows per choice, and whether it is open-ended (`RequestFacts`).
 
     Servers differ in which name they read, and some read more than one: whoever sends ``max_tokens`` of 1 beside another of 10,000
-    means the latter. A number that no whole one can be read from, or a negative one, which some servers take for "no end", bounds
-    nothing.
+    means the latter. What is no number, or a negative one, which some servers take for "no end", bounds nothing; and it takes nothing
+    back of a number that stands beside it, for others read that one.
     """
     largest: int | None = None
+    is_open_ended = False
     for path in _OUTPUT_MAXIMA:
         value: Any = request
         for name in path:
             value = value.get(name) if isinstance(value, dict) else None
         if value is None:
             continue
-        if type(value) is not int or value < 0:
+        number = _number(value)
+        if number is None or number < 0:
+            is_open_ended = True
+        else:
+            largest = number if largest is None else max(largest, number)
+    return largest, is_open_ended
+
+
+def _number(value: Any) -> int | None:
+    """The whole number that a lenient server reads in a value (``9``, ``9.0``, ``"9"``), rounded up; None where it is none."""
+    if type(value) is int:
+        return value
+    if isinstance(value, float) or (isinstance(value, str) and len(value) <= MAX_NUMBER_CHARS):
+        try:
+            return math.ceil(float(value))
+        except (ValueError, OverflowError):  # no number; not a number; infinity
             return None
-        largest = value if largest is None else max(largest, value)
-    return largest
+    return None
 
 
 def count_media(messages: Any) -> int:
@@ -201,18 +223,25 @@ def read_usage(document: Any) -> Usage | None:
     """The tokens that a response says it used, or None where it says nothing.
 
     Read are the names of OpenAI's chat completions (``prompt_tokens``, ``completion_tokens``) and those of its responses and of
-    Anthropic's messages (``input_tokens``, ``output_tokens``).
+    Anthropic's messages (``input_tokens``, ``output_tokens``). A prompt that is read from a cache, or written to one, is a prompt.
     """
     usage = document.get("usage") if isinstance(document, dict) else None
     if not isinstance(usage, dict):
         return None
     details: dict[str, Any] = next((usage[name] for name in _OUTPUT_DETAILS if isinstance(usage.get(name), dict)), {})
     read = Usage(
-        input_tokens=_counted(usage, "prompt_tokens", "input_tokens"),
+        input_tokens=_input(usage),
         output_tokens=_counted(usage, "completion_tokens", "output_tokens"),
         reasoning_tokens=_counted(details, "reasoning_tokens"),
     )
     return None if read.input_tokens is read.output_tokens is None else read
+
+
+def _input(usage: dict[str, Any]) -> int | None:
+    if (all_of_it := _counted(usage, "prompt_tokens")) is not None:
+        return all_of_it
+    uncached = _counted(usage, "input_tokens")
+    return None if uncached is None else uncached + sum(_counted(usage, name) or 0 for name in _BESIDE_INPUT)
 
 
 def _counted(members: dict[str, Any], *names: str) -> int | None:

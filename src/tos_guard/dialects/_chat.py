@@ -188,12 +188,14 @@ class ChatDialect:
         """
         request = parse_request_object(body)
         check_counts(request)
+        maximum, is_open_ended = request_output_maximum(request)
         return RequestFacts(
             action=self.action,
             model=request_model(request),
             stream=request.get("stream") is True,
             choices=request_choices(request),
-            max_output_tokens=request_output_maximum(request),
+            max_output_tokens=maximum,
+            is_open_ended=is_open_ended,
             media_parts=count_media(request.get("messages")),
             end_user=request_end_user(request),
         )

@@ -47,11 +47,13 @@ class PlainDialect:
             request = parse_request_object(body)
             if request.get("model") is not None:
                 model = request_model(request)
+            maximum, is_open_ended = request_output_maximum(request)
             return RequestFacts(
                 action=self.action,
                 model=model,
                 choices=request_choices(request) * request_prompts(request),
-                max_output_tokens=request_output_maximum(request),
+                max_output_tokens=maximum,
+                is_open_ended=is_open_ended,
                 media_parts=count_media(request.get("messages")),
                 end_user=request_end_user(request),
             )

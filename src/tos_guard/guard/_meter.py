@@ -87,6 +87,7 @@ class Meter:
         counted = self._count_prompt(request, body) if self._count_prompt is not None else None
         return estimate(
             declared=() if request.max_output_tokens is None else (request.max_output_tokens,),
+            is_open_ended=request.is_open_ended,
             prompt_bytes=len(body) if counted is None else counted,
             choices=request.choices,
             media_parts=request.media_parts if counted is None else 0,

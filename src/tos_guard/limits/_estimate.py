@@ -1,7 +1,8 @@
 """What a request could take at most, what that costs, and what it took in the end.
 
 - The largest maximum that the request declares counts, under whatever name, times the choices it asks for; a small one beside a large one
-  bounds nothing. Where none is declared, the model's maximum does, else the provider's ceiling: never zero.
+  bounds nothing. Where none is declared, the model's maximum does, else the provider's ceiling: never zero. One that means "no end" beside
+  a number does not make less of that number.
 - The prompt is estimated from its size. A token is seldom shorter than two bytes, so that the default is too much rather than too little.
 - What a response does not say keeps the estimate.
 - All numbers may come from a hostile request or a careless upstream: they are cut to what engines can add.
@@ -65,6 +66,7 @@ def cost(price: Price, *, input_tokens: int, output_tokens: int, reasoning_token
 def estimate(
     *,
     declared: Iterable[int],
+    is_open_ended: bool = False,
     prompt_bytes: int,
     choices: int = 1,
     media_parts: int = 0,
@@ -78,6 +80,7 @@ def estimate(
 
     Args:
         declared: Every maximum of output tokens that it declares; those below 1 say nothing.
+        is_open_ended: It also says that there is no maximum: then at least as much as where it declares none.
         prompt_bytes: Size of what the model reads, in bytes of UTF-8.
         choices: Most responses that are generated for it.
         media_parts: Images, sounds and files in the prompt.
@@ -90,7 +93,9 @@ def estimate(
     Returns:
         Amounts for one request. Reasoning may take all of the output.
     """
-    largest = max((maximum for maximum in declared if maximum > 0), default=0) or model_maximum or default_maximum
+    largest = max((maximum for maximum in declared if maximum > 0), default=0)
+    if is_open_ended or not largest:
+        largest = max(largest, model_maximum or default_maximum)
     output = _bounded(max(1, largest) * max(1, choices))
     prompt = _bounded(max(1, -(-prompt_bytes // bytes_per_token) + media_parts * tokens_per_media))
     most = 0 if price is None else cost(price, input_tokens=prompt, output_tokens=output)

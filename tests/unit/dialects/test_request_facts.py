@@ -32,15 +32,24 @@ def read(**members: Any) -> RequestFacts:
         ({"max_tokens": 1, "reasoning": {"max_tokens": 9}}, 9),
         ({"max_tokens": 1, "sampling_params": {"max_tokens": 9}}, 9),
         ({"max_tokens": 1, "generationConfig": {"maxOutputTokens": 9}}, 9),
-        ({"max_tokens": 1, "n_predict": -1}, None),
-        ({"max_tokens": 1, "max_length": "9"}, None),
+        ({"max_tokens": 1, "n_predict": -1}, 1),
+        ({"max_tokens": 1, "max_length": "9"}, 9),
+        ({"max_tokens": 1, "max_new_tokens": 8.5}, 9),
         ({"max_tokens": 1, "reasoning": "high"}, 1),
         ({"max_tokens": None, "max_completion_tokens": 3}, 3),
     ],
 )
 def test_the_largest_maximum_counts_under_whatever_name(members: dict[str, Any], largest: int | None) -> None:
-    """A small one beside a large one bounds nothing, and neither does one that means "no end"."""
+    """A small one beside a large one bounds nothing. A number in a text is one to lenient servers."""
     assert read(**members).max_output_tokens == largest
+
+
+@pytest.mark.parametrize("value", [-1, "many", "inf", True, [], {}, "9" * 40, -0.5e9], ids=repr)
+def test_no_end_beside_a_number_takes_nothing_back_of_it(value: Any) -> None:
+    """Else whoever asks for 100,000 tokens under one name would be charged the default by writing -1 under another."""
+    facts = PlainDialect(model="m").read_request(json.dumps({"max_tokens": 100_000, "n_predict": value}).encode())
+    assert (facts.max_output_tokens, facts.is_open_ended) == (100_000, True)
+    assert not read(max_tokens=100_000).is_open_ended
 
 
 @pytest.mark.parametrize(("members", "choices"), [({}, 1), ({"n": 3}, 3), ({"n": 0}, 1), ({"n": 2, "best_of": 5}, 5), ({"n": None}, 1)])
@@ -70,7 +79,8 @@ def test_a_count_that_is_none_is_refused_in_a_chat(members: dict[str, Any]) -> N
 def test_another_endpoint_may_mean_something_else_by_the_same_names() -> None:
     """A plain JSON body is read for what it says, and never refused for it."""
     facts = PlainDialect(model="m").read_request(b'{"n":"two","best_of":-1,"max_tokens":"many","user":7}')
-    assert (facts.choices, facts.max_output_tokens, facts.end_user) == (1, None, None)
+    assert (facts.choices, facts.max_output_tokens, facts.is_open_ended, facts.end_user) == (1, None, True, None)
+    assert PlainDialect(model="m").read_request(b'{"n":"3","best_of":2.0}').choices == 3
     assert PlainDialect(model="m").read_request(b'{"n":3,"max_tokens":7}').max_output_tokens == 7
 
 
@@ -118,3 +128,20 @@ def test_parts_whose_tokens_do_not_show_in_their_size_are_counted() -> None:
 def test_what_a_response_says_it_used(body: Any, usage: Usage | None) -> None:
     """Whatever a careless upstream writes, numbers are numbers, and the rest is unknown."""
     assert read_usage(body) == usage
+
+
+@pytest.mark.parametrize(
+    ("usage", "counted"),
+    [
+        ({"input_tokens": 10, "cache_read_input_tokens": 90_000, "cache_creation_input_tokens": 5, "output_tokens": 1}, 90_015),
+        ({"input_tokens": 10, "cache_read_input_tokens": None, "output_tokens": 1}, 10),
+        ({"input_tokens": 10, "input_tokens_details": {"cached_tokens": 9}, "output_tokens": 1}, 10),
+        ({"prompt_tokens": 10, "cache_read_input_tokens": 9, "completion_tokens": 1}, 10),
+    ],
+    ids=["beside", "none", "within", "within-openai"],
+)
+def test_a_prompt_from_a_cache_is_counted(usage: dict[str, Any], counted: int) -> None:
+    """Else a long prompt that is sent again and again would be given back each time."""
+    read_of_it = read_usage({"usage": usage})
+    assert read_of_it is not None
+    assert read_of_it.input_tokens == counted

@@ -40,6 +40,13 @@ def test_without_a_maximum_the_model_has_one(declared: tuple[int, ...], model_ma
     assert estimated(*declared, model_maximum=model_maximum).output_tokens == expected
 
 
+def test_a_request_without_end_is_estimated_at_no_less_than_it_also_declares() -> None:
+    """And at no less than one that declares nothing."""
+    assert estimated(9_000, is_open_ended=True, model_maximum=500).output_tokens == 9_000
+    assert estimated(7, is_open_ended=True, model_maximum=500).output_tokens == 500
+    assert estimated(7, is_open_ended=True).output_tokens == 4_096
+
+
 def test_nothing_is_never_the_estimate() -> None:
     """Whatever a request declares, it reserves one token of each at least."""
     amounts = estimated(0, prompt_bytes=0, choices=0, default_maximum=1)
