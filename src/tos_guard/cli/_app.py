@@ -15,6 +15,7 @@ from tos_guard.cli import (
     _acceptances,
     _accounts,
     _admins,
+    _doctor,
     _end_users,
     _explain,
     _grants,
@@ -72,6 +73,7 @@ app.add_typer(_organizations.app, name="organizations")
 app.add_typer(_admins.app, name="admin")
 app.add_typer(_terms.app, name="terms")
 app.add_typer(_records.app, name="records")
+app.command("doctor")(_doctor.doctor)
 app.command("verify")(_verify.verify)
 app.command("inspect")(_inspect.inspect)
 

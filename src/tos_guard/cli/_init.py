@@ -36,9 +36,19 @@ keys = "keys"
 
 # Every other path must be named, or the application does not start: guarded under [routes], or here.
 exempt = ["/healthz"]
+
+# Decide, count and record, and refuse nothing, until the counts are as meant:
+# mode = "monitor"
 {sources}
 [routes]
 "/v1/chat/completions" = "openai-chat"
+
+# How much one account may take; 'tos-guard accounts limit' gives one of them another amount.
+# [[limits]]
+# id = "tokens-per-minute"
+# quantity = "tokens"
+# amount = 200_000
+# window = "1m"
 """
 
 _REGION: Final = """
@@ -101,7 +111,8 @@ def init(
         )
         return
     show(*INSTALL)
-    note(f"Made {path}, terms, keys and store. Put these lines beside your FastAPI app; then 'tos-guard accounts add ID --model NAME'.")
+    note(f"Made {path}, terms, keys and store. Put these lines beside your FastAPI app.")
+    note("Then 'tos-guard accounts add ID --model NAME'; 'tos-guard doctor' finds what is wrong.")
 
 
 def _quoted(text: str) -> str:

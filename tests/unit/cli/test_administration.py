@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import stat
 from collections.abc import Callable
 from dataclasses import replace
@@ -48,6 +49,16 @@ def test_a_guard_starts_from_what_init_made(call: Call, tmp_path: Path, sample: 
     assert guard.terms.uri.startswith(ISSUER)
     guard.close_stores()
     assert {stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "new/folder/keys").glob("*.key")} == {0o600}
+
+
+def test_what_init_comments_out_can_be_used(call: Call, tmp_path: Path) -> None:
+    """A reader takes the signs away, and the settings still hold."""
+    assert call("init", "--issuer", ISSUER).code == 0
+    path = tmp_path / "tos-guard.toml"
+    path.write_text(re.sub(r"^# (?=mode =|\[\[limits|id =|quantity =|amount =|window =)", "", path.read_text(), flags=re.MULTILINE))
+    guard = Guard.from_file(path)
+    assert (guard.settings.mode, [limit.id for limit in guard.settings.limits]) == ("monitor", ["tokens-per-minute"])
+    guard.close_stores()
 
 
 def test_init_puts_the_issuer_into_settings_and_terms(call: Call, tmp_path: Path) -> None:

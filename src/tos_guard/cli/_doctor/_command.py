@@ -1,0 +1,181 @@
+"""The command: which checks are made, in which order, of what."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from tos_guard.cli._arguments import ConfigOption, JSONOption, now, open_store, read_input, settings_path
+from tos_guard.cli._doctor._app import check_app, check_target
+from tos_guard.cli._doctor._check import Check, problem
+from tos_guard.cli._doctor._http import Origin
+from tos_guard.cli._doctor._report import exit_code, show_report
+from tos_guard.errors import AuthenticationError, ConfigurationError, StoreError, TosGuardError
+
+if TYPE_CHECKING:
+    from tos_guard.cli._doctor._sealed import Question
+    from tos_guard.config import GuardSettings
+    from tos_guard.rights import Account
+    from tos_guard.stores import SQLiteStore
+
+__all__ = ["doctor"]
+
+_MAX_KEY_CHARS: Final = 4_096  # a bearer token of another server; a wrong file is refused and not sent
+_CHAT: Final = "openai-chat"
+
+
+def doctor(
+    app: Annotated[
+        str | None, typer.Option("--app", metavar="MODULE:ATTR", help="Look through this application too, without starting it.")
+    ] = None,
+    factory: Annotated[bool, typer.Option("--factory", help="ATTR is called to make the application, as with uvicorn --factory.")] = False,
+    url: Annotated[
+        str | None, typer.Option("--url", metavar="ORIGIN", help="Look at what arrives from here too, proxies included.")
+    ] = None,
+    api_key: Annotated[
+        str | None,
+        typer.Option(
+            "--api-key", metavar="KEY", help="Ask --url for two small responses with it; @FILE reads it from a file, @- from stdin."
+        ),
+    ] = None,
+    model: Annotated[str | None, typer.Option("--model", metavar="NAME", help="Model to ask.", show_default="one of the account's")] = None,
+    path: Annotated[
+        str | None, typer.Option("--path", metavar="PATH", help="Guarded path to ask.", show_default="the first of the settings")
+    ] = None,
+    config: ConfigOption = None,
+    as_json: JSONOption = False,
+) -> int:
+    """Find what is wrong with an installation: each check with what, where, and what to do.
+
+    Exits 0 if there is no problem (warnings are none), 1 if there is one, 2 if this command cannot be carried out.
+    """
+    if factory and app is None:
+        raise ConfigurationError("needs --app", where="--factory", cure="Name the factory: --app shop.main:make_app --factory.")
+    if url is None and (given := next((name for name, value in _asking(api_key, model, path) if value is not None), None)):
+        raise ConfigurationError("needs --url", where=given, cure="Say where to ask.")
+    target = None if app is None else check_target(app)
+    origin = None if url is None else Origin.of(url)
+    key = None if api_key is None else _key(api_key)
+    with ExitStack() as stack:
+        checks = [*_examine(stack, settings_path(config), now(), target, origin, key, model, path, factory=factory)]
+    show_report(checks, as_json=as_json)
+    return exit_code(checks)
+
+
+def _asking(api_key: str | None, model: str | None, path: str | None) -> tuple[tuple[str, str | None], ...]:
+    return ("--api-key", api_key), ("--model", model), ("--path", path)
+
+
+def _key(given: str) -> str:
+    """The key of the option: itself, or the content of a file, so that no process list shows it."""
+    text = read_input(given[1:], what="--api-key")[: _MAX_KEY_CHARS + 1].decode("latin-1").strip() if given.startswith("@") else given
+    if not text.isascii() or not text.isprintable() or not 0 < len(text) <= _MAX_KEY_CHARS:
+        raise ConfigurationError("is no key", where="--api-key", cure="Give the key itself, or @FILE with nothing else in it.")
+    return text
+
+
+def _examine(
+    stack: ExitStack,
+    config: Path,
+    at: datetime,
+    target: str | None,
+    origin: Origin | None,
+    key: str | None,
+    model: str | None,
+    path: str | None,
+    *,
+    factory: bool,
+) -> Iterator[Check]:
+    from tos_guard.cli._doctor._accounts import check_accounts, check_limits
+    from tos_guard.cli._doctor._installation import check_clock, check_files, check_keys, read_settings_file
+    from tos_guard.cli._doctor._rules import check_modes, check_routes, check_terms, known_terms
+
+    settings, read = read_settings_file(config)
+    yield read
+    store: SQLiteStore | None = None
+    if settings is not None:
+        files = [*check_files(settings)]
+        yield from files
+        store, failed = _opened(stack, settings)
+        yield from failed
+        yield from check_keys(settings, at)
+    yield from check_clock(settings, store, at)
+    if settings is not None:
+        yield from check_terms(settings, store, at)
+        if store is not None:
+            yield from check_accounts(settings, store, known_terms(settings, store), at)
+        yield from check_limits(settings, store)
+        yield from check_modes(settings)
+        yield from check_routes(settings)
+    if target is not None:
+        yield from check_app(target, factory=factory, settings=settings, store=store)
+    if origin is not None:
+        yield from _over_the_network(origin, settings, store, at, key, model, path)
+
+
+def _opened(stack: ExitStack, settings: GuardSettings) -> tuple[SQLiteStore | None, list[Check]]:
+    """The store, where it is there: looking must not make one."""
+    if not settings.store.is_file():
+        return None, []
+    try:
+        return stack.enter_context(open_store(settings)), []
+    except (ConfigurationError, StoreError) as error:
+        cure = error.cure or "Run this, and the server, as the user whose files these are."
+        return None, [problem("store", error.what, where=error.where or str(settings.store), cure=cure)]
+
+
+def _over_the_network(
+    origin: Origin,
+    settings: GuardSettings | None,
+    store: SQLiteStore | None,
+    at: datetime,
+    key: str | None,
+    model: str | None,
+    path: str | None,
+) -> Iterator[Check]:
+    from tos_guard.cli._doctor._published import check_documents
+    from tos_guard.cli._doctor._rules import known_terms
+    from tos_guard.cli._doctor._sealed import check_responses
+
+    shelf = known_terms(settings, store) if settings is not None else None
+    documents = [*check_documents(origin, settings, None if shelf is None else shelf.in_force(at).get("general"), at)]
+    yield from documents
+    reached = not any(check.code in ("unreachable", "tls") for check in documents)
+    if key is not None and reached and origin.is_confidential:  # a key is not sent where others can read along
+        yield from check_responses(origin, _question(settings, store, key, model, path), settings, at)
+
+
+def _question(settings: GuardSettings | None, store: SQLiteStore | None, key: str, model: str | None, path: str | None) -> Question:
+    """What to ask: the route and model that were named, or the first that fit."""
+    from tos_guard.cli._doctor._sealed import Question
+
+    routes = {} if settings is None else settings.routes
+    plain = [name for name in routes if "*" not in name]
+    chosen = path or next((name for name in plain if routes[name].dialect == _CHAT), None) or next(iter(plain), None)
+    if chosen is None:
+        raise ConfigurationError("no guarded path is known", where="--path", cure="Name one: /v1/chat/completions.")
+    route = routes.get(chosen)
+    is_chat = route.dialect == _CHAT if route is not None else chosen.endswith("/chat/completions")
+    name = model or (route.model if route is not None else None) or _model_of(store, key)
+    if name is None:
+        raise ConfigurationError("no model is known that this key may use", where="--model", cure="Name one.")
+    return Question(chosen, name, key, is_chat)
+
+
+def _model_of(store: SQLiteStore | None, key: str) -> str | None:
+    """A model that the account of a key may use, by name."""
+    from tos_guard.rights import hash_secret, parse_api_key
+
+    if store is None:
+        return None
+    try:
+        public_id, secret = parse_api_key(key)
+        account: Account | None = store.by_api_key(public_id, hash_secret(secret, store.pepper()))
+    except (AuthenticationError, TosGuardError):
+        return None
+    return None if account is None else min(account.models - {"*"}, default=None)
