@@ -9,30 +9,32 @@ What is handed about for each charge are plain tuples, unpacked at once: a reque
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
+from typing import Final
 
 from tos_guard.limits._counters import BUCKET, Counter, Row
-from tos_guard.limits._model import Amounts, Charge, Limit, LimitRefusal, LimitState
+from tos_guard.limits._model import Amounts, Limit, LimitRefusal, LimitState
 from tos_guard.limits._time import Moment
 
-__all__ = ["Admitted", "Place", "Taken", "admit", "settle", "states_of"]
+__all__ = ["Admitted", "Place", "admit", "settle", "states_of"]
 
-Place = tuple[Charge, Limit, tuple[str, ...], int, bool, Counter, Row, int, tuple[Row, int] | None]
-"""A charge and its parts, and where it is counted: counter, row, position, and the bucket where the limit has a burst."""
+Place = tuple[Limit, tuple[str, ...], int, bool, Counter, Row, int, tuple[Row, int] | None]
+"""The parts of a charge, and where it is counted: counter, row, position, and the bucket where the limit has a burst."""
 
-Taken = tuple[Charge, int]
-"""A charge, and when it was taken, as its counter says it."""
+Admitted = tuple[tuple[int, ...], tuple[LimitState, ...], tuple[LimitState, ...]]
+"""When each charge was taken, as its counter says it; the limits afterwards; those in shadow that would have refused."""
 
-Admitted = tuple[tuple[Taken, ...], tuple[LimitState, ...], tuple[LimitState, ...]]
-"""What was taken, for each charge; the limits afterwards; those in shadow that would have refused."""
+_state: Final = partial(tuple.__new__, LimitState)
+"""`LimitState` from a tuple of its members, in half the time."""
 
 
 def admit(places: Sequence[Place], now: Moment) -> Admitted | LimitRefusal:
     """Take all charges, or none: everything is taken in one pass, and given back where a limit refuses."""
-    taken: list[Taken] = []
+    marks: list[int] = []
     states: list[LimitState] = []
     lacking: list[int] = []
     has_bucket = False
-    for charge, limit, scope, amount, counts, counter, row, at, bucket in places:
+    for limit, scope, amount, counts, counter, row, at, bucket in places:
         used, mark, reset = counter.take(row, at, amount if counts else 0, now)
         remaining = limit.amount - used
         if bucket is not None:
@@ -41,21 +43,22 @@ def admit(places: Sequence[Place], now: Moment) -> Admitted | LimitRefusal:
         if remaining < 0:
             # Who wants nothing of a quantity is not refused for it, even after an overage.
             if amount:
-                lacking.append(len(taken))
+                lacking.append(len(marks))
             remaining = 0
-        taken.append((charge, mark))
-        states.append(LimitState(limit, scope, used, remaining, reset))
-    refusing = [number for number in lacking if not places[number][1].shadow]
-    if refusing:
-        for (_, _, _, amount, counts, counter, row, at, _), (_, mark) in zip(places, taken, strict=True):
-            if counts:
-                counter.give_back(row, at, mark, amount)
-        return _refusal(places, lacking, refusing, now)
+        marks.append(mark)
+        states.append(_state((limit, scope, used, remaining, reset)))
+    if lacking:
+        refusing = [number for number in lacking if not places[number][0].shadow]
+        if refusing:
+            for (_, _, amount, counts, counter, row, at, _), mark in zip(places, marks, strict=True):
+                if counts:
+                    counter.give_back(row, at, mark, amount)
+            return _refusal(places, lacking, refusing, now)
     if has_bucket:
-        for _, limit, _, amount, _, _, _, _, bucket in places:
+        for limit, _, amount, _, _, _, _, bucket in places:
             if bucket is not None:
                 BUCKET.take(*bucket, limit, amount, now)
-    return tuple(taken), tuple(states), tuple([states[number] for number in lacking])
+    return tuple(marks), tuple(states), tuple([states[number] for number in lacking]) if lacking else ()
 
 
 def _refusal(places: Sequence[Place], lacking: Sequence[int], refusing: Sequence[int], now: Moment) -> LimitRefusal:
@@ -63,13 +66,13 @@ def _refusal(places: Sequence[Place], lacking: Sequence[int], refusing: Sequence
     # Of several, the one that takes longest; None stands for ever.
     wait, longest = max(((_wait(places[number], now), number) for number in refusing), key=lambda each: (each[0] is None, each[0] or 0.0))
     shadowed = tuple(states[number] for number in lacking if number not in refusing)
-    return LimitRefusal(states[longest], places[longest][3], wait, states, shadowed)
+    return LimitRefusal(states[longest], places[longest][2], wait, states, shadowed)
 
 
 def states_of(places: Sequence[Place], now: Moment) -> tuple[LimitState, ...]:
     """How far the limits of the charges are used."""
     states = []
-    for _, limit, scope, _, _, counter, row, at, bucket in places:
+    for limit, scope, _, _, counter, row, at, bucket in places:
         used = counter.used(row, at, now)
         remaining = max(0, limit.amount - used)
         if bucket is not None:
@@ -87,7 +90,7 @@ def settle(places: Sequence[Place], marks: Sequence[int], actual: Amounts | None
         actual: What was used, or None for what was estimated. Slots of concurrency come back either way.
         now: The present.
     """
-    for (_, limit, _, amount, counts, counter, row, at, bucket), mark in zip(places, marks, strict=True):
+    for (limit, _, amount, counts, counter, row, at, bucket), mark in zip(places, marks, strict=True):
         if limit.window is None:
             over = -amount
         elif actual is None:
@@ -109,7 +112,7 @@ def settle(places: Sequence[Place], marks: Sequence[int], actual: Amounts | None
 
 def _wait(place: Place, now: Moment) -> float | None:
     """Seconds until the charge fits; None for never."""
-    _, limit, _, amount, _, counter, row, at, bucket = place
+    limit, _, amount, _, counter, row, at, bucket = place
     if amount > limit.amount or (limit.burst is not None and amount > limit.burst):
         return None
     over = counter.used(row, at, now) + amount - limit.amount

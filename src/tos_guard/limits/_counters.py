@@ -178,7 +178,11 @@ class _Calendar:
         return row[at + 2]
 
     def take(self, row: Row, at: int, amount: int, now: Moment) -> tuple[int, int, float]:
-        total = min(CAP, self.used(row, at, now) + amount)
+        if now[1] >= row[at + 1]:
+            self.used(row, at, now)
+        total = row[at + 2] + amount
+        if total > CAP:
+            total = CAP
         row[at + 2] = total
         return total, row[at], (row[at + 1] - now[1]) / MICROSECONDS if total else 0.0
 

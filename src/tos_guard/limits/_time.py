@@ -24,6 +24,7 @@ _CORRECTION: Final = 8
 """Of so many seconds, one may be used to catch up with the wall clock: no window is shorter than eight ninths of its length."""
 
 _NEVER_SET: Final = 86_400 * MICROSECONDS
+_MICROSECOND: Final = timedelta(microseconds=1)
 
 
 class Moment(NamedTuple):
@@ -63,4 +64,4 @@ def zone_named(name: str) -> ZoneInfo:
 
 def microseconds(span: timedelta) -> int:
     """A span as an integer."""
-    return span // timedelta(microseconds=1)
+    return span // _MICROSECOND

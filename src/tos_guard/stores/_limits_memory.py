@@ -18,7 +18,7 @@ from typing import Any, Final, Generic, Protocol, TypeVar
 
 from tos_guard.errors import StoreError
 from tos_guard.limits import Amounts, Charge, Limit, LimitRefusal, LimitState, Reservation
-from tos_guard.limits._admission import Place, Taken, admit, settle, states_of
+from tos_guard.limits._admission import Place, admit, settle, states_of
 from tos_guard.limits._counters import BUCKET, Bucket, Counter, Row, counter_named
 from tos_guard.limits._time import MICROSECONDS, Moment, follow, microseconds
 from tos_guard.protocols import Clock
@@ -31,6 +31,9 @@ _RESOLUTION: Final = 1_000
 
 _SWEEP_ROWS: Final = 32
 """Rows looked at in one sweep, which is due after so many calls; a new row counts as two, so that rows go faster than they come."""
+
+_Taken = tuple[tuple[Charge, ...], tuple[int, ...]]
+"""What was charged, and when, as the counters say it."""
 
 _NOTHING: Final = Amounts(requests=0)
 
@@ -99,7 +102,7 @@ class MemoryLimits:
         self._lock = threading.Lock()
         self._tables: dict[str, _Table[Counter]] = {}
         self._buckets: dict[tuple[str, str], _Table[Bucket]] = {}
-        self._open: dict[str, tuple[int, tuple[Taken, ...]]] = {}
+        self._open: dict[str, tuple[int, _Taken]] = {}
         """The second in which each open reservation ends, and what it took."""
         self._leases: dict[int, dict[str, None]] = {}
         """Open reservations by the second in which they end."""
@@ -126,9 +129,10 @@ class MemoryLimits:
                 self._sweep(now)
             if isinstance(answer, LimitRefusal):
                 return answer
-            taken, states, shadowed = answer
-            self._hold(id, taken, now.time + microseconds(lease))
-        return Reservation(id, tuple(charges), states, shadowed)
+            marks, states, shadowed = answer
+            kept = tuple(charges)
+            self._hold(id, (kept, marks), now.time + microseconds(lease))
+        return Reservation(id, kept, states, shadowed)
 
     def settle(self, reservation: Reservation, actual: Amounts | None) -> None:
         """Replace the estimate by what was used; see `LimitEngine.settle`.
@@ -218,7 +222,7 @@ class MemoryLimits:
             if at is None:
                 at = self._add(table, scope)
             bucket = None if limit.burst is None else self._find_bucket(limit, scope)
-            places.append((charge, limit, scope, amount, counts, table.counter, table.row, at, bucket))
+            places.append((limit, scope, amount, counts, table.counter, table.row, at, bucket))
         return places
 
     def _find_bucket(self, limit: Limit, scope: tuple[str, ...]) -> tuple[Row, int]:
@@ -233,15 +237,16 @@ class MemoryLimits:
         self._unswept += 2
         return table.add(scope)
 
-    def _settle(self, taken: Sequence[Taken], actual: Amounts | None, now: Moment) -> None:
-        settle(self._find([charge for charge, _ in taken]), [mark for _, mark in taken], actual, now)
+    def _settle(self, taken: _Taken, actual: Amounts | None, now: Moment) -> None:
+        charges, marks = taken
+        settle(self._find(charges), marks, actual, now)
 
-    def _hold(self, id: str, taken: tuple[Taken, ...], until: int) -> None:  # noqa: A002 - as in the Protocol
+    def _hold(self, id: str, taken: _Taken, until: int) -> None:  # noqa: A002 - as in the Protocol
         expires = until // MICROSECONDS + 1
         self._open[id] = expires, taken
         self._leases.setdefault(expires, {})[id] = None
 
-    def _let_go(self, id: str) -> tuple[Taken, ...] | None:  # noqa: A002 - as in the Protocol
+    def _let_go(self, id: str) -> _Taken | None:  # noqa: A002 - as in the Protocol
         held = self._open.pop(id, None)
         if held is None:
             return None

@@ -127,10 +127,9 @@ class SQLiteLimits:
             if isinstance(answer, LimitRefusal):
                 self._sweep(connection, now, 1)
                 return answer
-            taken, states, shadowed = answer
-            marks = json.dumps([mark for _, mark in taken])
-            slots = json.dumps({_name(charge): charge.amount for charge, _ in taken if charge.limit.window is None and charge.counts})
-            row = (id, now.time + microseconds(lease), marks, slots)
+            marks, states, shadowed = answer
+            slots = {_name(charge): charge.amount for charge in charges if charge.limit.window is None and charge.counts}
+            row = (id, now.time + microseconds(lease), json.dumps(marks), json.dumps(slots))
             if connection.execute("INSERT OR IGNORE INTO reservations VALUES (?, ?, ?, ?)", row).rowcount != 1:
                 raise ValueError(f"a reservation with the id {id!r} is open")
             self._sweep(connection, now, 1 + 2 * rows.save())
@@ -244,7 +243,7 @@ class _Rows:
         for charge, name, bucket in named:
             counter, row = counter_named(charge.limit.counted), self._rows[name]
             limit, scope, amount, counts = charge
-            self.places.append((charge, limit, scope, amount, counts, counter, row, 0, None if bucket is None else (self._rows[bucket], 0)))
+            self.places.append((limit, scope, amount, counts, counter, row, 0, None if bucket is None else (self._rows[bucket], 0)))
 
     def free(self, slots: Mapping[str, int]) -> None:
         """Give slots of concurrency back, as far as their counters are among these."""
