@@ -203,7 +203,7 @@ class VerifyBearer:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """Needs what a call of the store gives, which may wait for a disk."""
+    """Needs what a call gives that may take its time: one of the store, which waits for a disk, or one that writes a long page."""
 
     call: Callable[[], Any]
 

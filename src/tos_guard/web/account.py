@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from datetime import UTC
+from functools import partial
 from typing import Any, Final
 
 from tos_guard.errors import ConfigurationError, ConflictError, MalformedRequestError, NotFoundError, RequestError
-from tos_guard.guard import Caller, GuardSteps, Person, Steps, Subject
+from tos_guard.guard import Ask, Caller, GuardSteps, Person, Steps, Subject
 from tos_guard.rights import Holder
 from tos_guard.terms import Acceptance, TermsVersion, parse_receipt
 from tos_guard.types import AcceptanceMethod, Identification
@@ -163,7 +165,10 @@ class AccountRoutes:
     def _page(self, name: str, caller: Caller, request: WebRequest, *, as_json: bool) -> Steps[Answer]:
         _only(request, *_READ)
         document, page = yield from self._pages[name](caller, request, self._frame(request, caller.account.id, name))
-        return json_answer(document) if as_json else _html(page())
+        if as_json:
+            return json_answer(document)
+        written: bytes = yield Ask(page)
+        return _html(written)
 
     def _overview(self, caller: Caller, request: WebRequest, frame: Frame) -> Steps[tuple[dict[str, Any], Callable[[], bytes]]]:
         binding = yield from self._guard.binding(caller.holder)
@@ -175,7 +180,7 @@ class AccountRoutes:
         binding = yield from self._guard.binding(holder)
         person = yield from self._guard.identify_person(request.view, caller)
         subject = Subject.of(holder)
-        upcoming = [terms for terms in self._guard.acceptable(subject, now) if terms.effective > now.date()]
+        upcoming = [terms for terms in self._guard.acceptable(subject, now) if terms.effective > now.astimezone(UTC).date()]
         document = terms_document(holder, binding, upcoming, who=self._who(subject, person), here=self._here(request))
         return document, lambda: terms_page(frame, document, token=self._token(caller, person))
 
@@ -218,14 +223,16 @@ class AccountRoutes:
         person = yield from self._guard.identify_person(request.view, caller)
         here = self._here(request)
         is_acceptable = found in self._guard.acceptable(subject, self._guard.clock())
-        page = version_page(
+        page = partial(
+            version_page,
             self._frame(request, caller.account.id),
             terms_members(found, here) | {"text": found.text},
             self._who(subject, person),
             is_acceptable=is_acceptable,
             token=self._token(caller, person),
         )
-        return _html(page)
+        written: bytes = yield Ask(page)
+        return _html(written)
 
     def _known(self, subject: Subject, name: str) -> TermsVersion | None:
         terms = self._guard.rulebook.shelf.version(name)
