@@ -232,7 +232,7 @@ def test_what_a_part_failed_with_is_told_by_its_type_alone(sdk: Sdk) -> None:
     sdk.telemetry.failed("store", failure)
     (event,) = sdk.events.records
     assert dict(event.attributes or {}) == {"tos_guard.part": "store", "error.type": "OSError"}
-    assert "4711" not in repr((event.body, event.attributes))
+    assert "acct-4711" not in repr((event.body, event.attributes))
     assert sdk.points("tos_guard.failures") == {named(part="store"): 1}
     assert sdk.telemetry.counts == {"failed:store": 1}
 
@@ -304,7 +304,7 @@ def test_reservations_tell_the_limit_and_never_whose_it_is(sdk: Sdk) -> None:
         named(outcome="cancelled"): 1,
     }
     assert sdk.points("tos_guard.reserve.duration") == {named(outcome="reserved"): 0.25, named(outcome="refused"): 0.25}
-    assert "4711" not in str(sdk.reader.get_metrics_data())
+    assert "acct-4711" not in str(sdk.reader.get_metrics_data())
 
 
 # Streams
