@@ -50,6 +50,8 @@ MAX_ISSUER_CHARS: Final = 96  # it stands in each token, which must stay under 1
 MAX_BEARER_ISSUERS: Final = 16  # each has a thread that keeps its keys
 _ORIGIN: Final = re.compile(r"(https://[a-z0-9.-]+|http://(localhost|127\.0\.0\.1|\[::1\]))(:[0-9]{1,5})?")
 
+_NO_FILE_NAME: Final = re.compile(r"[^a-z0-9.-]")
+
 MAX_LIMIT_AMOUNT: Final = 2**53 - 1  # what JSON carries exactly, and sums of it fit into an engine's 64 bits
 MAX_LIMIT_SECONDS: Final = 366 * 86_400
 _SLIDING: Final = re.compile(r"([1-9][0-9]{0,8})([smhd])")
@@ -437,8 +439,9 @@ class GuardSettings(_Settings):
 
     @property
     def limits_file(self) -> Path:
-        """Where the processes of this host count what accounts use: beside the store, in a file of its own."""
-        return self.store.with_name(f"{self.store.stem}.limits{self.store.suffix}")
+        """Where the processes of this host count what accounts of this issuer use: beside the store, which may be several issuers'."""
+        issuer = _NO_FILE_NAME.sub("_", self.issuer.removeprefix("https://"))
+        return self.store.with_name(f"{self.store.stem}.{issuer}.limits{self.store.suffix}")
 
     def beside(self, folder: Path) -> GuardSettings:
         """The same settings with relative paths taken from *folder*."""

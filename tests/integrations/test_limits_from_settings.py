@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ import pytest
 
 from provisioned import Provider
 from tos_guard.errors import LimitExceededError, RequestError
-from tos_guard.guard import Guard, RequestView
+from tos_guard.guard import Guard, RequestView, utc_now
+from tos_guard.rights import Account, hash_secret, new_api_key
+from tos_guard.stores import SQLiteStore
 
 CHAT = "/v1/chat/completions"
 RULES = """
@@ -112,3 +115,32 @@ def test_limits_per_process_are_counted_by_each_alone(tmp_path: Path) -> None:
     assert not one.settings.limits_file.exists()
     one.close_stores()
     other.close_stores()
+
+
+def test_issuers_that_share_a_store_do_not_share_limits(tmp_path: Path) -> None:
+    """Accounts of two issuers may have one id: what one uses is nothing to the other."""
+    (tmp_path / "theirs").mkdir()
+    ours = provider(tmp_path, RULES.replace("amount = 3", "amount = 1"))
+    theirs = Provider(tmp_path / "theirs", issuer="http://localhost:8443")
+    key = new_api_key(secrets.token_bytes)
+    with SQLiteStore(tmp_path / "tos-guard.db", issuer=theirs.issuer, clock=utc_now) as store:
+        store.add_account(Account(id="good", models=frozenset({"smollm2-135m"}), region="DE"))
+        store.add_api_key("good", key.public_id, hash_secret(key.secret, store.pepper()))
+    rules = RULES.replace("amount = 3", "amount = 1")
+    theirs.settings.write_text(theirs.settings.read_text().replace('"tos-guard.db"', f'"{tmp_path / "tos-guard.db"}"') + rules)
+    one, other = Guard.from_file(ours.settings), Guard.from_file(theirs.settings)
+    assert ask(one, ours.keys["good"]).decision.allowed
+    assert isinstance(ask(one, ours.keys["good"]), LimitExceededError)
+    assert ask(other, key.text).decision.allowed
+    assert isinstance(ask(other, key.text), LimitExceededError)
+    one.close_stores()
+    other.close_stores()
+
+
+def test_no_two_issuers_have_one_file_of_limits(tmp_path: Path) -> None:
+    guard = Guard.from_file(provider(tmp_path).settings)
+    issuers = ("https://a.example", "https://a.example:8443", "https://a.example-8443", "http://localhost", "https://localhost")
+    files = {guard.settings.model_copy(update={"issuer": issuer}).limits_file.name for issuer in issuers}
+    assert len(files) == len(issuers)
+    assert {"tos-guard.a.example.limits.db", "tos-guard.a.example_8443.limits.db"} <= files
+    guard.close_stores()

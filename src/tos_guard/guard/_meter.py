@@ -78,7 +78,7 @@ class Meter:
         self._tokens_per_media = tokens_per_media
         self._default_max_output_tokens = default_max_output_tokens
         self._count_prompt = count_prompt
-        self._compiled: LRUCache[tuple[str, int, int, tuple[tuple[str, int], ...]], AccountLimits] = LRUCache(MAX_ACCOUNTS)
+        self._compiled: LRUCache[tuple[str, tuple[tuple[str, int], ...]], tuple[Holder, AccountLimits]] = LRUCache(MAX_ACCOUNTS)
         self._lock = threading.Lock()
 
     def estimate(self, request: RequestFacts, body: bytes) -> Amounts:
@@ -121,12 +121,12 @@ class Meter:
 
     def of(self, holder: Holder, larger: Mapping[str, int]) -> AccountLimits:
         """The limits of an account with the amounts that hold for it."""
-        account, organization = holder.account, holder.organization
-        shared = organization.version if organization is not None else 0
-        key = (account.id, account.version, shared, tuple(larger.items()))
+        account = holder.account
+        key = (account.id, tuple(larger.items()))
         with self._lock:
-            compiled = self._compiled.get(key)
-        if compiled is None:
+            known, compiled = self._compiled.get(key, (None, None))
+        # By what they are and not by their versions: an account that was deleted and added again may have its version again.
+        if compiled is None or not (known is holder or _have_same_limits(known, holder)):
             compiled = account_limits(
                 self.limits,
                 account=account.id,
@@ -135,19 +135,29 @@ class Meter:
                 overrides=self._amounts(holder, larger),
             )
             with self._lock:
-                self._compiled[key] = compiled
+                self._compiled[key] = holder, compiled
         return compiled
 
     def _amounts(self, holder: Holder, larger: Mapping[str, int]) -> dict[str, int]:
         """Amounts that are not the settings' own: a grant's where it is larger, else the account's or its organization's."""
         amounts: dict[str, int] = {}
         for limit in self.limits:
-            shared = Dimension.ORGANIZATION in limit.per and Dimension.ACCOUNT not in limit.per
-            whose = holder.organization if shared else holder.account
+            is_shared = Dimension.ACCOUNT not in limit.per
+            whose = holder.organization if is_shared and Dimension.ORGANIZATION in limit.per else holder.account
             own = limit.amount if whose is None else whose.limits.get(limit.id, limit.amount)
             # What one account was granted does not move a limit that others share.
-            amounts[limit.id] = own if shared else max(own, larger.get(limit.id, own))
+            amounts[limit.id] = own if is_shared else max(own, larger.get(limit.id, own))
         return amounts
+
+
+def _have_same_limits(one: Holder | None, other: Holder) -> bool:
+    """Whether the same limits, with the same amounts, concern both."""
+    return one is not None and _limits_by(one) == _limits_by(other)
+
+
+def _limits_by(holder: Holder) -> tuple[object, ...]:
+    account, organization = holder.account, holder.organization
+    return account.kind, account.organization, account.limits, organization.limits if organization is not None else None
 
 
 _UNKNOWN: Final = ModelFacts()

@@ -44,6 +44,30 @@ def test_whose_amount_holds(account: dict[str, Any], organization: dict[str, Any
     assert amounts_of(Holder(Account(id="acme", **account), shared), granted) == expected
 
 
+@pytest.mark.parametrize("per", [(), (Dimension.MODEL,), (Dimension.ACTION, Dimension.ORGANIZATION)], ids=str)
+def test_a_grant_does_not_move_a_limit_that_all_accounts_share(per: tuple[Dimension, ...]) -> None:
+    """Else one account's grant would let it take what the limit keeps for the others."""
+    shared = Limit(id="shared", quantity=Quantity.REQUESTS, amount=50, per=per, window=MINUTE)
+    holder = Holder(Account(id="acme", organization="corp"))
+    (charge,) = Meter((shared,)).charges(holder, MappingProxyType({"shared": 900}), FACTS, Amounts())
+    assert charge.limit.amount == 50
+
+
+def test_an_account_that_was_deleted_and_added_again_has_its_new_limits() -> None:
+    """Its version is again the first, and so may be its organization's: neither tells the old one from the new."""
+    meter = Meter((TOKENS, SHARED))
+    holders = [
+        Holder(Account(id="acme", limits={"tokens": tokens}, organization=corp), Organization(id=corp, limits={"shared": shared}))
+        for tokens, corp, shared in ((5, "corp", 7), (9, "corp", 7), (9, "corp", 8), (9, "other", 8))
+    ]
+    for holder in holders:
+        charges = meter.charges(holder, MappingProxyType({}), FACTS, Amounts())
+        assert holder.organization is not None
+        assert [charge.limit.amount for charge in charges] == [holder.account.limits["tokens"], holder.organization.limits["shared"]]
+        assert charges[1].scope == (holder.organization.id,)
+        assert meter.of(holder, {}) is meter.of(Holder(holder.account, holder.organization), {})
+
+
 def test_a_change_of_account_or_grant_is_another_set_of_limits() -> None:
     """What was compiled for the old version is not used for the new one."""
     meter = Meter((TOKENS,))
