@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 import time
 from collections.abc import Mapping
 from copy import copy
@@ -38,7 +39,13 @@ from tos_guard.types import UNDECLARED, Decision, Facts, Outcome, Reason
 
 __all__ = ["Admitting", "credential_of"]
 
+MAX_FOUND_SECONDS: Final = 0.5
+"""So old may be what was found of an account when its request is decided: with what a store may lag, within a second (DESIGN D3)."""
+
 MAX_NONCE_CHARS: Final = 64  # 256 bits in any spelling; a token has no room for more
+_ASSERTED: Final = {"region": re.compile("[A-Z]{2}"), "verification": re.compile("[ -~]{1,64}")}
+"""Facts that a host may assert, and in which form."""
+
 _PURPOSE_CHARS: Final = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-")
 
 
@@ -70,10 +77,22 @@ class Admitting(GuardBase):
             else:
                 identity = yield from self._presented(credential)
                 need = FindHolder(account_id=identity.account_id)
-        holder = (yield from self._holder(need)) if need is not None else None
+        if need is None:
+            raise unauthenticated()
+        return (yield from self._caller(need, identity))
+
+    def _caller(self, need: FindHolder, identity: BearerIdentity | None) -> Steps[Caller]:
+        found_at = time.monotonic()
+        holder = yield from self._holder(need)
         if holder is None or not _belongs_to(holder, identity):
             raise unauthenticated()
-        return Caller(holder, identity)
+        return Caller(holder, identity, need, found_at)
+
+    def _still(self, caller: Caller) -> Steps[Caller]:
+        """The caller with its rights as they are now: a body comes as slowly as its client likes, and a suspension does not wait for it."""
+        if caller.need is None or time.monotonic() - caller.found_at < MAX_FOUND_SECONDS:
+            return caller
+        return (yield from self._caller(caller.need, caller.identity))
 
     def _presented(self, token: str) -> Steps[BearerIdentity]:
         """Who presents a bearer token. Whatever fails is counted in one word, which the caller never reads."""
@@ -126,9 +145,10 @@ class Admitting(GuardBase):
             request: What the route's dialect read in the body, where an adapter had it read elsewhere; a large body takes seconds.
 
         Raises:
+            AuthenticationError: The account was deleted, or its key revoked, while the body came.
             MalformedRequestError: Body or a header cannot be read.
             RequestError: 503, where the limits engine failed and the settings deny.
-            StoreError: Published terms could not be read.
+            StoreError: Published terms could not be read, or the account source did not answer once more.
         """
         observed = view.observed
         exchange = yield from self._timed(observed, self._admit(caller, view, route, body, request))
@@ -148,6 +168,7 @@ class Admitting(GuardBase):
             raise MalformedRequestError(f"content encoding {encoding!r} is not accepted", where="request body", cure="Send it plain.")
         if request is None:
             request = route.dialect.read_request(body)
+        caller = yield from self._still(caller)
         holder = caller.holder
         facts = self._facts(caller, view, request)
         nonce = _nonce(view)
@@ -263,7 +284,7 @@ class Admitting(GuardBase):
 
     def _facts(self, caller: Caller, view: RequestView, request: RequestFacts) -> Facts:
         account = caller.account
-        host: Mapping[str, str | None] = self._assertions(view, account) if self._assertions is not None else {}
+        host = self._asserted(view, account)
 
         def asserted(fact: str, source: str | None) -> str | None:
             value: str | None = getattr(account, fact) if source == "account" else None
@@ -280,6 +301,23 @@ class Admitting(GuardBase):
             verification=asserted("verification", sources.verification),
             end_user=UNDECLARED if end_user is None else self.end_user_hash(account.id, end_user),
         )
+
+    def _asserted(self, view: RequestView, account: Account) -> Mapping[str, str | None]:
+        """What the host says of a request. What has another form is unknown: no clause on KP would meet ``kp``."""
+        if self._assertions is None:
+            return {}
+        try:
+            said = dict(self._assertions(view, account))
+        except Exception as error:  # noqa: BLE001 - anything at all may come out of code that is not ours; its facts are then unknown (D2)
+            self.report_failure("assertions", StoreError(f"assertions= raised {type(error).__name__}", where="host"))
+            return {}
+        known: dict[str, str | None] = {}
+        for fact, form in _ASSERTED.items():
+            value = said.get(fact)
+            known[fact] = value if isinstance(value, str) and form.fullmatch(value) else None
+            if value is not None and known[fact] is None:
+                self.report_failure("assertions", StoreError(f"assertions= gave a {fact} that is none", where="host"))
+        return known
 
     def end_user_hash(self, account_id: str, end_user: str) -> str:
         """How an end user of an account is named in records and in ``blocked_end_users`` (`tos_guard.rights.hash_end_user`)."""

@@ -62,7 +62,7 @@ AdminAuthorizer = Callable[[RequestView], str | None] | Callable[[RequestView], 
 """Names the administrator of a request that the host has authenticated, or None for anybody else."""
 
 Assertions = Callable[[RequestView, Account], Mapping[str, str | None]]
-"""What the provider knows of a request: ``region``, ``verification``; None for unknown."""
+"""What the provider knows of a request: ``region`` (as ``DE``), ``verification``; None, or another form, for unknown."""
 
 
 def utc_now() -> datetime:

@@ -96,10 +96,14 @@ class Caller:
     Attributes:
         holder: The account, with what its rights depend on.
         identity: What a bearer token says beside it, where one was presented.
+        need: How the account was found, or None where it was not looked up.
+        found_at: When, in seconds of a clock that never goes back.
     """
 
     holder: Holder
     identity: BearerIdentity | None = None
+    need: FindHolder | None = field(default=None, repr=False, compare=False)
+    found_at: float = field(default=0.0, repr=False, compare=False)
 
     @property
     def account(self) -> Account:

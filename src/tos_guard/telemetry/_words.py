@@ -39,7 +39,7 @@ CHANGES: Final = frozenset(
 BEARER_FAULTS: Final[frozenset[str]] = frozenset(get_args(BearerFault))
 KEY_EVENTS: Final = frozenset({"fetched", "vanished", "unreachable", "refused", "replaced", "stale", "denied"})
 FAILED_PARTS: Final = frozenset(
-    {"accounts", "bearer_keys", "documents", "limits", "purge", "record", "signer", "store", "terms", "usage_policy"}
+    {"accounts", "assertions", "bearer_keys", "documents", "limits", "purge", "record", "signer", "store", "terms", "usage_policy"}
 )
 UNSEALED: Final = frozenset(
     {
