@@ -272,3 +272,38 @@ def test_a_fork_under_load_counts_everything_once(tmp_path: Path) -> None:
         admitted += sum(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children)
         assert admitted == 1_000
         assert isinstance(engine.reserve([REQUESTS], id="last", lease=LEASE), LimitRefusal)
+
+
+FORKED_GUARD = """
+import asyncio, os, sys
+from pathlib import Path
+from kit import Kit, ask, whole
+from tos_guard.guard import utc_now
+from tos_guard.limits import *
+from tos_guard.stores import SQLiteLimits
+
+requests = Limit(id="requests", quantity=Quantity.REQUESTS, amount=2, per=(Dimension.ACCOUNT,), window=Sliding(3600))
+kit = Kit(limits=[requests], engine=SQLiteLimits(Path(sys.argv[1]), clock=utc_now))
+app = kit.wrap(whole(b'{"choices":[]}'))
+served = lambda: asyncio.run(asyncio.wait_for(ask(app, key=kit.key), 20)).status
+assert served() == 200
+child = os.fork()
+if not child:
+    os._exit(0 if served() == 200 else 1)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+assert served() == 429
+kit.guard.close_stores()
+"""
+
+
+def test_a_guard_that_was_used_before_a_fork_serves_in_the_child(tmp_path: Path) -> None:
+    """Its threads stayed with the parent: what the child gave to them waited for ever."""
+    run = subprocess.run(
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", FORKED_GUARD, str(tmp_path / "limits.db")],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert run.returncode == 0, run.stderr

@@ -16,6 +16,7 @@ from tos_guard.limits import LimitState, Quantity, Sliding
 __all__ = ["FRAMING_BYTES", "fields_size", "limit_fields", "reset_seconds"]
 
 MAX_TOLD: Final = 4  # limits in one response: account and organization, requests and tokens
+MAX_INTEGER: Final = 999_999_999_999_999  # of structured fields (RFC 9651 section 3.3.1); a limit may be nine times as large
 FRAMING_BYTES: Final = 4  # a colon, a space, CR and LF
 
 _Fields = list[tuple[bytes, bytes]]
@@ -30,8 +31,8 @@ def limit_fields(states: Iterable[LimitState], *, room: int | None = None) -> _F
     """
     told = sorted((state for state in states if not state.limit.shadow), key=_room)[:MAX_TOLD]
     while told:
-        policy = ", ".join(f'"{state.limit.id}";q={state.limit.amount}{_unit(state)}{_window(state)}' for state in told)
-        now = ", ".join(f'"{state.limit.id}";r={state.remaining};t={reset_seconds(state)}' for state in told)
+        policy = ", ".join(f'"{state.limit.id}";q={_told(state.limit.amount)}{_unit(state)}{_window(state)}' for state in told)
+        now = ", ".join(f'"{state.limit.id}";r={_told(state.remaining)};t={reset_seconds(state)}' for state in told)
         fields = [(b"ratelimit-policy", policy.encode("ascii")), (b"ratelimit", now.encode("ascii"))]
         if room is None or fields_size(fields) <= room:
             return fields
@@ -47,6 +48,10 @@ def fields_size(fields: Iterable[tuple[bytes, bytes]]) -> int:
 def reset_seconds(state: LimitState) -> int:
     """Whole seconds until some of a limit comes back, rounded up: who asks earlier asks in vain."""
     return math.ceil(state.reset)
+
+
+def _told(amount: int) -> int:
+    return min(amount, MAX_INTEGER)
 
 
 def _room(state: LimitState) -> float:

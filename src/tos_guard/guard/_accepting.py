@@ -428,7 +428,13 @@ class Accepting(Admitting):
             raise MalformedRequestError(error.what, where=error.where, cure=error.cure) from None
         claims = acceptance.with_withdrawal(made).to_withdrawal_receipt(now=now)
         receipted = replace(made, receipt=(yield from self._receipt(claims, now)))
-        kept: Acceptance = yield Ask(lambda: store.withdraw_acceptance(receipted, actor=actor))
+        try:
+            kept: Acceptance = yield Ask(lambda: store.withdraw_acceptance(receipted, actor=actor))
+        except AccountError:
+            known: Acceptance | None = yield Ask(lambda: store.acceptance(acceptance.id))
+            if known is None or known.withdrawal is None:
+                raise
+            return known  # by another process, of which this one had not heard
         self.telemetry.accepted(method, outcome="withdrawn")
         return kept
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar, cast, runtime_checkable
 
@@ -112,6 +113,9 @@ class Guard(GuardSteps):
 class AsyncGuard(GuardSteps):
     """A guard for asynchronous hosts (ASGI, grpc.aio)."""
 
+    _pool: tuple[int, ThreadPoolExecutor | None] = (0, None)
+    """The process, and its threads."""
+
     @classmethod
     def from_file(cls, path: str | Path, **overrides: Any) -> AsyncGuard:
         """As `Guard.from_file`."""
@@ -206,7 +210,12 @@ class AsyncGuard(GuardSteps):
         try:
             return await asyncio.shield(asyncio.wrap_future(future))
         except asyncio.CancelledError:
-            future.add_done_callback(partial(_give_back, self, engine))  # nobody is left who would settle it
+            give_back = partial(_give_back, self, engine)  # nobody is left who would settle it
+            if future.done():
+                with suppress(RuntimeError):  # the interpreter ends; then it expires
+                    self._workers.submit(give_back, future)
+            else:
+                future.add_done_callback(give_back)
             raise
 
     async def _settled(self, engine: LimitEngine, need: Settle) -> None:
@@ -217,15 +226,22 @@ class AsyncGuard(GuardSteps):
 
     def close_stores(self) -> None:
         """Wait until all records are durable, and settled what the last requests had reserved."""
-        workers = self.__dict__.pop("_workers", None)
-        if workers is not None:
+        (process, workers), self._pool = self._pool, (0, None)
+        if workers is not None and process == os.getpid():
             workers.shutdown()
         super().close_stores()
 
-    @cached_property
+    @property
     def _workers(self) -> ThreadPoolExecutor:
-        """Threads for engines that wait for a disk: the event loop does not wait, and the host's own threads are not used up."""
-        return ThreadPoolExecutor(_LIMIT_THREADS, thread_name_prefix="tos-guard-limits")
+        """Threads for engines that wait for a disk: the event loop does not wait, and the host's own threads are not used up.
+
+        A child of a fork has its own: of its parent's none came along, and what is given to them would wait for ever.
+        """
+        process, workers = self._pool
+        if workers is None or process != os.getpid():
+            workers = ThreadPoolExecutor(_LIMIT_THREADS, thread_name_prefix="tos-guard-limits")
+            self._pool = os.getpid(), workers
+        return workers
 
 
 def _give_back(guard: GuardSteps, engine: LimitEngine, future: Future[Reservation | LimitRefusal]) -> None:

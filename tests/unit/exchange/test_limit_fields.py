@@ -78,3 +78,11 @@ def test_chat_clients_find_their_own_fields(reset: float, written: str) -> None:
         b"x-ratelimit-reset-tokens": written.encode(),
     }
     assert PlainDialect(model="x").limit_fields(states) == []
+
+
+def test_amounts_beyond_what_structured_fields_can_say_are_told_as_the_most_they_can() -> None:
+    """A limit may be 2^53 - 1; a reader of the field would refuse all of it."""
+    fields = dict(limit_fields([state("tokens", 2**53 - 2, amount=2**53 - 1, quantity=Quantity.TOKENS)]))
+    (policy,), (now,) = (http_sf.parse(fields[name], tltype="list") for name in (b"ratelimit-policy", b"ratelimit"))
+    assert policy == ("tokens", {"q": 10**15 - 1, "w": 60})
+    assert now == ("tokens", {"r": 10**15 - 1, "t": 31})

@@ -298,3 +298,16 @@ def test_telemetry_counts_what_was_accepted_and_how() -> None:
         "accepted:account-route": 1,
         "withdrawn:account-route": 1,
     }
+
+
+def test_a_withdrawal_that_another_process_was_first_with_is_the_answer() -> None:
+    """A double click may reach two processes, of which the second has not heard of the first."""
+    desk = Desk()
+    made = accept(desk)
+    before = desk.holder("solo")
+    first, second = (
+        desk.guard.run(desk.guard.withdraw(before, made.id, withdrawn_by=JANE.id, method=ROUTE, identified_by=Identification.HOST))
+        for _ in range(2)
+    )
+    assert first == second
+    assert second.withdrawal is not None
