@@ -130,8 +130,8 @@ class _Sliding:
         return self._leaves(row[at + 1], now) if row[at + 2] else 0.0
 
     def wait(self, row: Row, at: int, amount: int, now: Moment) -> float:
-        slot = row[at + 1]
-        while (amount := amount - row[at + 3 + slot % _RING]) > 0:
+        slot = self._oldest(row, at)
+        while (amount := amount - row[at + 3 + slot % _RING]) > 0 and slot < row[at]:
             slot += 1
         return self._leaves(slot, now)
 
@@ -140,9 +140,10 @@ class _Sliding:
 
     def _go_on(self, row: Row, at: int, slot: int) -> int:
         """Begin a slot, and let go of those that have left the window. Returns the total."""
+        oldest = self._oldest(row, at)
+        first = min(slot - SLOTS, oldest + _RING)
         row[at] = slot
         total = row[at + 2]
-        oldest, first = row[at + 1], slot - SLOTS
         if total and oldest < first:
             while total and oldest < first:
                 place = at + 3 + oldest % _RING
@@ -153,9 +154,15 @@ class _Sliding:
             self._find_oldest(row, at, oldest)
         return total
 
+    def _oldest(self, row: Row, at: int) -> int:
+        """The oldest slot that may hold something: none is older than the window, unless somebody else wrote the row."""
+        return max(row[at + 1], row[at] - SLOTS)
+
     def _find_oldest(self, row: Row, at: int, oldest: int) -> None:
         if row[at + 2]:
-            while not row[at + 3 + oldest % _RING]:
+            newest = row[at]
+            oldest = max(oldest, newest - SLOTS)
+            while not row[at + 3 + oldest % _RING] and oldest < newest:
                 oldest += 1
             row[at + 1] = oldest
 

@@ -128,6 +128,18 @@ def test_what_was_refunded_is_not_waited_for() -> None:
     assert counter.reset(row, 0, now) == counter.wait(row, 0, 5, now) == 12
 
 
+@given(st.lists(st.integers(-(2**63), 2**63 - 1), min_size=16, max_size=16), st.integers(0, 2**62), st.integers(0, 10**15))
+def test_a_row_that_somebody_else_wrote_ends_in_a_number(row: list[int], mark: int, time: int) -> None:
+    """Whatever stands in the file, no call runs on and on while it holds the writers' lock."""
+    counter = counter_named('["tokens",[],"12s",[],[]]')
+    now = Moment(time, 0)
+    assert isinstance(counter.used(row, 0, now), int)
+    counter.take(row, 0, 5, now)
+    counter.wait(row, 0, 2**63, now)
+    counter.reset(row, 0, now)
+    counter.give_back(row, 0, min(mark, max(row[0], 0)), 3)
+
+
 def test_a_bucket_holds_no_more_than_its_burst() -> None:
     """Even where so much flows in that a microsecond brings thousands."""
     for amount, burst in ((7, 1), (10**15, 3), (10**15, 10**14), (60, 60), (1, 1)):
