@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -60,8 +60,6 @@ class Case:
     engine: LimitEngine
     peer: LimitEngine
     clocks: Clocks
-    reopened: Callable[[], LimitEngine] | None
-    """Opens the engine again as after a restart of everything; None where nothing outlives the process."""
     number: int = 0
 
     def reserve(self, *wanted: Charge, engine: LimitEngine | None = None, lease: timedelta = LEASE) -> Reservation | LimitRefusal:
@@ -96,12 +94,12 @@ def case(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Case]:
 
     if request.param == "memory":
         opened.append(MemoryLimits(**times))
-        yield Case(opened[0], opened[0], clocks, None)
+        yield Case(opened[0], opened[0], clocks)
     elif request.param == "fallback":
         opened.append(FallbackLimits(MemoryLimits(**times), mode="deny", on_use=lambda *use: pytest.fail(str(use)), **times))
-        yield Case(opened[0], opened[0], clocks, None)
+        yield Case(opened[0], opened[0], clocks)
     else:
-        yield Case(open_file(), open_file(), clocks, open_file)
+        yield Case(open_file(), open_file(), clocks)
     for engine in opened:
         engine.close()
 
@@ -480,22 +478,6 @@ def test_trap_first_request_of_an_unknown_user(case):
             threads.map(lambda number: case.engine.reserve([charge(60, 100, scope=("new",))], id=f"n{number}", lease=LEASE), range(8))
         )
     assert sum(isinstance(answer, Reservation) for answer in answers) == 1
-
-
-def test_trap_restart(case):
-    """Usage, open reservations and slots outlive a restart of all processes, where the engine outlives them at all."""
-    if case.reopened is None:
-        return
-    slots = charge(1, 1, quantity=Quantity.CONCURRENCY)
-    reservation = case.admit(charge(80, 100), slots)
-    case.engine.close()
-    case.peer.close()
-    case.clocks.move(5)
-    engine = case.reopened()
-    case.refuse(charge(30, 100), engine=engine)
-    case.refuse(slots, engine=engine)
-    engine.settle(reservation, took(10))
-    assert [state.used for state in engine.states([charge(0, 100), slots])] == [10, 0]
 
 
 @pytest.mark.parametrize("hours", [1, -1])

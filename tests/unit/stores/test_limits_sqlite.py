@@ -75,6 +75,20 @@ def used(engine: SQLiteLimits) -> list[int]:
     return [state.used for state in engine.states(charges(0))]
 
 
+def test_trap_restart(host: Host) -> None:
+    """Usage, open reservations and slots outlive a restart of all processes; what was open can be settled by the new ones."""
+    engine = host.engine()
+    reservation = engine.reserve(charges(80), id="r", lease=LEASE)
+    assert isinstance(reservation, Reservation)
+    engine.close()
+    host.move(5)
+    engine = host.engine()
+    assert isinstance(engine.reserve(charges(30), id="r2", lease=LEASE), LimitRefusal)
+    assert used(engine) == [80, 80, 1]
+    engine.settle(reservation, Amounts(input_tokens=10, cost=10))
+    assert used(engine) == [10, 10, 0]
+
+
 @pytest.mark.parametrize("boot", ["second", "first"])
 def test_after_a_reboot_what_passed_on_the_wall_has_passed(host: Host, boot: str) -> None:
     """Ten minutes of use, a reboot of twenty seconds: the window and the lease go on for what is left of them. Without a name of the
