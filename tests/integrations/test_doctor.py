@@ -11,6 +11,7 @@ import importlib.util
 import json
 import re
 import shutil
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -273,6 +274,7 @@ def terms_asking(*, days: int, grace: int = 0, accepted: bool = False) -> Callab
     """Publish terms that must be accepted, which take effect so many days from now."""
 
     def plant(installed: Installation) -> None:
+        installed.edit("tos-guard.toml", 'keys = "keys"', 'keys = "keys"\naccount_routes = "/account"')
         first = ASKING.replace('"2"', '"1b"').replace("/terms/2", "/terms/1b").replace("next.md", "first.md")
         if accepted:  # who never accepted has no grace
             (installed.folder / "first.md").write_text("# First\n")
@@ -285,6 +287,18 @@ def terms_asking(*, days: int, grace: int = 0, accepted: bool = False) -> Callab
         installed.run("terms", "publish", str(installed.folder / "next.toml"))
 
     return plant
+
+
+def asking_nowhere(installed: Installation) -> None:
+    terms_asking(days=-1)(installed)
+    installed.run("accounts", "accept", "acme", "--by", "jane")
+    installed.edit("tos-guard.toml", 'account_routes = "/account"\n', "")
+
+
+def damaged_account(installed: Installation) -> None:
+    with sqlite3.connect(installed.folder / "tos-guard.db") as connection:
+        connection.execute("UPDATE account SET document = '{}'")
+    connection.close()
 
 
 def not_yet_in_effect(installed: Installation) -> None:
@@ -358,6 +372,8 @@ PLANTED: dict[str, tuple[str, Callable[[Installation], object]]] = {
     "terms that an account has not accepted": ("terms-not-accepted", terms_asking(days=-1)),
     "terms that take effect soon and are not accepted": ("grace-ends-soon", terms_asking(days=5)),
     "a grace that ends soon": ("grace-ends-soon", terms_asking(days=-1, grace=7, accepted=True)),
+    "terms that nobody is told where to accept": ("nowhere-to-accept", asking_nowhere),
+    "an account that cannot be read": ("store", damaged_account),
     "an amount of a limit that is not there": (
         "unknown-limit",
         lambda i: (
@@ -385,7 +401,7 @@ PLANTED: dict[str, tuple[str, Callable[[Installation], object]]] = {
 }
 WARNINGS = {
     "key-old", "key-published-late", "clause-in-shadow", "terms-not-accepted", "grace-ends-soon", "unknown-limit", "limit-in-shadow",
-    "monitor-mode", "permissive-failure-mode", "unsafe-setting", "terms-odd",
+    "nowhere-to-accept", "monitor-mode", "permissive-failure-mode", "unsafe-setting", "terms-odd",
 }  # fmt: skip
 
 
@@ -538,6 +554,13 @@ def test_an_application_that_nobody_can_ask_is_named(installed: Installation) ->
     assert installed.doctor("--app", "shop:app")[1].keys() == {"nobody-can-ask"}
     identifying = 'with_name("tos-guard.toml"), identify=lambda view: view.header("x-customer"))'
     installed.edit("shop.py", 'with_name("tos-guard.toml"))', identifying)
+    assert installed.doctor("--app", "shop:app") == (0, {})
+
+
+def test_administrators_routes_that_nobody_may_use_are_named(installed: Installation) -> None:
+    installed.edit("tos-guard.toml", 'keys = "keys"', 'keys = "keys"\nadmin_routes = "/admin"')
+    assert installed.doctor("--app", "shop:app")[1].keys() == {"nobody-can-administer"}
+    installed.run("admin", "key", "jane")
     assert installed.doctor("--app", "shop:app") == (0, {})
 
 
@@ -754,6 +777,36 @@ def test_a_key_may_come_from_a_file_and_is_never_shown(served: tuple[Installatio
     assert main(["doctor", "--url", base_url, "--api-key", "@key"]) == 0
     out, err = installed.capsys.readouterr()
     assert installed.key not in out + err
+
+
+HOSTILE = [b"", b"[]", b"null", b'{"issuer":5,"keys":{},"terms_uri":[]}', b"[" * 100_000, b"\xff\x00" * 1_000, b'{"error":[1],"code":{}}']
+
+
+@pytest.mark.parametrize("path", [METADATA, JWKS, f"{METADATA}/key-history", f"{METADATA}/terms/1", CHAT])
+def test_a_server_that_answers_nonsense_is_no_defect_of_ours(served: tuple[Installation, str], path: str) -> None:
+    """Whatever comes, it is a problem with a name, and no traceback."""
+    installed, base_url = served
+    for body in HOSTILE:
+        for status in (200, 500):
+            nonsense: Change = only_for(path, lambda p, b=body, s=status: replace(p, status=s, body=b).having("Date", "Mon, 99 Foo"))  # type: ignore[misc]
+            with changing_proxy(base_url, nonsense) as proxy:
+                code, wrong = installed.doctor("--url", proxy.url, "--api-key", installed.key)
+            assert (code, bool(wrong)) == (1, True), (body[:40], status)
+
+
+def test_an_answer_that_does_not_end_is_left(installed: Installation) -> None:
+    """A megabyte more than any answer of ours, again and again."""
+
+    async def endless(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"application/json")]})
+        for _ in range(64):
+            await send({"type": "http.response.body", "body": bytes(1 << 20), "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+
+    with serve_app(endless, lifespan="off") as base_url:
+        _, wrong = installed.doctor("--url", base_url)
+    assert wrong.keys() == {"unreachable"}
+    assert "did not end" in wrong["unreachable"]["what"]
 
 
 def test_without_settings_it_still_looks_at_what_arrives(served: tuple[Installation, str]) -> None:

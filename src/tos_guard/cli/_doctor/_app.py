@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from tos_guard.cli._doctor._check import Check, Level, problem
+from tos_guard.cli._doctor._check import Check, Level, problem, warning
 from tos_guard.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -65,6 +65,7 @@ def check_app(
     if facts and settings is not None:
         yield from _other_settings(facts, settings)
         yield from _nobody_can_ask(facts, settings, store)
+        yield from _nobody_can_administer(facts, settings, store)
 
 
 def _looked_at(target: str, *, factory: bool, seconds: float) -> dict[str, Any] | Check:
@@ -113,6 +114,14 @@ def _nobody_can_ask(facts: dict[str, Any], settings: GuardSettings, store: Store
     what = "no account has an API key, no authorization server is set, and the guard has no identify=: every request is refused"
     cure = "'tos-guard accounts key' makes a key; or give the guard identify=, where you authenticate already."
     yield problem("nobody-can-ask", what, where="app", cure=cure)
+
+
+def _nobody_can_administer(facts: dict[str, Any], settings: GuardSettings, store: Store | None) -> Iterator[Check]:
+    if settings.admin_routes is None or facts["authorizes_admins"] or store is None:
+        return
+    if all(key.revoked is not None for key in store.admin_keys()):
+        what = f"no administrator has a key, and the guard has no authorize_admin=: nobody may use {settings.admin_routes}"
+        yield warning("nobody-can-administer", what, where="app", cure="'tos-guard admin key NAME' makes a key; or remove admin_routes.")
 
 
 def _has_key(store: Store) -> bool:

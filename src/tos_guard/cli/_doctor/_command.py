@@ -15,7 +15,7 @@ from tos_guard.cli._doctor._app import check_app, check_target
 from tos_guard.cli._doctor._check import Check, problem
 from tos_guard.cli._doctor._http import Origin
 from tos_guard.cli._doctor._report import exit_code, show_report
-from tos_guard.errors import AuthenticationError, ConfigurationError, StoreError, TosGuardError
+from tos_guard.errors import AuthenticationError, ConfigurationError, StoreError, TosGuardError, VerificationError
 
 if TYPE_CHECKING:
     from tos_guard.cli._doctor._sealed import Question
@@ -91,9 +91,8 @@ def _examine(
     *,
     factory: bool,
 ) -> Iterator[Check]:
-    from tos_guard.cli._doctor._accounts import check_accounts, check_limits
     from tos_guard.cli._doctor._installation import check_clock, check_files, check_keys, read_settings_file
-    from tos_guard.cli._doctor._rules import check_modes, check_routes, check_terms, known_terms
+    from tos_guard.cli._doctor._rules import check_modes, check_routes, check_terms
 
     settings, read = read_settings_file(config)
     yield read
@@ -104,18 +103,34 @@ def _examine(
         store, failed = _opened(stack, settings)
         yield from failed
         yield from check_keys(settings, at)
-    yield from check_clock(settings, store, at)
+    yield from _as_far_as_it_goes(check_clock(settings, store, at))
     if settings is not None:
-        yield from check_terms(settings, store, at)
-        if store is not None:
-            yield from check_accounts(settings, store, known_terms(settings, store), at)
-        yield from check_limits(settings, store)
+        yield from _as_far_as_it_goes(check_terms(settings, store, at))
+        yield from _as_far_as_it_goes(_of_accounts(settings, store, at))
         yield from check_modes(settings)
         yield from check_routes(settings)
     if target is not None:
-        yield from check_app(target, factory=factory, settings=settings, store=store)
+        yield from _as_far_as_it_goes(check_app(target, factory=factory, settings=settings, store=store))
     if origin is not None:
         yield from _over_the_network(origin, settings, store, at, key, model, path)
+
+
+def _of_accounts(settings: GuardSettings, store: SQLiteStore | None, at: datetime) -> Iterator[Check]:
+    from tos_guard.cli._doctor._accounts import check_accounts, check_limits
+    from tos_guard.cli._doctor._rules import known_terms
+
+    if store is not None:
+        yield from check_accounts(settings, store, known_terms(settings, store), at)
+    yield from check_limits(settings, store)
+
+
+def _as_far_as_it_goes(checks: Iterator[Check]) -> Iterator[Check]:
+    """The checks, and in place of those that a damaged store breaks off, that it is damaged."""
+    try:
+        yield from checks
+    except (ConfigurationError, StoreError, VerificationError) as error:
+        cure = error.cure or "Restore it from a backup."
+        yield problem("store", f"what it holds cannot be read: {error.what}", where=error.where or "store", cure=cure)
 
 
 def _opened(stack: ExitStack, settings: GuardSettings) -> tuple[SQLiteStore | None, list[Check]]:

@@ -26,7 +26,8 @@ def look_at(app: Any) -> tuple[list[Check], dict[str, Any]]:
     """What is wrong with an application, and what its guard goes by.
 
     Returns:
-        The checks; and of the guard: issuer, store, keys, and whether it takes credentials itself. Empty where there is none.
+        The checks; and of the guard, where there is one: issuer, store, keys, whether it takes credentials itself, and whether the host
+        names administrators.
     """
     layers = layers_of(app)
     checks = [*check_layers(layers)]
@@ -43,6 +44,7 @@ def look_at(app: Any) -> tuple[list[Check], dict[str, Any]]:
         "store": str(settings.store.absolute()),
         "keys": str(settings.keys.absolute()),
         "takes_credentials": guarding.guard.takes_credentials,
+        "authorizes_admins": guarding.guard._authorize_admin is not None,
     }
 
 

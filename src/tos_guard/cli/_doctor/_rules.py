@@ -30,7 +30,7 @@ def check_terms(settings: GuardSettings, store: Store | None, now: datetime) -> 
     terms, found = _terms_file(settings)
     if terms is not None:
         shelf = _shelf(store, terms)
-        found += [*_published_otherwise(settings, store, terms), *_in_force(shelf, now)]
+        found += [*_published_otherwise(settings, store, terms), *_in_force(shelf, now), *_nowhere_to_accept(settings, shelf)]
         found += [check for one in shelf.versions for check in (*_fulfillable(settings, one), *_clauses_in_shadow(one, shelf, now))]
     yield from found
     if terms is not None and not found:
@@ -84,6 +84,15 @@ def _in_force(shelf: TermsShelf, now: datetime) -> Iterator[Check]:
         when = f"; the first take effect on {first}" if first is not None else ""
         cure = "Publish terms that are in effect: 'tos-guard terms publish'."
         yield problem("no-terms-in-force", f"no general terms are in effect{when}", where="terms", cure=cure)
+
+
+def _nowhere_to_accept(settings: GuardSettings, shelf: TermsShelf) -> Iterator[Check]:
+    """Whether a refusal for want of acceptance can say where to accept."""
+    asking = [terms.version for terms in shelf.versions if terms.acceptance.value == "required"]
+    if asking and settings.account_routes is None and settings.acceptance.url is None:
+        what = f"they ask to be accepted ({', '.join(asking)}), and no refusal can say where"
+        cure = 'Set account_routes = "/account", or [acceptance] url = "…" where people accept elsewhere.'
+        yield warning("nowhere-to-accept", what, where="terms", cure=cure)
 
 
 def _fulfillable(settings: GuardSettings, terms: TermsVersion) -> Iterator[Check]:
