@@ -495,3 +495,22 @@ async def test_a_slot_comes_back_when_the_response_ends_and_not_when_its_backgro
     second = asyncio.create_task(ask(app, key=kit.key))
     tidied.set()
     assert [(await answer).status for answer in (first, second)] == [200, 200]
+
+
+async def test_what_is_reserved_is_that_of_the_routes_own_action() -> None:
+    """A limit that is confined to another action counts nothing, whatever right the handler demands."""
+    app = FastAPI()
+
+    @app.post(CHAT, dependencies=[Depends(requires("classify"))])
+    async def complete() -> dict[str, Any]:
+        return ANSWER
+
+    def confined(action: str) -> Limit:
+        actions = frozenset({action})
+        return Limit(id=action, quantity=Quantity.REQUESTS, amount=1, per=PER_ACCOUNT, window=Sliding(60), actions=actions)
+
+    kit = Kit(limits=[confined("classify"), confined("generate")])
+    TosGuard(kit.guard).install(app)
+    assert (await ask(app, key=kit.key)).status == 200
+    assert json.loads((await ask(app, key=kit.key)).body)["error"]["limit"] == "generate"
+    assert kit.used(action="classify") == {"classify": 0}

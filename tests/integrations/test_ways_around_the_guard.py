@@ -6,13 +6,19 @@ import asyncio
 import codecs
 import json
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from desk import Desk
 from kit import CHAT, ISSUER, Kit, Message, Scope, ask, streamed, whole
 from tos_guard.errors import ContentMismatchError, PolicyStop, SignerError
+from tos_guard.guard import AsyncGuard
+from tos_guard.types import Standing
 from tos_guard.verify import verify_body
+from tos_guard.web.admin import AdminRoutes
+from tos_guard.web.asgi import TosGuardMiddleware
 
 COMPLETION = b'{"choices":[{"index":0,"message":{"role":"assistant","content":"Hello."},"finish_reason":"stop"}]}'
 GENERATING = b'{"model":"small"}'
@@ -340,3 +346,59 @@ async def test_a_word_that_is_no_unicode_does_not_lose_the_refusal() -> None:
     stopped = await ask(kit.wrap(streamed(b"data: {}\n\n", PolicyStop("stop \ud800", clause="c"))), key=kit.key)
     assert stopped.error is None
     assert b"tos_policy_stop" in stopped.body
+
+
+# Rights that end while a body comes
+
+
+class Slow:
+    """A client whose body takes a second, in which something happens."""
+
+    def __init__(self, body: bytes, meanwhile: Callable[[], object]) -> None:
+        self.seconds = 0.0
+        self._meanwhile = meanwhile
+        self._messages = [(body[:1], True), (body[1:], False)]
+
+    def monotonic(self) -> float:
+        return self.seconds
+
+    perf_counter = monotonic
+
+    async def receive(self) -> Message:
+        body, more = self._messages.pop(0)
+        if not more:
+            self.seconds += 1.0
+            self._meanwhile()
+        return {"type": "http.request", "body": body, "more_body": more}
+
+
+async def answered(app: Any, path: str, key: str, client: Slow) -> int:
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    headers = [(b"authorization", f"Bearer {key}".encode()), (b"content-type", b"application/json")]
+    scope = {"type": "http", "method": "POST", "path": path, "root_path": "", "query_string": b"", "headers": headers}
+    await app(scope, client.receive, send)
+    return int(sent[0]["status"])
+
+
+async def test_a_suspension_is_not_outlasted_by_a_slow_body(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who kept requests open, a byte short of their end, was served hours after the account was suspended."""
+    kit, app = Kit(), Recorder()
+    client = Slow(GENERATING, lambda: kit.change(standing=Standing.SUSPENDED))
+    monkeypatch.setattr("tos_guard.guard._admitting.time", client)
+    assert await answered(kit.wrap(app), CHAT, kit.key, client) == 403
+    assert app.bodies == []
+
+
+async def test_a_revoked_administrator_changes_nothing_with_a_slow_body(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The key was good when the head came, and revoked when the change was made."""
+    desk = Desk()
+    guard = AsyncGuard(desk.given, **desk.parts)
+    app = TosGuardMiddleware(Recorder(), guard=guard, routes=[AdminRoutes(guard)])
+    client = Slow(b'{"reason":"revenge"}', lambda: desk.store.revoke_admin_key(desk.admin_key.split("-")[1]))
+    monkeypatch.setattr("tos_guard.web.asgi.time", client)
+    assert await answered(app, "/admin/accounts/solo/suspend", desk.admin_key, client) == 401
+    assert desk.holder("solo").account.standing == "good"

@@ -16,6 +16,7 @@ Rules kept here (facts about servers behind each are in docs/guides/asgi.md):
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from dataclasses import replace
 from typing import Any, Final, Protocol
@@ -33,6 +34,7 @@ from tos_guard.errors import (
 )
 from tos_guard.exchange import Exchange, Head, Response, respond
 from tos_guard.guard import AsyncGuard, Caller, RequestView, Route, denial_members, unavailable
+from tos_guard.guard._admitting import MAX_FOUND_SECONDS
 from tos_guard.telemetry import Observed
 from tos_guard.types import Completion
 from tos_guard.web._routes import OwnRoutes, WebRequest, segments_of
@@ -157,10 +159,13 @@ class TosGuardMiddleware:
         segments = segments_of(path, routes.prefix, scope.get("raw_path"), root)
         request = WebRequest(view, segments, scope.get("query_string", b""), root)
         try:
+            entered = time.monotonic()
             who = await self.guard.run(routes.enter(request))
             body = await self._read_body(receive, routes.body_limit(request))
             if body is None:
                 return  # the client left before it had asked
+            if time.monotonic() - entered > MAX_FOUND_SECONDS:
+                who = await self.guard.run(routes.enter(request))  # a key may have been revoked while the body came
             answer = await self.guard.run(routes.answer(who, replace(request, body=body)))
         except RequestError as error:
             self.guard.count_refusal(error, observed)
