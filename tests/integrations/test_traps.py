@@ -682,6 +682,18 @@ async def test_slot_returned_however_a_response_ends(make: MakeKit, end: Callabl
     assert (await ask(kit.wrap(whole(completion())), key=kit.key)).status == 200
 
 
+async def test_slot_of_a_handler_that_guesses_its_usage(make: MakeKit) -> None:
+    """``len(text) / 4`` is no integer: it broke the response, and its slot never came back."""
+
+    async def app(scope: Scope, receive: Any, send: Any) -> None:
+        scope["state"]["tos_guard"].report_usage(input_tokens=3, output_tokens=10 / 4)
+        await whole(b'{"choices":[]}')(scope, receive, send)
+
+    kit = make(limit("tokens", 10_000), limit("concurrency", 1))
+    assert [(await ask(kit.wrap(app), key=kit.key)).status for _ in range(2)] == [200, 200]
+    assert kit.used() == {"tokens": 12, "concurrency": 0}
+
+
 async def test_slot_of_a_client_that_left_as_the_server_shut_down(tmp_path: Path) -> None:
     """What a cancelled task no longer waits for was lost when the stores closed: the next server began with a slot that nobody held."""
     clock = FixedClock()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -31,8 +32,8 @@ __all__ = ["Estimator", "Meter", "ModelFacts"]
 
 MAX_ACCOUNTS: Final = 10_000
 
-Estimator = Callable[[RequestFacts, bytes], int]
-"""Tokens of the prompt of a request and its body, as the host's own tokenizer counts them."""
+Estimator = Callable[[RequestFacts, bytes], float]
+"""Tokens of the prompt of a request and its body, as the host's own tokenizer counts or guesses them; rounded up."""
 
 _NOTHING: Final = Usage(input_tokens=0, output_tokens=0, reasoning_tokens=0)
 
@@ -84,7 +85,7 @@ class Meter:
     def estimate(self, request: RequestFacts, body: bytes) -> Amounts:
         """The most that a request could take."""
         known = self._models.get(request.model, _UNKNOWN)
-        counted = self._count_prompt(request, body) if self._count_prompt is not None else None
+        counted = math.ceil(self._count_prompt(request, body)) if self._count_prompt is not None else None
         return estimate(
             declared=() if request.max_output_tokens is None else (request.max_output_tokens,),
             is_open_ended=request.is_open_ended,

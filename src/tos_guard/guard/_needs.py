@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -141,16 +142,26 @@ class Admission:
         self._narrow(action)
 
     def report_usage(
-        self, *, input_tokens: int | None = None, output_tokens: int | None = None, reasoning_tokens: int | None = None
+        self, *, input_tokens: float | None = None, output_tokens: float | None = None, reasoning_tokens: float | None = None
     ) -> None:
         """Say what the response took, where its body does not. Limits are settled with it; what is not said keeps the estimate.
+
+        Parts of a token are rounded up.
 
         Args:
             input_tokens: Tokens of the prompt.
             output_tokens: Tokens of the response, reasoning included.
             reasoning_tokens: Those of them spent on reasoning.
+
+        Raises:
+            TypeError, ValueError, OverflowError: One of them is no number that counts anything.
         """
-        self._report(Usage(input_tokens, output_tokens, reasoning_tokens))
+        self._report(Usage(*map(_whole, (input_tokens, output_tokens, reasoning_tokens))))
+
+
+def _whole(tokens: float | None) -> int | None:
+    """A guess such as ``len(text) / 4``, rounded up: engines count in integers."""
+    return None if tokens is None else math.ceil(tokens)
 
 
 @dataclass(frozen=True, slots=True)

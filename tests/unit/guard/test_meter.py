@@ -88,8 +88,8 @@ def test_the_largest_that_a_request_could_take_is_reserved() -> None:
 
 
 def test_the_host_may_count_prompts_itself() -> None:
-    """Its tokenizer knows better than the size, media included."""
-    meter = Meter((), count_prompt=lambda request, body: 5)
+    """Its tokenizer knows better than the size, media included. A guess of its own may be a fraction."""
+    meter = Meter((), count_prompt=lambda request, body: 4.25)
     assert meter.estimate(RequestFacts(action="generate", model="small", media_parts=3), b"x" * 1_000).input_tokens == 5
 
 
