@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
@@ -27,6 +28,23 @@ __all__ = ["doctor"]
 
 _MAX_KEY_CHARS: Final = 4_096  # a bearer token of another server; a wrong file is refused and not sent
 _CHAT: Final = "openai-chat"
+
+
+@dataclass(frozen=True, slots=True)
+class _Asking:
+    """Where to ask, and what.
+
+    Attributes:
+        origin: Where.
+        key: The credential, or None to ask for the documents alone.
+        model: Which model, or None for one of the account's.
+        path: Which guarded path, or None for the first of the settings.
+    """
+
+    origin: Origin
+    key: str | None = field(repr=False)
+    model: str | None
+    path: str | None
 
 
 def doctor(
@@ -56,19 +74,21 @@ def doctor(
     """
     if factory and app is None:
         raise ConfigurationError("needs --app", where="--factory", cure="Name the factory: --app shop.main:make_app --factory.")
-    if url is None and (given := next((name for name, value in _asking(api_key, model, path) if value is not None), None)):
-        raise ConfigurationError("needs --url", where=given, cure="Say where to ask.")
     target = None if app is None else check_target(app)
-    origin = None if url is None else Origin.of(url)
-    key = None if api_key is None else _key(api_key)
+    asking = _asking(url, api_key, model, path)
     with ExitStack() as stack:
-        checks = [*_examine(stack, settings_path(config), now(), target, origin, key, model, path, factory=factory)]
+        checks = [*_examine(stack, settings_path(config), now(), target, asking, factory=factory)]
     show_report(checks, as_json=as_json)
     return exit_code(checks)
 
 
-def _asking(api_key: str | None, model: str | None, path: str | None) -> tuple[tuple[str, str | None], ...]:
-    return ("--api-key", api_key), ("--model", model), ("--path", path)
+def _asking(url: str | None, api_key: str | None, model: str | None, path: str | None) -> _Asking | None:
+    if url is not None:
+        return _Asking(Origin.of(url), None if api_key is None else _key(api_key), model, path)
+    for option, value in (("--api-key", api_key), ("--model", model), ("--path", path)):
+        if value is not None:
+            raise ConfigurationError("needs --url", where=option, cure="Say where to ask.")
+    return None
 
 
 def _key(given: str) -> str:
@@ -79,18 +99,7 @@ def _key(given: str) -> str:
     return text
 
 
-def _examine(
-    stack: ExitStack,
-    config: Path,
-    at: datetime,
-    target: str | None,
-    origin: Origin | None,
-    key: str | None,
-    model: str | None,
-    path: str | None,
-    *,
-    factory: bool,
-) -> Iterator[Check]:
+def _examine(stack: ExitStack, config: Path, at: datetime, target: str | None, asking: _Asking | None, *, factory: bool) -> Iterator[Check]:
     from tos_guard.cli._doctor._installation import check_clock, check_files, check_keys, read_settings_file
     from tos_guard.cli._doctor._rules import check_modes, check_routes, check_terms
 
@@ -98,8 +107,7 @@ def _examine(
     yield read
     store: SQLiteStore | None = None
     if settings is not None:
-        files = [*check_files(settings)]
-        yield from files
+        yield from check_files(settings)
         store, failed = _opened(stack, settings)
         yield from failed
         yield from check_keys(settings, at)
@@ -111,8 +119,8 @@ def _examine(
         yield from check_routes(settings)
     if target is not None:
         yield from _as_far_as_it_goes(check_app(target, factory=factory, settings=settings, store=store))
-    if origin is not None:
-        yield from _over_the_network(origin, settings, store, at, key, model, path)
+    if asking is not None:
+        yield from _over_the_network(asking, settings, store, at)
 
 
 def _of_accounts(settings: GuardSettings, store: SQLiteStore | None, at: datetime) -> Iterator[Check]:
@@ -144,39 +152,31 @@ def _opened(stack: ExitStack, settings: GuardSettings) -> tuple[SQLiteStore | No
         return None, [problem("store", error.what, where=error.where or str(settings.store), cure=cure)]
 
 
-def _over_the_network(
-    origin: Origin,
-    settings: GuardSettings | None,
-    store: SQLiteStore | None,
-    at: datetime,
-    key: str | None,
-    model: str | None,
-    path: str | None,
-) -> Iterator[Check]:
+def _over_the_network(asking: _Asking, settings: GuardSettings | None, store: SQLiteStore | None, at: datetime) -> Iterator[Check]:
     from tos_guard.cli._doctor._published import check_documents
     from tos_guard.cli._doctor._rules import known_terms
     from tos_guard.cli._doctor._sealed import check_responses
 
     shelf = known_terms(settings, store) if settings is not None else None
-    documents = [*check_documents(origin, settings, None if shelf is None else shelf.in_force(at).get("general"), at)]
+    documents = [*check_documents(asking.origin, settings, None if shelf is None else shelf.in_force(at).get("general"), at)]
     yield from documents
     reached = not any(check.code in ("unreachable", "tls") for check in documents)
-    if key is not None and reached and origin.is_confidential:  # a key is not sent where others can read along
-        yield from check_responses(origin, _question(settings, store, key, model, path), settings, at)
+    if asking.key is not None and reached and asking.origin.is_confidential:  # a key is not sent where others can read along
+        yield from check_responses(asking.origin, _question(asking, asking.key, settings, store), settings, at)
 
 
-def _question(settings: GuardSettings | None, store: SQLiteStore | None, key: str, model: str | None, path: str | None) -> Question:
+def _question(asking: _Asking, key: str, settings: GuardSettings | None, store: SQLiteStore | None) -> Question:
     """What to ask: the route and model that were named, or the first that fit."""
     from tos_guard.cli._doctor._sealed import Question
 
     routes = {} if settings is None else settings.routes
     plain = [name for name in routes if "*" not in name]
-    chosen = path or next((name for name in plain if routes[name].dialect == _CHAT), None) or next(iter(plain), None)
+    chosen = asking.path or next((name for name in plain if routes[name].dialect == _CHAT), None) or next(iter(plain), None)
     if chosen is None:
         raise ConfigurationError("no guarded path is known", where="--path", cure="Name one: /v1/chat/completions.")
     route = routes.get(chosen)
     is_chat = route.dialect == _CHAT if route is not None else chosen.endswith("/chat/completions")
-    name = model or (route.model if route is not None else None) or _model_of(store, key)
+    name = asking.model or (route.model if route is not None else None) or _model_of(store, key)
     if name is None:
         raise ConfigurationError("no model is known that this key may use", where="--model", cure="Name one.")
     return Question(chosen, name, key, is_chat)
