@@ -130,7 +130,8 @@ class Admitting(GuardBase):
             holder, read_at = self._last_known.get(need, (None, None))
         if holder is None or read_at is None:
             return None
-        return holder if self.clock() - read_at <= timedelta(seconds=self.settings.failure.stale_seconds) else None
+        # A clock that was set back makes nothing younger.
+        return holder if abs(self.clock() - read_at) <= timedelta(seconds=self.settings.failure.stale_seconds) else None
 
     def admit(
         self, caller: Caller, view: RequestView, route: Route, body: bytes, *, request: RequestFacts | None = None
@@ -275,7 +276,8 @@ class Admitting(GuardBase):
         shadowed = tuple(_limit_reason(state, shadow=True) for state in answer.shadowed)
         if isinstance(answer, LimitRefusal):
             exchange.limit_refusal = answer
-            exchange.decision = Decision(Outcome.DENY, (_limit_reason(answer.state), *shadowed))
+            reported = (reason for reason in exchange.decision.reasons if reason.shadow)
+            exchange.decision = Decision(Outcome.DENY, (_limit_reason(answer.state), *reported, *shadowed))
             return
         exchange.reservation = answer
         self._leases.hold(answer)

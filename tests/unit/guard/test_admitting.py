@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from kit import CHAT, REQUEST, TERMS, Kit, ask, whole
-from tos_guard.errors import AuthenticationError
+from tos_guard.errors import AuthenticationError, StoreError
 from tos_guard.exchange import Exchange
 from tos_guard.guard import Caller, RequestView
+from tos_guard.limits import Dimension, Limit, Quantity, Sliding
 from tos_guard.types import Standing
 
 OK = whole(b'{"choices":[]}')
@@ -98,3 +101,33 @@ def region_from(assertions: Any) -> tuple[int, Kit]:
     terms = TERMS.with_name("sample-2026-11.toml")
     kit = Kit(settings={"sources": sources}, overrides={"assertions": assertions}, terms=terms)
     return asyncio.run(ask(kit.wrap(OK), key=kit.key)).status, kit
+
+
+@pytest.mark.parametrize(("later", "is_served"), [(299, True), (301, False), (-299, True), (-3_600, False)])
+def test_what_was_last_known_ends_though_the_clock_is_set_back(later: int, is_served: bool) -> None:
+    """Else a suspension would go unheard for as long as the clock went back."""
+    kit = Kit(settings={"failure": {"accounts": "local", "stale_seconds": 300}})
+    app = kit.wrap(OK)
+    assert asyncio.run(ask(app, key=kit.key)).status == 200
+    kit.guard._accounts = Unreachable()  # type: ignore[assignment]  # its file is gone
+    kit.clock.now += timedelta(seconds=later)
+    assert (asyncio.run(ask(app, key=kit.key)).status == 200) is is_served
+
+
+class Unreachable:
+    """A source of accounts that does not answer."""
+
+    def version(self) -> int:
+        raise StoreError("its disk is gone", where="accounts")
+
+
+def test_a_clause_in_shadow_reports_though_a_limit_refuses(tmp_path: Path) -> None:
+    """Whoever tries a clause would otherwise not see whom it would meet: those who ask most."""
+    clause = 'id = "tried"\neffect = "prohibit"\naction = ["generate"]\nshadow = true\ntext = "Tried."\n'
+    (tmp_path / "minimal.md").write_bytes(TERMS.with_suffix(".md").read_bytes())
+    (tmp_path / "minimal.toml").write_text(TERMS.read_text() + f"\n[[clause]]\n{clause}")
+    limit = Limit(id="requests", quantity=Quantity.REQUESTS, amount=0, per=(Dimension.ACCOUNT,), window=Sliding(60))
+    kit = Kit(limits=[limit], terms=tmp_path / "minimal.toml")
+    assert asyncio.run(ask(kit.wrap(OK), key=kit.key)).status == 429
+    assert kit.records()[-1].reasons == ("tos_limit:requests", "shadow:tos_clause:tried")
+    assert kit.guard.counts["shadowed:tried"] == 1
