@@ -102,6 +102,7 @@ def test_what_happens_when_the_engine_fails_is_what_the_settings_say(tmp_path: P
     assert codes == {outcome}
     missing = counted - {name for name, count in guard.counts.items() if count}
     assert not missing, guard.counts
+    guard.close_stores()
 
 
 def test_limits_per_process_are_counted_by_each_alone(tmp_path: Path) -> None:
