@@ -1,0 +1,1 @@
+"""`tos_guard` for gRPC servers and channels."""
