@@ -18,6 +18,15 @@ from tos_guard.dialects._body import (
     without_tag,
 )
 from tos_guard.dialects._chat import CHAT_PROJECTION, ChatDialect, ChatProjection
+from tos_guard.dialects._grpc import (
+    GRPC_PROJECTION,
+    NONCE_METADATA,
+    REQUEST_ID_METADATA,
+    SALT_METADATA,
+    TOKEN_METADATA,
+    USAGE_METADATA,
+    GrpcProjection,
+)
 from tos_guard.dialects._plain import PlainDialect
 from tos_guard.dialects._projection import BytesProjection, JSONProjection, Projection, projection_named
 from tos_guard.dialects._sealing import ChatSealing, Step
@@ -27,16 +36,23 @@ from tos_guard.limits import LimitState
 __all__ = [
     "CHAT_PROJECTION",
     "DONE",
+    "GRPC_PROJECTION",
     "MAX_BODY_BYTES",
     "MAX_BODY_DEPTH",
+    "NONCE_METADATA",
     "PROJECTIONS",
+    "REQUEST_ID_METADATA",
+    "SALT_METADATA",
     "TAG_MEMBER",
+    "TOKEN_METADATA",
+    "USAGE_METADATA",
     "BytesProjection",
     "ChatDialect",
     "ChatProjection",
     "ChatSealing",
     "Dialect",
     "EventStream",
+    "GrpcProjection",
     "JSONProjection",
     "PlainDialect",
     "Projection",
@@ -50,7 +66,7 @@ __all__ = [
     "without_tag",
 ]
 
-PROJECTIONS: tuple[type[Projection], ...] = (ChatProjection, JSONProjection, BytesProjection)
+PROJECTIONS: tuple[type[Projection], ...] = (ChatProjection, JSONProjection, GrpcProjection, BytesProjection)
 """Every projection this version reads."""
 
 
