@@ -93,8 +93,16 @@ demo: $(STAMPS)/demo.installed $(STAMPS)/demo.model
 	@$(DEMO)/tos-guard demo --directory $(BUILD)/demo $(ARGS)
 endif
 
-test: $(STAMPS)/test.installed $(STAMPS)/test.model
-	@TOS_GUARD_WHEEL=$$(ls $(DIST)/*.whl) $(TEST)/python -m pytest -n $(WORKERS) --basetemp=$(BUILD)/pytest -o cache_dir=$(BUILD)/cache/pytest $(ARGS)
+# The clients for Node.js, which comes with the tests' environment.
+$(STAMPS)/node: tests/clients/package.json tests/clients/package-lock.json $(STAMPS)/test.env
+	@echo "environment node"
+	@mkdir -p $(BUILD)/node
+	@cp tests/clients/package.json tests/clients/package-lock.json $(BUILD)/node/
+	@cd $(BUILD)/node && PATH="$(TEST):$$PATH" npm_config_cache=$(BUILD)/cache/npm npm ci --omit=dev --ignore-scripts --no-audit --no-fund --silent
+	@touch $@
+
+test: $(STAMPS)/test.installed $(STAMPS)/test.model $(STAMPS)/clients.env $(STAMPS)/node
+	@TOS_GUARD_WHEEL=$$(ls $(DIST)/*.whl) TOS_GUARD_CLIENTS=$(BUILD)/venv-clients/bin/python TOS_GUARD_NODE=$(BUILD)/node $(TEST)/python -m pytest -n $(WORKERS) --basetemp=$(BUILD)/pytest -o cache_dir=$(BUILD)/cache/pytest $(ARGS)
 
 fuzz: $(STAMPS)/test.installed
 	@cd tests && $(TEST)/python -m fuzz $(ARGS)
