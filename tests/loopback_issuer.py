@@ -15,7 +15,7 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from tos_guard._canonical import b64url_encode
-from tos_guard.dialects import ChatProjection
+from tos_guard.dialects import ChatProjection, GrpcProjection
 from tos_guard.keys import (
     KEY_HISTORY_TYP,
     KeyHistory,
@@ -125,6 +125,13 @@ class Keys:
                 event["ai_provenance"] = {"token": self.token(projection.content(), **token)}
             events.append(b"data: " + json.dumps(event).encode() + b"\n\n")
         return [*events, b"data: [DONE]\n\n"]
+
+    def sealed_messages(self, *messages: bytes, **token: Any) -> str:
+        """The token of a gRPC call with these response messages."""
+        projection = GrpcProjection()
+        for message in messages:
+            projection.add_message(message)
+        return self.token(projection.content(), **token)
 
 
 class LoopbackIssuer(Keys):

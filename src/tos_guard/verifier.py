@@ -25,9 +25,9 @@ from tos_guard.errors import MalformedError
 from tos_guard.keys import KeyHistory, KeySet
 from tos_guard.provenance import parse_token
 from tos_guard.remote import DEFAULT_TIMEOUT, AsyncKeyDiscovery, CachePolicy, KeyDiscovery, utc_now
-from tos_guard.verify import Expected, StreamVerifier, Trust, Verified, verify_body, verify_text, verify_token
+from tos_guard.verify import Expected, MessagesVerifier, StreamVerifier, Trust, Verified, verify_body, verify_text, verify_token
 
-__all__ = ["AsyncVerifier", "AsyncVerifierStream", "Verifier", "VerifierStream"]
+__all__ = ["AsyncVerifier", "AsyncVerifierMessages", "AsyncVerifierStream", "Verifier", "VerifierMessages", "VerifierStream"]
 
 _DEFAULT_POLICY: Final = CachePolicy()
 _ESCAPE: Final = b"\\u"  # may spell any name
@@ -101,6 +101,33 @@ class _StreamSteps:
         yield from self._know(pending)
 
     def _know(self, token: object) -> _Steps[None]:
+        wanted = _wanted(token)
+        if wanted is not None:
+            self._keys[wanted.issuer] = yield wanted
+
+
+class _MessagesSteps:
+    """The rule of messages: the keys of a token are found before what carries it is checked."""
+
+    def __init__(self, clock: Callable[[], datetime], pending: str | None, expected: Expected | None) -> None:
+        self._keys: dict[str, KeySet] = {}
+        self._checker = MessagesVerifier(trust=Trust(self._keys), now=clock, pending=pending, expected=expected)
+        self._pending = pending
+
+    def feed(self, message: bytes) -> _Steps[None]:
+        yield from self._know_pending()
+        self._checker.feed(message)
+
+    def finish(self, token: str | None) -> _Steps[Verified]:
+        yield from self._know_pending()
+        yield from self._know(token)
+        return self._checker.finish(token)
+
+    def _know_pending(self) -> _Steps[None]:
+        pending, self._pending = self._pending, None
+        yield from self._know(pending)
+
+    def _know(self, token: str | None) -> _Steps[None]:
         wanted = _wanted(token)
         if wanted is not None:
             self._keys[wanted.issuer] = yield wanted
@@ -206,6 +233,24 @@ class Verifier:
         """
         return VerifierStream(self, _StreamSteps(self._clock, token, expected))
 
+    def verify_messages(
+        self, messages: Iterable[bytes], *, token: str | None, pending: str | None = None, expected: Expected | None = None
+    ) -> Verified:
+        """As `tos_guard.verify.verify_messages`. Raises as `verify_body`."""
+        checked = self.messages(pending=pending, expected=expected)
+        for message in messages:
+            checked.feed(message)
+        return checked.finish(token)
+
+    def messages(self, *, pending: str | None = None, expected: Expected | None = None) -> VerifierMessages:
+        """Check the messages of a gRPC call as they are read.
+
+        Args:
+            pending: Value of ``ai-provenance`` in initial metadata, where it was kept.
+            expected: Further demands.
+        """
+        return VerifierMessages(self, _MessagesSteps(self._clock, pending, expected))
+
     def _run(self, steps: _Steps[_Result]) -> _Result:
         try:
             wanted = next(steps)
@@ -257,6 +302,33 @@ class VerifierStream:
             VerificationError: As `tos_guard.verify.StreamVerifier.finish`.
         """
         return self._verifier._noted(self._verifier._run(self._steps.finish()))
+
+
+class VerifierMessages:
+    """A `tos_guard.verify.MessagesVerifier` whose keys are fetched. Made by `Verifier.messages`."""
+
+    def __init__(self, verifier: Verifier, steps: _MessagesSteps) -> None:
+        self._verifier = verifier
+        self._steps = steps
+
+    def feed(self, message: bytes) -> None:
+        """Take the next message, as it was serialised.
+
+        Raises:
+            VerificationError: The call cannot become valid any more.
+        """
+        self._verifier._run(self._steps.feed(message))
+
+    def finish(self, token: str | None) -> Verified:
+        """The call ended.
+
+        Args:
+            token: Value of ``ai-provenance`` in trailing metadata, or None where there was none.
+
+        Raises:
+            VerificationError: As `tos_guard.verify.MessagesVerifier.finish`.
+        """
+        return self._verifier._noted(self._verifier._run(self._steps.finish(token)))
 
 
 class AsyncVerifier:
@@ -332,6 +404,19 @@ class AsyncVerifier:
         """As `Verifier.stream`."""
         return AsyncVerifierStream(self, _StreamSteps(self._clock, token, expected))
 
+    async def verify_messages(
+        self, messages: Iterable[bytes], *, token: str | None, pending: str | None = None, expected: Expected | None = None
+    ) -> Verified:
+        """As `Verifier.verify_messages`."""
+        checked = self.messages(pending=pending, expected=expected)
+        for message in messages:
+            await checked.feed(message)
+        return await checked.finish(token)
+
+    def messages(self, *, pending: str | None = None, expected: Expected | None = None) -> AsyncVerifierMessages:
+        """As `Verifier.messages`."""
+        return AsyncVerifierMessages(self, _MessagesSteps(self._clock, pending, expected))
+
     async def _run(self, steps: _Steps[_Result]) -> _Result:
         try:
             wanted = next(steps)
@@ -375,3 +460,19 @@ class AsyncVerifierStream:
     async def finish(self) -> Verified:
         """As `VerifierStream.finish`."""
         return self._verifier._noted(await self._verifier._run(self._steps.finish()))
+
+
+class AsyncVerifierMessages:
+    """`VerifierMessages` for one event loop. Made by `AsyncVerifier.messages`."""
+
+    def __init__(self, verifier: AsyncVerifier, steps: _MessagesSteps) -> None:
+        self._verifier = verifier
+        self._steps = steps
+
+    async def feed(self, message: bytes) -> None:
+        """As `VerifierMessages.feed`."""
+        await self._verifier._run(self._steps.feed(message))
+
+    async def finish(self, token: str | None) -> Verified:
+        """As `VerifierMessages.finish`."""
+        return self._verifier._noted(await self._verifier._run(self._steps.finish(token)))
