@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from measure import Budget, interleaved, report
 
-from tos_guard.dialects import ChatProjection, ChatSealing
+from tos_guard.dialects import ChatFormat, ChatProjection, StreamSealing
 from tos_guard.keys import KeySet, join_jws, record_of
 from tos_guard.provenance import Claims, Terms, Usage, token_signing_input
 from tos_guard.types import Completion, KeyPurpose, Stage
@@ -84,7 +84,7 @@ def main() -> int:
             json.loads(payload)
 
     def through_guard() -> None:
-        stream = ChatSealing()
+        stream = StreamSealing(ChatFormat())
         for event in events:
             stream.feed(event)
 

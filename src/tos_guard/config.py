@@ -59,6 +59,12 @@ _SECONDS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 _CALENDAR: Final = re.compile(r"calendar (minute|hour|day|week|month)(?: (\S+))?")
 _WINDOW_FORMS: Final = 'write "60s", "1m", "1h", "30d", or "calendar day", "calendar month Europe/Berlin"'
 
+DialectName = Literal["openai-chat", "plain-json"]
+"""As `tos_guard.dialects` registers them."""
+
+MAY_NAME_NO_MODEL: Final = frozenset({"plain-json"})
+"""Dialects whose requests may name no model, so that their routes must."""
+
 Amount = Annotated[int, Field(ge=1, le=MAX_LIMIT_AMOUNT)]
 Word = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{0,31}$")]
 
@@ -73,17 +79,17 @@ class RouteSettings(_Settings):
     Attributes:
         dialect: ``openai-chat``, or ``plain-json`` for any other JSON endpoint.
         action: Action of the terms that a request on this route asks for.
-        model: Model of a ``plain-json`` request whose body names none; required there.
+        model: Model of a request that names none; required where requests of the dialect may do so.
     """
 
-    dialect: Literal["openai-chat", "plain-json"]
+    dialect: DialectName
     action: str = "generate"
     model: Annotated[str, Field(min_length=1, max_length=96)] | None = None
 
     @model_validator(mode="after")
     def _needs_model(self) -> RouteSettings:
-        if self.dialect == "plain-json" and self.model is None:
-            raise ValueError('a plain-json route needs model = "…", for requests that name none')
+        if self.dialect in MAY_NAME_NO_MODEL and self.model is None:
+            raise ValueError(f'a {self.dialect} route needs model = "…", for requests that name none')
         return self
 
 

@@ -21,7 +21,7 @@ from fuzz import seeds
 from fuzz.mutation import mutate_bytes, mutate_events, mutate_json, mutate_json_text, write_json
 from tos_guard._canonical import b64url_decode, canonical_json, parse_json
 from tos_guard._content_digest import check_content_digest, content_digest
-from tos_guard.dialects import ChatDialect, ChatSealing, PlainDialect
+from tos_guard.dialects import ChatDialect, ChatFormat, PlainDialect, StreamSealing
 from tos_guard.errors import TosGuardError
 from tos_guard.keys import KEY_HISTORY_TYP, KeyRecord, open_key_history, parse_key_set
 from tos_guard.keys._foreign import parse_foreign_jws, parse_foreign_key_set
@@ -261,7 +261,7 @@ def _read_body(made: Any) -> Verified:
 class _Sealed:
     """A stream that went through the sealing machine."""
 
-    sealing: ChatSealing
+    sealing: StreamSealing
     taken: list[bytes]
     sent: list[bytes]
 
@@ -272,7 +272,7 @@ class _Sealed:
 
 
 def _seal(chunks: list[bytes]) -> _Sealed:
-    sealing = ChatSealing()
+    sealing = StreamSealing(ChatFormat())
     out = []
     for chunk in (*chunks, None):
         step = sealing.finish() if chunk is None else sealing.feed(chunk)

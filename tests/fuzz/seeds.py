@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA256
 
 from tos_guard._canonical import b64url_encode
-from tos_guard.dialects import BytesProjection, ChatProjection, ChatSealing, JSONProjection, splice_tag
+from tos_guard.dialects import BytesProjection, ChatFormat, ChatProjection, JSONProjection, StreamSealing, splice_tag
 from tos_guard.keys import KEY_HISTORY_TYP, KeyHistory, KeyRecord, KeySet, join_jws, key_history_payload, record_of
 from tos_guard.provenance import TOKEN_TYP, Claims, Content, Terms, Usage, request_mac
 from tos_guard.terms import ReceiptClaims, ReceiptEvent, ReceiptTerms, parse_terms
@@ -141,7 +141,7 @@ def plain_stream(messages: list[dict[str, Any]]) -> list[bytes]:
 
 def sealed_stream(messages: list[dict[str, Any]], key: KeyRecord = KEY, **members: Any) -> list[bytes]:
     """The same events with the tag in the one that carries it."""
-    sealing = ChatSealing()
+    sealing = StreamSealing(ChatFormat())
     out = b""
     for event in plain_stream(messages):
         step = sealing.feed(event)

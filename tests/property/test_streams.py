@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fuzz import seeds
-from tos_guard.dialects import ChatProjection, ChatSealing, EventStream
+from tos_guard.dialects import ChatFormat, ChatProjection, EventStream, StreamSealing
 from tos_guard.errors import VerificationError
 from tos_guard.provenance import Content, normalise_text, text_digest
 from tos_guard.verify import Trust, verify_stream
@@ -82,7 +82,7 @@ SEALED = b"".join(seeds.sealed_stream(seeds.MESSAGES[1]))
 
 @given(st.lists(st.integers(0, 100_000), max_size=20))
 def test_sealing_does_not_depend_on_chunking(at: list[int]) -> None:
-    sealing = ChatSealing()
+    sealing = StreamSealing(ChatFormat())
     out = b""
     for chunk in cut(b"".join(seeds.plain_stream(seeds.MESSAGES[1])), at):
         step = sealing.feed(chunk)

@@ -4,8 +4,9 @@ A dialect says what a request asks for, where the content of a response is (its 
 stream carries its tag. The wire is docs/spec/projection.md and docs/spec/carriers.md.
 """
 
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
 
 from tos_guard.dialects._body import (
     MAX_BODY_BYTES,
@@ -17,7 +18,8 @@ from tos_guard.dialects._body import (
     splice_tag,
     without_tag,
 )
-from tos_guard.dialects._chat import CHAT_PROJECTION, ChatDialect, ChatProjection
+from tos_guard.dialects._chat import CHAT_PROJECTION, ChatDialect, ChatFormat, ChatProjection
+from tos_guard.dialects._dialect import Dialect, RequestHead
 from tos_guard.dialects._grpc import (
     GRPC_PROJECTION,
     NONCE_METADATA,
@@ -27,72 +29,66 @@ from tos_guard.dialects._grpc import (
     USAGE_METADATA,
     GrpcProjection,
 )
+from tos_guard.dialects._openai import OpenAIDialect
 from tos_guard.dialects._plain import PlainDialect
 from tos_guard.dialects._projection import BytesProjection, JSONProjection, Projection, projection_named
-from tos_guard.dialects._sealing import ChatSealing, Step
+from tos_guard.dialects._registry import DIALECT_NAMES, NEED_MODEL, dialect_named
+from tos_guard.dialects._sealing import Step, StreamSealing
 from tos_guard.dialects._sse import DONE, EventStream, ServerSentEvent
-from tos_guard.limits import LimitState
+from tos_guard.dialects._streams import Role, StreamFormat, told_form
 
 __all__ = [
     "CHAT_PROJECTION",
+    "DIALECT_NAMES",
     "DONE",
     "GRPC_PROJECTION",
     "MAX_BODY_BYTES",
     "MAX_BODY_DEPTH",
+    "NEED_MODEL",
     "NONCE_METADATA",
     "PROJECTIONS",
     "REQUEST_ID_METADATA",
     "SALT_METADATA",
+    "STREAM_FORMATS",
     "TAG_MEMBER",
     "TOKEN_METADATA",
     "USAGE_METADATA",
     "BytesProjection",
     "ChatDialect",
+    "ChatFormat",
     "ChatProjection",
-    "ChatSealing",
     "Dialect",
     "EventStream",
     "GrpcProjection",
     "JSONProjection",
+    "OpenAIDialect",
     "PlainDialect",
     "Projection",
     "RequestFacts",
+    "RequestHead",
+    "Role",
     "ServerSentEvent",
     "Step",
+    "StreamFormat",
+    "StreamSealing",
+    "dialect_named",
     "parse_response_json",
     "projection_named",
     "read_usage",
     "splice_tag",
+    "told_form",
     "without_tag",
 ]
 
-PROJECTIONS: tuple[type[Projection], ...] = (ChatProjection, JSONProjection, GrpcProjection, BytesProjection)
+_FORMATS: tuple[StreamFormat, ...] = (ChatFormat(),)
+
+STREAM_FORMATS: Final[Mapping[str, StreamFormat]] = MappingProxyType({known.projection.name: known for known in _FORMATS})
+"""How streams of server-sent events carry their tag, by the name of their projection (C13)."""
+
+PROJECTIONS: tuple[type[Projection], ...] = (
+    *(known.projection for known in _FORMATS),
+    JSONProjection,
+    GrpcProjection,
+    BytesProjection,
+)
 """Every projection this version reads."""
-
-
-class Dialect(Protocol):
-    """What the guard needs to know of a wire format. Pure: bytes and values in, bytes and values out.
-
-    Attributes:
-        name: Short name for configuration and telemetry.
-        projection: How content is found in a whole JSON body.
-    """
-
-    name: str
-    projection: type[Projection]
-
-    def read_request(self, body: bytes) -> RequestFacts:
-        """What the request asks for. Raises `MalformedRequestError`."""
-        ...
-
-    def refusal_body(self, *, message: str, code: str, kind: str, extra: dict[str, Any]) -> bytes:
-        """A refusal as JSON bytes in the dialect's own error shape."""
-        ...
-
-    def limit_fields(self, states: Sequence[LimitState]) -> list[tuple[bytes, bytes]]:
-        """Header fields in which clients of this dialect look for the state of their limits, beside the standard ones."""
-        ...
-
-    def error_event(self, *, message: str, code: str, extra: dict[str, Any]) -> bytes:
-        """The in-band error that ends a stream, as one event."""
-        ...

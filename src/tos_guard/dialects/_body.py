@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import dataclass
 from typing import Any, Final
@@ -36,6 +37,9 @@ MAX_BODY_DEPTH: Final = 64  # C3, C9: tool schemas nest about 20 deep
 MAX_MODEL_CHARS: Final = 96  # as the claim
 MAX_END_USER_CHARS: Final = 512  # OpenAI takes 64 to 128; longer ones are no identifiers
 MAX_NUMBER_CHARS: Final = 32  # of a number in a text; no server counts further
+
+_WHITE: Final = b" \t\r\n"
+_scan: Final = json.JSONDecoder().raw_decode
 
 _CHOICES: Final = ("n", "best_of")
 _OUTPUT_MAXIMA: Final = (
@@ -257,16 +261,36 @@ def parse_response_json(data: bytes, *, where: str) -> Any:
     return parse_json(data, where=where, max_depth=MAX_BODY_DEPTH, max_bytes=MAX_BODY_BYTES, lone_surrogates=True)
 
 
-def splice_tag(data: bytes, tag: bytes) -> bytes:
+def splice_tag(data: bytes, tag: bytes, *, member: str | None = None) -> bytes:
     """Put the tag member at the end of a JSON object's bytes, without moving another byte.
 
     Args:
         data: Bytes of one JSON object that has no such member.
         tag: JSON bytes of the tag.
+        member: The member of the object, an object itself, at whose end it is put; None for the object's own.
     """
-    end = data.rindex(b"}")
-    comma = b"" if data[:end].rstrip(b" \t\r\n").endswith(b"{") else b","
+    end = data.rindex(b"}") if member is None else _end_of(data, member)
+    comma = b"" if data[:end].rstrip(_WHITE).endswith(b"{") else b","
     return b"".join((data[:end], comma, b'"', TAG_MEMBER.encode("ascii"), b'":', tag, data[end:]))
+
+
+def _end_of(data: bytes, member: str) -> int:
+    """Where the closing brace of a member of an object stands, both of which have been parsed."""
+    text = data.decode("utf-8")
+    at = _after_white(text, text.index("{") + 1)
+    while True:
+        name, at = _scan(text, at)
+        value, at = _scan(text, _after_white(text, _after_white(text, at) + 1))  # past the colon
+        if name == member:
+            assert isinstance(value, dict)  # noqa: S101 - a format names only objects
+            return len(text[: at - 1].encode("utf-8"))
+        at = _after_white(text, _after_white(text, at) + 1)  # past the comma
+
+
+def _after_white(text: str, at: int) -> int:
+    while text[at] in " \t\r\n":
+        at += 1
+    return at
 
 
 def without_tag(body: dict[str, Any]) -> dict[str, Any]:

@@ -6,9 +6,7 @@ Implements projection ``chat-1`` (docs/spec/projection.md P1–P4) and the OpenA
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Final
 
 from tos_guard.dialects._body import (
@@ -16,17 +14,21 @@ from tos_guard.dialects._body import (
     check_counts,
     count_media,
     parse_request_object,
+    read_usage,
     request_choices,
     request_end_user,
     request_model,
     request_output_maximum,
 )
+from tos_guard.dialects._dialect import NO_HEAD, RequestHead
+from tos_guard.dialects._openai import EVENT_STREAM, OpenAIDialect
 from tos_guard.dialects._projection import Projection
+from tos_guard.dialects._streams import Role, StreamFormat
 from tos_guard.errors import MalformedError
-from tos_guard.limits import LimitState, Quantity
+from tos_guard.limits import Usage
 from tos_guard.provenance import canonical_part
 
-__all__ = ["CHAT_PROJECTION", "ChatDialect", "ChatProjection", "is_finish", "is_usage"]
+__all__ = ["CHAT_PROJECTION", "ChatDialect", "ChatFormat", "ChatProjection"]
 
 CHAT_PROJECTION: Final = "chat-1"
 MAX_CHOICE: Final = 65_535
@@ -171,21 +173,48 @@ class ChatProjection(Projection):
             self.note(f"{path}.{name}" for name in (message.get("function_call") or {}).keys() - {"name", "arguments"})
 
 
-class ChatDialect:
+class ChatFormat:
+    """Streams of chat completions: the newest chunk with a ``finish_reason`` carries the tag, or the error event that ends the stream."""
+
+    projection: type[Projection] = ChatProjection
+    nested: tuple[str, ...] = ()
+    closes_with_done: bool = True
+
+    def role(self, event: dict[str, Any]) -> Role:
+        """What a chunk does in its stream."""
+        if event.get("error") is not None:
+            return Role.FAILS
+        choices = event.get("choices")
+        if choices:
+            for choice in choices:
+                if choice.get("finish_reason") is not None:
+                    return Role.HOLDS
+            return Role.PASSES
+        return Role.ENDS if choices is not None and event.get("usage") is not None else Role.PASSES
+
+    def place(self, event: dict[str, Any]) -> str | None:
+        """The chunk itself."""
+        del event
+        return None
+
+    def usage(self, event: dict[str, Any], known: Usage | None) -> Usage | None:
+        """As the newest chunk that says it."""
+        return known if event.get("usage") is None else read_usage(event) or known
+
+
+class ChatDialect(OpenAIDialect):
     """OpenAI chat completions over HTTP."""
 
     name = "openai-chat"
     projection: type[Projection] = ChatProjection
 
-    def __init__(self, *, action: str = "generate") -> None:
-        self.action = action
-
-    def read_request(self, body: bytes) -> RequestFacts:
+    def read_request(self, body: bytes, head: RequestHead = NO_HEAD) -> RequestFacts:
         """What the request asks for.
 
         Raises:
             MalformedRequestError: Not a JSON object with a model, or a count in it is no whole number.
         """
+        del head
         request = parse_request_object(body)
         check_counts(request)
         maximum, is_open_ended = request_output_maximum(request)
@@ -200,49 +229,9 @@ class ChatDialect:
             end_user=request_end_user(request),
         )
 
-    def refusal_body(self, *, message: str, code: str, kind: str, extra: dict[str, Any]) -> bytes:
-        """A refusal in OpenAI's error shape; *extra* goes beside ``message``, ``type``, ``param`` and ``code``."""
-        error = {"message": message, "type": kind, "param": None, "code": code, **extra}
-        return json.dumps({"error": error}).encode("ascii")  # escaped: what a host says of a stop may hold lone surrogates
-
-    def limit_fields(self, states: Sequence[LimitState]) -> list[tuple[bytes, bytes]]:
-        """``x-ratelimit-…-requests`` and ``…-tokens``, of the limit of each kind that is used most."""
-        fields: list[tuple[bytes, bytes]] = []
-        for unit, quantity in (("requests", Quantity.REQUESTS), ("tokens", Quantity.TOKENS)):
-            of_unit = [state for state in states if state.limit.quantity is quantity and not state.limit.shadow]
-            if of_unit:
-                tightest = min(of_unit, key=lambda state: state.remaining / max(1, state.limit.amount))
-                for what, value in (
-                    ("limit", str(tightest.limit.amount)),
-                    ("remaining", str(tightest.remaining)),
-                    ("reset", _duration(tightest.reset)),
-                ):
-                    fields.append((f"x-ratelimit-{what}-{unit}".encode("ascii"), value.encode("ascii")))
-        return fields
-
-    def error_event(self, *, message: str, code: str, extra: dict[str, Any]) -> bytes:
-        """The event that ends a stream in-band."""
-        error = {"message": message, "type": "tos_guard_error", "param": None, "code": code, **extra}
-        return b"data: " + json.dumps({"error": error}).encode("ascii") + b"\n\n"
+    def stream_format(self, media_type: bytes) -> StreamFormat | None:
+        """That of chat streams, for server-sent events."""
+        return _FORMAT if media_type == EVENT_STREAM else None
 
 
-def _duration(seconds: float) -> str:
-    """A span as OpenAI writes it: ``250ms``, ``6m0s``, ``1h2m3s``."""
-    if seconds < 1:
-        return f"{math.ceil(seconds * 1000)}ms"
-    minutes, rest = divmod(math.ceil(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}h{minutes}m{rest}s" if hours else f"{minutes}m{rest}s" if minutes else f"{rest}s"
-
-
-def is_finish(event: dict[str, Any]) -> bool:
-    """Whether a chunk ends one of its choices, and so may carry the tag."""
-    for choice in event.get("choices") or ():  # noqa: SIM110 - this runs for each chunk, and a generator costs three times as much
-        if isinstance(choice, dict) and choice.get("finish_reason") is not None:
-            return True
-    return False
-
-
-def is_usage(event: dict[str, Any]) -> bool:
-    """Whether a chunk is the usage chunk that follows all content."""
-    return event.get("choices") == [] and event.get("usage") is not None
+_FORMAT: Final = ChatFormat()

@@ -16,7 +16,9 @@ from tos_guard.dialects._body import (
     request_output_maximum,
     request_prompts,
 )
+from tos_guard.dialects._dialect import NO_HEAD, RequestHead
 from tos_guard.dialects._projection import JSONProjection, Projection
+from tos_guard.dialects._streams import StreamFormat
 from tos_guard.errors import MalformedRequestError
 from tos_guard.limits import LimitState
 
@@ -28,17 +30,19 @@ class PlainDialect:
 
     name = "plain-json"
     projection: type[Projection] = JSONProjection
+    refusal_type: bytes = b"application/problem+json"
 
     def __init__(self, *, model: str, action: str = "generate") -> None:
-        self.action = action
-        self.model = model
+        self.action: str = action
+        self.model: str = model
 
-    def read_request(self, body: bytes) -> RequestFacts:
+    def read_request(self, body: bytes, head: RequestHead = NO_HEAD) -> RequestFacts:
         """What the request asks for: the dialect's action, and the member ``model`` if the body has one.
 
         Raises:
             MalformedRequestError: The body looks like JSON and cannot be read, or its model is none.
         """
+        del head
         # `json.loads` and the frameworks read UTF-16 and UTF-32 too: what we do not read must not name a model to the app.
         if json.detect_encoding(body) != "utf-8":
             raise MalformedRequestError("is not UTF-8 without a byte-order mark", where="request body", cure="Send JSON in UTF-8.")
@@ -58,6 +62,11 @@ class PlainDialect:
                 end_user=request_end_user(request),
             )
         return RequestFacts(action=self.action, model=model)
+
+    def stream_format(self, media_type: bytes) -> StreamFormat | None:
+        """None: what else flows has no form in which a tag has a place."""
+        del media_type
+        return None
 
     def refusal_body(self, *, message: str, code: str, kind: str, extra: dict[str, Any]) -> bytes:
         """A refusal as problem details."""

@@ -1,8 +1,9 @@
-"""Putting the final tag into an OpenAI chat stream as it flows (docs/spec/carriers.md; DESIGN §7).
+"""Putting the tag into a stream of server-sent events as it flows (docs/spec/carriers.md; DESIGN §7).
 
-The newest chunk with a `finish_reason` is held back. If more content follows, it goes out unchanged; at the usage chunk, at `[DONE]`
-or at the end of the body it is sealed. Everything else leaves at once and byte for byte, so the first token is as early as without
-us. The machine does no I/O: when `Step.seal` is set, its driver makes the token and calls `ChatSealing.sealed` or `ChatSealing.unsealed`.
+One machine for every dialect: a `StreamFormat` says what each event does. The newest event that may carry the tag is held back. If more
+content follows, it goes out unchanged; at an event that ends the content, at `[DONE]` or at the end of the body it is sealed. A terminal
+event carries the tag itself. Everything else leaves at once and byte for byte, so the first token is as early as without us. The machine
+does no I/O: when `Step.seal` is set, its driver makes the token and calls `StreamSealing.sealed` or `StreamSealing.unsealed_because`.
 """
 
 from __future__ import annotations
@@ -10,15 +11,16 @@ from __future__ import annotations
 import json
 from typing import Any, Final, NamedTuple
 
-from tos_guard.dialects._body import TAG_MEMBER, parse_response_json, read_usage, splice_tag, without_tag
-from tos_guard.dialects._chat import ChatProjection, is_finish, is_usage
+from tos_guard.dialects._body import TAG_MEMBER, parse_response_json, splice_tag, without_tag
+from tos_guard.dialects._projection import Projection
 from tos_guard.dialects._sse import DONE, EventStream, ServerSentEvent, has_data
+from tos_guard.dialects._streams import Role, StreamFormat, told_form
 from tos_guard.errors import MalformedError
 from tos_guard.limits import Usage
 from tos_guard.provenance import Content
 from tos_guard.types import Completion
 
-__all__ = ["ChatSealing", "Step"]
+__all__ = ["Step", "StreamSealing"]
 
 MAX_QUEUED_BYTES: Final = 65_536  # events without content behind the held chunk: in practice one or two
 
@@ -35,10 +37,14 @@ class Step(NamedTuple):
     seal: bool = False
 
 
-class ChatSealing:
+class StreamSealing:
     """One stream on its way out.
 
+    Args:
+        stream_format: What events do in it.
+
     Attributes:
+        pending: JSON bytes of the tag with the pending token, for events that open a stream; None where there is none.
         completion: How the stream ended, as far as its own events say.
         removed_tags: Tag members of an upstream that were taken out.
         dropped_events: Events after the seal that were not passed on: they bore content or an error, or could not be read.
@@ -46,15 +52,19 @@ class ChatSealing:
         usage: The tokens that the newest event to say so says were used, or None.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, stream_format: StreamFormat) -> None:
+        self.pending: bytes | None = None
         self.completion: Completion = Completion.COMPLETE
         self.removed_tags: int = 0
         self.dropped_events: int = 0
         self.unsealed: str | None = None
         self.usage: Usage | None = None
-        self._projection = ChatProjection()
+        self._format = stream_format
+        self._projection: Projection = stream_format.projection()
+        self._is_told = False
         self._events = EventStream()
         self._held: ServerSentEvent | None = None
+        self._place: str | None = None  # in the held event
         self._queued: list[bytes] = []
         self._waiting: list[ServerSentEvent] = []
         self._sealed = False
@@ -103,7 +113,8 @@ class ChatSealing:
         if self.unsealed is not None:
             return Step(event)
         out = self._release()
-        self._held = ServerSentEvent(event, event.removeprefix(b"data: ").removesuffix(b"\n\n"))
+        (self._held,) = EventStream().feed(event)
+        self._place = self._format.place(_parse_event(self._held.data or b"{}"))
         self.completion = completion
         return Step(out, seal=True)
 
@@ -113,8 +124,7 @@ class ChatSealing:
         assert held is not None  # noqa: S101 - a step said to seal
         self._held = None
         self._sealed = True
-        out = held.with_data(splice_tag(_one_line(held.data or b"{}"), tag))
-        return self._after(out)
+        return self._after(_tagged(held, tag, self._place))
 
     def unsealed_because(self, reason: str) -> Step:
         """No token could be made: send the held chunk as it was."""
@@ -158,40 +168,63 @@ class ChatSealing:
         if event.data == DONE:
             return self._end(event, out)
         try:
-            chunk = _parse_chunk(event.data)
-            bears = self._projection.add_event(chunk)
-            if TAG_MEMBER in chunk:
-                event = self._without_tag(event, chunk)
-            if chunk.get("usage") is not None:
-                self.usage = read_usage(chunk) or self.usage
+            parsed = _parse_event(event.data)
+            if not self._is_told:
+                self._tell(parsed)
+            bears = self._projection.add_event(parsed)
+            if TAG_MEMBER in parsed or (self._format.nested and self._is_tagged(parsed)):
+                event = self._without_tag(event, parsed)
+            self.usage = self._format.usage(parsed, self.usage)
+            role = self._format.role(parsed)
         except MalformedError:
             if self._sealed:
                 self.dropped_events += 1  # no reader could check the stream behind it
             else:
                 out.append(self._give_up("unprojectable") + event.raw)
             return False
-        failed = chunk.get("error") is not None
         if self._sealed:
-            if bears or failed:
+            if bears or role is Role.FAILS:
                 self.dropped_events += 1
             else:
                 out.append(event.raw)
             return False
-        if failed:
+        if role is Role.PASSES and self._held is None:
+            out.append(event.raw)
+            return False
+        return self._placed(event, parsed, role, bears, out)
+
+    def _placed(self, event: ServerSentEvent, parsed: dict[str, Any], role: Role, bears: bool, out: list[bytes]) -> bool:
+        """Handle an event that has a part in sealing, or comes while another one is held. Returns whether it is time to seal."""
+        if role is Role.FAILS or role is Role.TERMINAL:
             out.append(self._release())
-            self._held, self.completion = event, Completion.ERROR
+            self._held, self._place = event, self._format.place(parsed)
+            if role is Role.FAILS:
+                self.completion = Completion.ERROR
             return True
-        finishes = is_finish(chunk)
-        if self._held is not None and (bears or finishes):
+        if role is Role.OPENS and self.pending is not None:
+            event = ServerSentEvent(_tagged(event, self.pending, self._format.place(parsed)), event.data)
+        if self._held is not None and (bears or role is Role.HOLDS):
             out.append(self._release())
-        if finishes:
-            self._held = event
+        if role is Role.HOLDS:
+            self._held, self._place = event, None
             return False
         if self._held is None:
             out.append(event.raw)
             return False
         self._queued.append(event.raw)
-        return is_usage(chunk) or sum(map(len, self._queued)) > MAX_QUEUED_BYTES
+        return role is Role.ENDS or sum(map(len, self._queued)) > MAX_QUEUED_BYTES
+
+    def _tell(self, parsed: dict[str, Any]) -> None:
+        """See to it that readers take the stream for what it is sealed as.
+
+        Raises:
+            MalformedError: They take it for another form (C13).
+        """
+        form = told_form(parsed)
+        if form is not None:
+            self._is_told = True
+            if form != self._projection.name:
+                raise MalformedError(f"reads as {form}", where="event stream")
 
     def _end(self, event: ServerSentEvent, out: list[bytes]) -> bool:
         if self._held is not None:
@@ -212,20 +245,32 @@ class ChatSealing:
         self.unsealed = reason
         return self._release()
 
-    def _without_tag(self, event: ServerSentEvent, chunk: dict[str, Any]) -> ServerSentEvent:
+    def _is_tagged(self, parsed: dict[str, Any]) -> bool:
+        return any(isinstance(inner := parsed.get(name), dict) and TAG_MEMBER in inner for name in self._format.nested)
+
+    def _without_tag(self, event: ServerSentEvent, parsed: dict[str, Any]) -> ServerSentEvent:
+        cleaned = without_tag(parsed)
+        for name in self._format.nested:
+            if isinstance(inner := cleaned.get(name), dict):
+                cleaned[name] = without_tag(inner)
         try:
-            data = json.dumps(without_tag(chunk), separators=(",", ":"), allow_nan=False).encode("ascii")
+            data = json.dumps(cleaned, separators=(",", ":"), allow_nan=False).encode("ascii")
         except ValueError:  # 1e400 is JSON, and infinite once read
             raise MalformedError("a number is too large to be written again", where="event") from None
         self.removed_tags += 1
         return ServerSentEvent(event.with_data(data), data)
 
 
-def _parse_chunk(data: bytes) -> dict[str, Any]:
-    chunk = parse_response_json(data, where="event")
-    if not isinstance(chunk, dict):
+def _tagged(event: ServerSentEvent, tag: bytes, place: str | None) -> bytes:
+    """The event's bytes with a tag in them."""
+    return event.with_data(splice_tag(_one_line(event.data or b"{}"), tag, member=place))
+
+
+def _parse_event(data: bytes) -> dict[str, Any]:
+    event = parse_response_json(data, where="event")
+    if not isinstance(event, dict):
         raise MalformedError("not a JSON object", where="event")
-    return chunk
+    return event
 
 
 def _one_line(data: bytes) -> bytes:

@@ -12,11 +12,11 @@ from tos_guard.dialects import (
     MAX_BODY_BYTES,
     TAG_MEMBER,
     BytesProjection,
-    ChatDialect,
-    ChatSealing,
     JSONProjection,
     Projection,
     Step,
+    StreamFormat,
+    StreamSealing,
     parse_response_json,
     read_usage,
     splice_tag,
@@ -67,8 +67,9 @@ def respond(exchange: Exchange, head: Head, *, bodiless: bool) -> Response:
         return OpaqueResponse(exchange, head, "partial")
     if media_type == b"application/json" or media_type.endswith(b"+json"):
         return WholeResponse(exchange, head, is_json=True)
-    if media_type == b"text/event-stream" and isinstance(exchange.dialect, ChatDialect):
-        return StreamResponse(exchange, head)
+    stream_format = exchange.dialect.stream_format(media_type)
+    if stream_format is not None:
+        return StreamResponse(exchange, head, stream_format)
     length = fields.get(b"content-length", b"")
     if media_type != b"text/event-stream" and length.isdigit() and int(length) <= MAX_BODY_BYTES:
         return WholeResponse(exchange, head, is_json=False)
@@ -206,16 +207,16 @@ class OpaqueResponse:
 
 
 class StreamResponse:
-    """An OpenAI chat stream: the head goes out at once, the tag in the stream."""
+    """A stream with a place for the tag: the head goes out at once, the tag in the stream."""
 
     carrier = "sse"
     held_bytes = 0
     early = True
 
-    def __init__(self, exchange: Exchange, head: Head) -> None:
+    def __init__(self, exchange: Exchange, head: Head, stream_format: StreamFormat) -> None:
         self._exchange = exchange
         self._head = head
-        self._sealing = ChatSealing()
+        self._sealing = StreamSealing(stream_format)
 
     @property
     def completion(self) -> Completion:
@@ -248,7 +249,8 @@ class StreamResponse:
         return self._sealing.content
 
     def head(self, token: str | None) -> Head:
-        """The handler's head with our fields and without a length."""
+        """The handler's head with our fields and without a length. The pending token goes into events that open a stream, too."""
+        self._sealing.pending = None if token is None else _bare_tag(token)
         return Head(self._head.status, [*_retagged(self._head.headers), *self._exchange.headers(token, early=True)])
 
     def feed(self, chunk: bytes) -> Step:
@@ -405,8 +407,12 @@ def _json_bytes(document: Any) -> bytes:
 def tag_bytes(seal: Sealed) -> bytes:
     """The tag member's value as JSON bytes, with the leaves where they do not fit in the token."""
     if seal.content.is_inline or seal.content.leaves is None:
-        return b'{"token":"%s"}' % seal.token.encode("ascii")  # base64url and dots: nothing to escape
+        return _bare_tag(seal.token)
     return encode_claims({"token": seal.token, "leaves": [list(leaf) for leaf in seal.content.leaves]})
+
+
+def _bare_tag(token: str) -> bytes:
+    return b'{"token":"%s"}' % token.encode("ascii")  # base64url and dots: nothing to escape
 
 
 def _retagged(headers: Sequence[tuple[bytes, bytes]]) -> Headers:

@@ -168,7 +168,7 @@ class Admitting(GuardBase):
         if encoding not in (None, "identity"):
             raise MalformedRequestError(f"content encoding {encoding!r} is not accepted", where="request body", cure="Send it plain.")
         if request is None:
-            request = route.dialect.read_request(body)
+            request = route.dialect.read_request(body, view.head)
         caller = yield from self._still(caller)
         holder = caller.holder
         facts = self._facts(caller, view, request)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from cachetools import LRUCache
 
 from tos_guard.config import GuardSettings, RouteSettings
-from tos_guard.dialects import ChatDialect, Dialect, PlainDialect
+from tos_guard.dialects import Dialect, dialect_named
 from tos_guard.errors import ConfigurationError
 from tos_guard.guard._leases import Leases
 from tos_guard.guard._meter import Meter
@@ -290,6 +290,4 @@ class GuardBase:
 
 
 def _dialect(route: RouteSettings) -> Dialect:
-    if route.dialect == "openai-chat":
-        return ChatDialect(action=route.action)
-    return PlainDialect(action=route.action, model=route.model or "")
+    return dialect_named(route.dialect, action=route.action, model=route.model)

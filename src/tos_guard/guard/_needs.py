@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, TypeVar
 
-from tos_guard.dialects import Dialect
+from tos_guard.dialects import Dialect, RequestHead
 from tos_guard.errors import MalformedRequestError
 from tos_guard.keys import KeyRecord
 from tos_guard.ledger import ExchangeRecord
@@ -60,6 +60,13 @@ class RequestView:
     headers: Sequence[tuple[bytes, bytes]]
     host: Any = field(default=None, compare=False)
     observed: Observed = field(default_factory=lambda: Observed("none"), compare=False)
+
+    @property
+    def head(self) -> RequestHead:
+        """What a dialect may know of it. A media type that is given twice, or is not ASCII, is none."""
+        types = [value for name, value in self.headers if name == b"content-type"]
+        said = types[0].split(b";", 1)[0].strip().lower() if len(types) == 1 else b""
+        return RequestHead(self.method, self.path, said.decode("ascii") if said.isascii() else "")
 
     def header(self, name: str) -> str | None:
         """The value of a field that may occur once, or None.

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any, Final
 
-from tos_guard.dialects import ChatDialect, Dialect, PlainDialect
+from tos_guard.dialects import Dialect, PlainDialect
 from tos_guard.errors import AuthenticationError, DeniedError, LimitExceededError, RequestError
 from tos_guard.exchange import Exchange, Head, Headers, limit_fields
 from tos_guard.limits import Calendar, Limit, LimitRefusal, LimitState, Quantity, Sliding
@@ -174,12 +174,13 @@ def refusal(
         extra |= denial_members(error)
     if appeal_url is not None and error.status == 403:
         extra["appeal_url"] = appeal_url
-    body = (dialect or _PLAIN).refusal_body(
+    shape = dialect or _PLAIN
+    body = shape.refusal_body(
         message=f"{error}", code=reason, kind=_KINDS.get(error.status, _INVALID if error.status < 500 else "server_error"), extra=extra
     )
     encoded_rid = rid.encode("ascii")
     headers: Headers = [
-        (b"content-type", b"application/json" if isinstance(dialect, ChatDialect) else b"application/problem+json"),
+        (b"content-type", shape.refusal_type),
         (b"content-length", str(len(body)).encode("ascii")),
         (b"cache-control", b"no-store"),
         (b"link", f'<{terms_url}>; rel="terms-of-service"'.encode("ascii")),

@@ -1,4 +1,4 @@
-"""Streams against their token, as they are read or saved (docs/spec/carriers.md C3–C8)."""
+"""Streams against their token, as they are read or saved (docs/spec/carriers.md C3–C8, C12, C13)."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from tos_guard.dialects import (
     CHAT_PROJECTION,
     DONE,
     PROJECTIONS,
+    STREAM_FORMATS,
     TAG_MEMBER,
-    ChatProjection,
     EventStream,
+    Role,
     parse_response_json,
     projection_named,
+    told_form,
 )
 from tos_guard.errors import AbsentError, ContentMismatchError, IncompleteError, MalformedError
 from tos_guard.provenance import Claims
@@ -51,7 +53,8 @@ class StreamVerifier:
         self._pending = token
         self._expected = expected or Expected()
         self._events = EventStream()
-        self._projection = ChatProjection()
+        self._take_for(CHAT_PROJECTION)
+        self._is_told = False
         self._proof: tuple[Claims, str, str] | None = None
         self._done = False
         self._followed = False
@@ -74,15 +77,40 @@ class StreamVerifier:
         event = parse_response_json(data, where="event")
         if not isinstance(event, dict):
             raise MalformedError("not a JSON object", where="event")
+        self._tell(event)
         bears = self._projection.add_event(event)
         self._projection.note_event(event)
-        if self._proof is not None:
-            if TAG_MEMBER in event:
-                raise MalformedError("a second token follows the final one", where="stream")
-            if bears or event.get("error") is not None:
-                raise ContentMismatchError("content follows the final token", where="stream")
-        elif TAG_MEMBER in event:
-            self._proof = self._open(event[TAG_MEMBER])
+        role = self._format.role(event)
+        if self._proof is not None and (bears or role is Role.FAILS):
+            raise ContentMismatchError("content follows the final token", where="stream")
+        for place in (None, *self._format.nested):
+            holder = event if place is None else event.get(place)
+            if isinstance(holder, dict) and TAG_MEMBER in holder:
+                if place is not None and role is Role.OPENS:
+                    self._take_pending(holder[TAG_MEMBER])
+                elif self._proof is not None:
+                    raise MalformedError("a second token follows the final one", where="stream")
+                else:
+                    self._proof = self._open(holder[TAG_MEMBER])
+
+    def _take_for(self, form: str) -> None:
+        self._format = STREAM_FORMATS[form]
+        self._projection = self._format.projection()
+
+    def _tell(self, event: dict[str, Any]) -> None:
+        """Take the stream for what its first telling event says (C13). What came before bears no content in any form."""
+        if self._is_told or (form := told_form(event)) is None:
+            return
+        self._is_told = True
+        if form != self._projection.name and form in STREAM_FORMATS:
+            self._take_for(form)
+
+    def _take_pending(self, member: Any) -> None:
+        """A pending token in the event that opens the stream, as if it were given beside the stream (C12)."""
+        token = parse_tag(member).token
+        if self._pending not in (None, token):
+            raise MalformedError("header and stream carry different pending tokens", where="stream")
+        self._pending = token
 
     def _open(self, member: Any) -> tuple[Claims, str, str]:
         tag = parse_tag(member)
@@ -90,8 +118,11 @@ class StreamVerifier:
         if claims.stage is not Stage.FINAL:
             raise MalformedError("an event carries a pending token", where="stream")
         content = final_content(claims, tag)
-        if not isinstance(projection_named(content.projection, PROJECTIONS), ChatProjection):
-            raise ContentMismatchError(f"the token is not of {CHAT_PROJECTION}", where="token content")
+        name = projection_named(content.projection, PROJECTIONS).name
+        if not self._is_told and name in STREAM_FORMATS:
+            self._take_for(name)  # nothing came that another form would read otherwise
+        if name != self._projection.name:
+            raise ContentMismatchError(f"the token is not of {self._projection.name}", where="token content")
         check_content(content, self._projection, "stream")
         return claims, kid, tag.token
 
@@ -113,7 +144,9 @@ class StreamVerifier:
             raise ContentMismatchError("header and stream carry tokens of different exchanges", where="AI-Provenance")
         self._expected.check(claims, now=self._clock())
         notes = _completion_note(claims)
-        if not self._done:
+        if not self._format.closes_with_done:
+            pass
+        elif not self._done:
             notes += ("terminator: missing",)
         elif self._followed:
             notes += ("terminator: followed",)

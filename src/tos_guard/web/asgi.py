@@ -181,7 +181,7 @@ class TosGuardMiddleware:
             if body is None:
                 return  # the client left before it had asked
             large = len(body) > LARGE_BYTES
-            request = await asyncio.to_thread(route.dialect.read_request, body) if large else None
+            request = await asyncio.to_thread(route.dialect.read_request, body, view.head) if large else None
             exchange = await self.guard.run(self.guard.admit(caller, view, route, body, request=request))
             if exchange.is_refused:
                 raise await self.guard.run(self.guard.keep_denial(exchange))

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from typing import Any, Final
 
-from tos_guard.dialects import ChatDialect
+from tos_guard.dialects import OpenAIDialect
 from tos_guard.guard import AsyncGuard, Guard, Route
 from tos_guard.web.wellknown import addresses, is_well_known
 
@@ -42,7 +42,7 @@ _ALWAYS: Final = {
     "RateLimit-Policy": "The account's limits, as structured fields.",
     "RateLimit": "How much of them is left, and when some comes back.",
 }
-_CHAT: Final = {
+_OPENAI: Final = {
     f"X-RateLimit-{what}-{unit}": f"{said} of {unit.lower()}."
     for unit in ("Requests", "Tokens")
     for what, said in (("Limit", "The tightest limit"), ("Remaining", "What is left"), ("Reset", "When some comes back: 6m0s"))
@@ -115,9 +115,9 @@ class _Writer:
 
     def write(self, operation: dict[str, Any], route: Route) -> None:
         """Say of one operation what the guard does on its route."""
-        is_chat = isinstance(route.dialect, ChatDialect)
-        media_type, schema = ("application/json", _ERROR) if is_chat else ("application/problem+json", _PROBLEM)
-        always = _ALWAYS | (_CHAT if is_chat else {})
+        is_openai = isinstance(route.dialect, OpenAIDialect)
+        media_type, schema = route.dialect.refusal_type.decode("ascii"), _ERROR if is_openai else _PROBLEM
+        always = _ALWAYS | (_OPENAI if is_openai else {})
         actions = [self._guard.settings.routes[route.path].action, *_demanded(operation)]
         operation.setdefault(EXTENSION, {"actions": list(dict.fromkeys(actions))})
         if self._guard.takes_credentials and not self._has_own_security:
@@ -132,7 +132,7 @@ class _Writer:
                 content.setdefault(media_type, {"schema": {"$ref": f"#/components/schemas/{schema}"}})
             self._add_fields(response, _REFUSED | _REFUSED_WITH.get(status, {}) | always)
         if schema not in self._components.get("schemas", {}):
-            self._put("schemas", schema, self._error() if is_chat else self._problem())
+            self._put("schemas", schema, self._error() if is_openai else self._problem())
 
     def finish(self) -> None:
         """Say what is the same for all of them."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tos_guard.dialects import ChatProjection, ChatSealing, EventStream, Step
+from tos_guard.dialects import ChatFormat, ChatProjection, EventStream, Step, StreamSealing
 from tos_guard.provenance import Content, text_digest
 from tos_guard.types import Completion
 
@@ -32,7 +32,7 @@ class Driver:
     """What a server does with the machine: passes chunks, seals when asked, and remembers when each byte left."""
 
     def __init__(self, *, fail_with: str | None = None) -> None:
-        self.sealing = ChatSealing()
+        self.sealing = StreamSealing(ChatFormat())
         self.out: list[bytes] = []
         self.sealed_content: Content | None = None
         self._fail_with = fail_with

@@ -1,0 +1,67 @@
+"""What the guard needs to know of a wire format."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+from tos_guard.dialects._body import RequestFacts
+from tos_guard.dialects._projection import Projection
+from tos_guard.dialects._streams import StreamFormat
+from tos_guard.limits import LimitState
+
+__all__ = ["NO_HEAD", "Dialect", "RequestHead"]
+
+
+@dataclass(frozen=True, slots=True)
+class RequestHead:
+    """What a dialect may know of a request beside its body.
+
+    Attributes:
+        method: In upper case.
+        path: Decoded path, as the app's own routes name it.
+        media_type: Of the body, in lower case and without parameters; empty where it is not said, or not plainly.
+    """
+
+    method: str = "POST"
+    path: str = ""
+    media_type: str = ""
+
+
+NO_HEAD: Final = RequestHead()
+"""Of a request of which nothing but its body is known."""
+
+
+class Dialect(Protocol):
+    """What the guard needs to know of a wire format. Pure: bytes and values in, bytes and values out.
+
+    Attributes:
+        name: Short name for configuration and telemetry.
+        projection: How content is found in a whole JSON body.
+        refusal_type: Media type of its refusals.
+    """
+
+    name: str
+    projection: type[Projection]
+    refusal_type: bytes
+
+    def read_request(self, body: bytes, head: RequestHead = NO_HEAD) -> RequestFacts:
+        """What the request asks for. Raises `MalformedRequestError`."""
+        ...
+
+    def stream_format(self, media_type: bytes) -> StreamFormat | None:
+        """How a response of this media type, other than JSON, carries its tag as it flows; None where it cannot."""
+        ...
+
+    def refusal_body(self, *, message: str, code: str, kind: str, extra: dict[str, Any]) -> bytes:
+        """A refusal as JSON bytes in the dialect's own error shape."""
+        ...
+
+    def limit_fields(self, states: Sequence[LimitState]) -> list[tuple[bytes, bytes]]:
+        """Header fields in which clients of this dialect look for the state of their limits, beside the standard ones."""
+        ...
+
+    def error_event(self, *, message: str, code: str, extra: dict[str, Any]) -> bytes:
+        """The in-band error that ends a stream, as one event."""
+        ...

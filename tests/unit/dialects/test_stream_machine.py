@@ -1,0 +1,109 @@
+"""The stream machine with a format of each kind: what a format says is what happens to an event, and to nothing else."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from tos_guard.dialects import ChatProjection, Projection, Role, Step, StreamSealing, splice_tag
+from tos_guard.limits import Usage
+from tos_guard.types import Completion
+
+TAG, PENDING = b'{"token":"a.b.c"}', b'{"token":"p.p.p"}'
+
+
+class NestedFormat:
+    """Events named by what they do; the tag goes into their member ``inner``, where they have one."""
+
+    projection: type[Projection] = ChatProjection
+    nested: tuple[str, ...] = ("inner",)
+    closes_with_done: bool = False
+
+    def role(self, event: dict[str, Any]) -> Role:
+        return Role(event.get("does", "passes"))
+
+    def place(self, event: dict[str, Any]) -> str | None:
+        return "inner" if "inner" in event else None
+
+    def usage(self, event: dict[str, Any], known: Usage | None) -> Usage | None:
+        return known
+
+
+def event(raw: str) -> bytes:
+    return b"data: " + raw.encode() + b"\n\n"
+
+
+def run(*chunks: bytes, pending: bytes | None = PENDING) -> tuple[bytes, StreamSealing]:
+    sealing = StreamSealing(NestedFormat())
+    sealing.pending = pending
+    out = b""
+
+    def take(step: Step) -> bytes:
+        return step.out + (sealing.sealed(TAG).out if step.seal else b"")
+
+    for chunk in chunks:
+        out += take(sealing.feed(chunk))
+    return out + take(sealing.finish()), sealing
+
+
+def test_a_terminal_event_carries_the_tag_inside_and_no_other_byte_moves() -> None:
+    terminal = event('{"does": "terminal",  "inner" : {"a":[{}], "t":"}\\u007d\\"é"  }, "z":1.0e0 }')
+    out, sealing = run(event('{"x":1}'), terminal, event('{"y":2}'))
+    expected = terminal.replace('é"  }'.encode(), 'é"  ,"ai_provenance":'.encode() + TAG + b"}")
+    assert out == event('{"x":1}') + expected + event('{"y":2}')
+    assert sealing.completion is Completion.COMPLETE
+    assert not sealing.is_open
+
+
+def test_an_event_that_fails_seals_at_once_and_says_so() -> None:
+    out, sealing = run(event('{"does":"fails","error":{}}'))
+    assert out == event('{"does":"fails","error":{},"ai_provenance":{"token":"a.b.c"}}')
+    assert sealing.completion is Completion.ERROR
+
+
+def test_an_opening_event_carries_the_pending_tag_inside() -> None:
+    out, sealing = run(event('{"does":"opens","inner":{}}'), event('{"does":"terminal","inner":{}}'))
+    assert out == (
+        event('{"does":"opens","inner":{"ai_provenance":{"token":"p.p.p"}}}')
+        + event('{"does":"terminal","inner":{"ai_provenance":{"token":"a.b.c"}}}')
+    )
+    assert run(event('{"does":"opens","inner":{}}'), pending=None)[0] == event('{"does":"opens","inner":{}}')
+    assert sealing.unsealed is None
+
+
+def test_tags_of_an_upstream_are_removed_inside_too() -> None:
+    foreign = event('{"does":"terminal","inner":{"k":1,"ai_provenance":{"token":"x.y.z"}},"ai_provenance":{"token":"x.y.z"}}')
+    out, sealing = run(foreign)
+    assert out == event('{"does":"terminal","inner":{"k":1,"ai_provenance":{"token":"a.b.c"}}}')
+    assert sealing.removed_tags == 1
+
+
+def test_a_stream_without_its_terminal_event_gets_no_tag() -> None:
+    stream = event('{"x":1}') + b"data: [DONE]\n\n"
+    out, sealing = run(stream)
+    assert (out, sealing.unsealed) == (stream, "no_carrier")
+
+
+def test_a_stream_that_readers_would_take_for_another_form_gets_no_tag() -> None:
+    stream = event('{"type":"response.created"}') + event('{"does":"terminal","inner":{}}')
+    out, sealing = run(stream)
+    assert (out, sealing.unsealed) == (stream, "unprojectable")
+
+
+@pytest.mark.parametrize("before", ["", '"a":"{\\"inner\\":{}}",', '"b":[[{"inner":{}}]],"\\u00e9":"\U0001f600",'])
+@pytest.mark.parametrize("inner", ["{}", "{ }", '{"a":1}', '{"inner":{}}', '{"x":"}"}'])
+@pytest.mark.parametrize("after", ["", ',"z":{}', ',"z":"\\u0022}"'])
+def test_a_tag_is_found_where_it_was_put(before: str, inner: str, after: str) -> None:
+    data = f'{{{before}"inner":{inner}{after}}}'.encode()
+    tagged = splice_tag(data, TAG, member="inner")
+    expected = json.loads(data)
+    expected["inner"]["ai_provenance"] = {"token": "a.b.c"}
+    assert json.loads(tagged) == expected
+    position = next(i for i in range(len(data)) if data[i:] != tagged[i : len(data)] and tagged.endswith(data[i:]))
+    assert tagged.startswith(data[:position])
+
+
+def test_a_name_written_with_escapes_is_the_same_name() -> None:
+    assert splice_tag(b'{"\\u0069nner":{}}', TAG, member="inner") == b'{"\\u0069nner":{"ai_provenance":{"token":"a.b.c"}}}'
