@@ -80,11 +80,13 @@ class RouteSettings(_Settings):
         dialect: ``openai-chat``, or ``plain-json`` for any other JSON endpoint.
         action: Action of the terms that a request on this route asks for.
         model: Model of a request that names none; required where requests of the dialect may do so.
+        idempotent: The handler answers the same ``Idempotency-Key`` with the same response; then so does the seal, charged once.
     """
 
     dialect: DialectName
     action: str = "generate"
     model: Annotated[str, Field(min_length=1, max_length=96)] | None = None
+    idempotent: bool = False
 
     @model_validator(mode="after")
     def _needs_model(self) -> RouteSettings:
@@ -168,11 +170,27 @@ class BearerSettings(_Settings):
 
 
 class Retention(_Settings):
-    """Days for which records are kept, per type."""
+    """Days for which records are kept, per type, and seals of responses that may leave again.
+
+    Attributes:
+        exchange: Records of requests that reached the handler.
+        denial: Records of requests that were denied.
+        denial_count: Counts of requests that were refused before they were decided.
+        kept_seal: Seals of stored and background responses, of those fetched by request id, and lines of open batches. A change holds
+            for what is kept from then on.
+        idempotency: Seals under an ``Idempotency-Key``; afterwards the key is a new one. Likewise.
+    """
 
     exchange: Annotated[int, Field(ge=1)] = 400
     denial: Annotated[int, Field(ge=1)] = 90
     denial_count: Annotated[int, Field(ge=1)] = 400
+    kept_seal: Annotated[int, Field(ge=1)] = 30
+    idempotency: Annotated[int, Field(ge=1)] = 1
+
+    @property
+    def of_records(self) -> dict[str, int]:
+        """Days by type of record."""
+        return {name: getattr(self, name) for name in ("exchange", "denial", "denial_count")}
 
 
 class FailureModes(_Settings):

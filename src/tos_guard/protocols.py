@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from tos_guard.keys import KeyRecord
-    from tos_guard.ledger import ExchangeRecord
+    from tos_guard.ledger import ExchangeRecord, KeptSeal, SealKind
     from tos_guard.limits import Amounts, Charge, LimitRefusal, LimitState, Reservation
     from tos_guard.rights import Account, BearerIdentity, Holder
 
@@ -27,6 +27,7 @@ __all__ = [
     "PublishedTerms",
     "RecordStore",
     "RightsSource",
+    "SealStore",
     "Signer",
     "TermsArchive",
 ]
@@ -217,6 +218,37 @@ class RecordStore(Protocol):
 
     def close(self) -> None:
         """Wait until everything appended is durable, then stop the writer."""
+        ...
+
+
+@runtime_checkable
+class SealStore(Protocol):
+    """Keeps seals of responses that may leave again, beside the records. Any thread may call; safe after fork.
+
+    A name is an account, a kind and a key; an account finds its own alone. `RecordStore.erase_account` forgets the account's seals too.
+    A host whose record store is none of ours keeps seals by this Protocol on the same object, since a seal and its record become
+    durable together.
+    """
+
+    def keep(self, seals: Sequence[KeptSeal], record: ExchangeRecord | None = None) -> Future[KeptSeal | None]:
+        """Keep seals of one exchange, with its record: all, or nothing at all.
+
+        The future is done when they are durable, and gives None. Where one of the names has a seal that does not give way
+        (`KeptSeal.gives_way_to`), nothing is kept, and it gives that one: of two exchanges that end at once, one wins. It fails with
+        `StoreError`. A record whose request id is stored already is not stored twice.
+        """
+        ...
+
+    def kept(self, account_id: str, kind: SealKind, key: str, now: datetime) -> KeptSeal | None:
+        """The seal of a name, or None; none whose time is over. What another process has kept is found as soon as it is durable."""
+        ...
+
+    def kept_of(self, account_id: str, kind: SealKind | None = None, prefix: str = "") -> Sequence[KeptSeal]:
+        """All seals of an account, or those of a kind whose key begins so, by kind and key; those whose time is over, until a purge."""
+        ...
+
+    def purge_kept(self, now: datetime) -> int:
+        """Delete seals whose time is over. Returns how many."""
         ...
 
 

@@ -255,6 +255,7 @@ def export(account_id: AccountArgument, config: ConfigOption = None) -> None:
         keys, history = store.api_keys(account_id), store.history(account_id)
         acceptances = store.acceptances(SubjectKind.ACCOUNT, account_id)
         records = store.of_account(settings.issuer, account_id)
+        seals = store.kept_of(account_id)
     show_json(
         {
             "issuer": settings.issuer,
@@ -264,6 +265,7 @@ def export(account_id: AccountArgument, config: ConfigOption = None) -> None:
             "history": [change_document(change) for change in history],
             "acceptances": [acceptance_document(acceptance) for acceptance in acceptances],
             "records": [record.to_document() for record in records],
+            "kept_seals": [seal.to_document() for seal in seals],
         }
     )
 
@@ -275,7 +277,7 @@ def erase(
     config: ConfigOption = None,
     as_json: JSONOption = False,
 ) -> None:
-    """Forget an account, its keys, grants and history, and which records were its; records and acceptances stay."""
+    """Forget an account, its keys, grants, history and kept seals, and which records were its; records and acceptances stay."""
     if not yes:
         raise ConfigurationError("erasing cannot be undone", where=f"account {account_id}", cure="Repeat it with --yes.")
     with opened(config) as (settings, store):

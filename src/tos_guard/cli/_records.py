@@ -37,10 +37,10 @@ def show_record(
 
 @app.command("purge")
 def purge(config: ConfigOption = None, as_json: JSONOption = False) -> None:
-    """Delete records older than the retention in the settings."""
+    """Delete records and kept seals older than the retention in the settings."""
     settings = load_settings(config)
     with open_store(settings) as store:
-        deleted = store.purge(now(), settings.retention.model_dump())
+        deleted = store.purge(now(), settings.retention.of_records) + store.purge_kept(now())
     if as_json:
         show_json({"deleted": deleted, "retention_days": settings.retention.model_dump()})
         return

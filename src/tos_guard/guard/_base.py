@@ -32,6 +32,7 @@ from tos_guard.protocols import (
     LimitEngine,
     RecordStore,
     RightsSource,
+    SealStore,
     Signer,
     TermsArchive,
 )
@@ -102,11 +103,12 @@ class GuardBase:
         telemetry: What happens is counted there, and told to OpenTelemetry.
         archive: As given.
         store: As given.
+        seals: The store of records, where it keeps seals too; else None, and nothing that leaves again has its first seal.
         form_key: Key under which tokens against forged forms are made.
 
     Raises:
         ConfigurationError: The terms need what nothing provides, there are limits and nothing counts them, or there are authorization
-            servers and nothing verifies their tokens, or the host identifies as well.
+            servers and nothing verifies their tokens, or the host identifies as well, or a route is idempotent and nothing keeps seals.
     """
 
     def __init__(
@@ -142,6 +144,7 @@ class GuardBase:
         self._accounts = accounts
         self._rights = rights
         self._records = records
+        self.seals: SealStore | None = records if isinstance(records, SealStore) else None
         self._signer = signer
         self._pepper = pepper
         self._identify = identify
@@ -165,6 +168,7 @@ class GuardBase:
         self._limits = limits
         self._leases = Leases(limits, self.report_failure) if limits is not None else None
         self._check_bearer()
+        self._check_kept()
         self.check_fulfillable(terms)
         self.rulebook: Rulebook = Rulebook(settings.issuer, terms, self.check_fulfillable)
 
@@ -182,6 +186,16 @@ class GuardBase:
             raise ConfigurationError("the host identifies, and so do bearer tokens", where="identify=", cure="Leave one of them out.")
         self._bearer.watch(self._report_bearer_keys)
         self.telemetry.watch_bearer_keys(self._bearer.fetched)
+
+    def _check_kept(self) -> None:
+        """Fail where a retry is promised its first token, and nothing keeps it."""
+        for path, route in self.settings.routes.items():
+            if route.idempotent and self.seals is None:
+                raise ConfigurationError(
+                    "the route is idempotent, and the store of records keeps no seals",
+                    where=f'routes."{path}"',
+                    cure="Let records= be a SealStore as well, as our stores are.",
+                )
 
     def _report_bearer_keys(self, event: str, failure: Exception | None) -> None:
         self.telemetry.bearer_keys(event)

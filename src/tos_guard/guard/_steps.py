@@ -44,8 +44,10 @@ class GuardSteps(Accepting, Administering, Reporting, Sealing):
         return refusal(error, dialect, rid=rid, terms_url=terms_url, appeal_url=self.settings.appeal_url, states=states)
 
     def purge(self) -> int:
-        """Delete records that are older than their type is kept. Returns how many. Reads and writes the store, so not for an event loop."""
-        return self._records.purge(self.clock(), self.settings.retention.model_dump())
+        """Delete records and seals that are older than they are kept. Returns how many. Not for an event loop: it waits for the store."""
+        now = self.clock()
+        purged = self._records.purge(now, self.settings.retention.of_records)
+        return purged if self.seals is None else purged + self.seals.purge_kept(now)
 
     def close_stores(self) -> None:
         """Wait until all records are durable."""

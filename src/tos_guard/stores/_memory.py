@@ -66,7 +66,7 @@ class MemoryStore(MemoryRecords, Store):
         entropy: Where the pepper comes from.
 
     Attributes:
-        fault: What `append` does wrong, for tests: ``before`` fails without storing, ``after`` stores and fails all the same.
+        fault: What `append` and `keep` do wrong, for tests: ``before`` fails without storing, ``after`` stores and fails all the same.
     """
 
     def __init__(self, *, issuer: str, clock: Clock, entropy: Entropy = secrets.token_bytes) -> None:

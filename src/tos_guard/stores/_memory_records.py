@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Literal, TypeVar
 
 from tos_guard.errors import StoreError
-from tos_guard.ledger import ExchangeRecord
+from tos_guard.ledger import ExchangeRecord, KeptSeal, SealKind
+from tos_guard.stores._kept_seals import encode_seals
+from tos_guard.stores._model import to_ms
 from tos_guard.stores._records import encode_row, hour_of, retention_cutoffs
 
 __all__ = ["MemoryRecords"]
+
+_T = TypeVar("_T")
 
 
 class MemoryRecords:
     """`RecordStore` in memory, with the few questions an administrator asks.
 
     Attributes:
-        fault: What `append` does wrong, for tests: ``before`` fails without storing, ``after`` stores and fails all the same.
+        fault: What `append` and `keep` do wrong, for tests: ``before`` fails without storing, ``after`` stores and fails all the same.
     """
 
     def __init__(self, *, issuer: str) -> None:
@@ -30,26 +34,76 @@ class MemoryRecords:
         self._closed = False
         self._records: dict[tuple[str, str], ExchangeRecord] = {}
         self._denials: dict[tuple[int, str], int] = {}
+        self._kept: dict[tuple[str, str], dict[tuple[str, str], KeptSeal]] = {}
 
     def append(self, record: ExchangeRecord) -> Future[None]:
         """As `Store.append`."""
-        future: Future[None] = Future()
+
+        def store() -> None:
+            encode_row(record)
+            self._records.setdefault((record.issuer, record.rid), record)
+
+        return self._stored_by(store)
+
+    def keep(self, seals: Sequence[KeptSeal], record: ExchangeRecord | None = None) -> Future[KeptSeal | None]:
+        """As `Store.keep`."""
+
+        def store() -> KeptSeal | None:
+            encode_seals(seals)
+            if record is not None:
+                encode_row(record)
+            kept = self._kept.setdefault((seals[0].issuer, seals[0].account_id), {})
+            for seal in seals:
+                known = kept.get((seal.kind, seal.key))
+                if known is not None and not known.gives_way_to(seal):
+                    return known
+            kept |= {(seal.kind, seal.key): seal for seal in seals}
+            if record is not None:
+                self._records.setdefault((record.issuer, record.rid), record)
+            return None
+
+        return self._stored_by(store)
+
+    def _stored_by(self, store: Callable[[], _T]) -> Future[_T]:
+        future: Future[_T] = Future()
         future.set_running_or_notify_cancel()
         try:
-            encode_row(record)
             with self._lock:
                 if self._closed:
                     raise StoreError("the store is closed", where="memory")
                 if self.fault == "before":
                     raise StoreError("the record was not stored", where="memory")
-                self._records.setdefault((record.issuer, record.rid), record)
+                result = store()
                 if self.fault == "after":
                     raise StoreError("the record was stored, and the store failed", where="memory")
         except StoreError as error:
             future.set_exception(error)
         else:
-            future.set_result(None)
+            future.set_result(result)
         return future
+
+    def kept(self, account_id: str, kind: SealKind, key: str, now: datetime) -> KeptSeal | None:
+        """As `Store.kept`."""
+        with self._lock:
+            seal = self._kept.get((self._records_issuer, account_id), {}).get((kind, key))
+            return seal if seal is not None and seal.until > to_ms(now) else None
+
+    def kept_of(self, account_id: str, kind: SealKind | None = None, prefix: str = "") -> Sequence[KeptSeal]:
+        """As `Store.kept_of`."""
+        with self._lock:
+            kept = self._kept.get((self._records_issuer, account_id), {})
+            return tuple(kept[name] for name in sorted(kept) if kind is None or (name[0] == kind and name[1].startswith(prefix)))
+
+    def purge_kept(self, now: datetime) -> int:
+        """As `Store.purge_kept`."""
+        purged = 0
+        with self._lock:
+            for (issuer, _), kept in self._kept.items():
+                old = [name for name, seal in kept.items() if issuer == self._records_issuer and seal.until <= to_ms(now)]
+                purged += len(old)
+                for name in old:
+                    del kept[name]
+        return purged
 
     def count_denial(self, code: str, now: datetime) -> None:
         """As `Store.count_denial`."""
@@ -91,6 +145,7 @@ class MemoryRecords:
     def erase_account(self, issuer: str, account_id: str) -> int:
         """As `Store.erase_account`."""
         with self._lock:
+            self._kept.pop((issuer, account_id), None)
             linked = self.of_account(issuer, account_id)
             for record in linked:
                 self._records[record.issuer, record.rid] = replace(record, account_id=None)

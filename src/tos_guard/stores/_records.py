@@ -21,18 +21,19 @@ from typing import Any, Final
 
 from tos_guard._canonical import MAX_SAFE_INTEGER
 from tos_guard.errors import ConfigurationError, StoreError
-from tos_guard.ledger import ExchangeRecord
+from tos_guard.ledger import ExchangeRecord, KeptSeal, SealKind
 from tos_guard.stores._database import Database, Schema
-from tos_guard.stores._writer import Counter, GroupWriter, Row
+from tos_guard.stores._kept_seals import KEPT_SEALS, delete_seals_of, encode_seals, insert_seals, purge_seals, select_seal, select_seals
+from tos_guard.stores._writer import Counter, GroupWriter, KeptRows, Row
 
-__all__ = ["DenialCount", "SQLiteRecords", "encode_row", "hour_of", "retention_cutoffs"]
+__all__ = ["RECORDS_SCHEMA", "DenialCount", "SQLiteRecords", "encode_row", "hour_of", "retention_cutoffs"]
 
 DenialCount = tuple[datetime, str, int]
 """Start of an hour (UTC), stable code, how many unauthenticated denials."""
 
 _ACCOUNT_COLUMNS: Final = "(id INTEGER PRIMARY KEY, issuer TEXT NOT NULL, account_id TEXT NOT NULL, UNIQUE (issuer, account_id))"
 
-_SCHEMA: Final = Schema(
+RECORDS_SCHEMA: Final = Schema(
     what="exchange records",
     application_id=0x74677265,  # "tgre"
     migrations=(
@@ -55,6 +56,7 @@ _SCHEMA: Final = Schema(
                 issuer TEXT NOT NULL, hour INTEGER NOT NULL, code TEXT NOT NULL, count INTEGER NOT NULL,
                 PRIMARY KEY (issuer, hour, code)) WITHOUT ROWID""",
         ),
+        KEPT_SEALS,
     ),
 )
 
@@ -77,7 +79,7 @@ class SQLiteRecords:
 
     def __init__(self, path: Path, *, issuer: str, max_pending: int, commit_delay: float = 0.0) -> None:
         self._records_issuer = issuer
-        self._records = Database(path, _SCHEMA)
+        self._records = Database(path, RECORDS_SCHEMA)
         self._writer = GroupWriter(self._records, _write_rows, max_pending=max_pending, delay=commit_delay)
 
     def append(self, record: ExchangeRecord) -> Future[None]:
@@ -153,6 +155,34 @@ class SQLiteRecords:
                 purged += deleted
         return purged
 
+    def keep(self, seals: Sequence[KeptSeal], record: ExchangeRecord | None = None) -> Future[KeptSeal | None]:
+        """As `Store.keep`."""
+        try:
+            rows = KeptRows(encode_seals(seals), None if record is None else encode_row(record))
+        except StoreError as error:
+            failed: Future[KeptSeal | None] = Future()
+            failed.set_exception(error)
+            return failed
+        return self._writer.keep(rows)
+
+    def kept(self, account_id: str, kind: SealKind, key: str, now: datetime) -> KeptSeal | None:
+        """As `Store.kept`."""
+        with self._records.read() as connection:
+            return select_seal(connection, self._records_issuer, account_id, kind, key, now)
+
+    def kept_of(self, account_id: str, kind: SealKind | None = None, prefix: str = "") -> Sequence[KeptSeal]:
+        """As `Store.kept_of`."""
+        with self._records.read() as connection:
+            return select_seals(connection, self._records_issuer, account_id, kind, prefix)
+
+    def purge_kept(self, now: datetime) -> int:
+        """As `Store.purge_kept`."""
+        purged = 0
+        step = partial(purge_seals, issuer=self._records_issuer, now=now)
+        while deleted := self._writer.run(step).result():
+            purged += deleted
+        return purged
+
     def close(self) -> None:
         """As `Store.close`."""
         self._writer.close()
@@ -208,21 +238,27 @@ def retention_cutoffs(now: datetime, retention_days: Mapping[str, int]) -> dict[
     return cutoffs
 
 
-def _write_rows(connection: sqlite3.Connection, rows: Sequence[Row], counts: dict[Counter, int]) -> None:
+def _write_rows(connection: sqlite3.Connection, rows: Sequence[Row | KeptRows], counts: dict[Counter, int]) -> Sequence[KeptSeal | None]:
     numbers: dict[tuple[str, str], int] = {}
+
+    def number_of(account: tuple[str, str]) -> int:
+        if (number := numbers.get(account)) is None:
+            number = numbers[account] = _account_number(connection, account)
+        return number
+
+    results: list[KeptSeal | None] = []
     links: list[tuple[int, int]] = []
-    for row in rows:
+    for each in rows:
+        row, in_the_way = (each.record, insert_seals(connection, each.seals, number_of)) if isinstance(each, KeptRows) else (each, None)
+        results.append(in_the_way)
+        if row is None or in_the_way is not None:
+            continue
         inserted = connection.execute(
             "INSERT INTO record (issuer, rid, jti, type, started, document) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
             (row.issuer, row.rid, row.jti, row.type, row.started, row.document),
         )
-        if inserted.rowcount != 1 or row.account_id is None:
-            continue
-        account = (row.issuer, row.account_id)
-        number = numbers.get(account)
-        if number is None:
-            number = numbers[account] = _account_number(connection, account)
-        links.append((inserted.lastrowid or 0, number))
+        if inserted.rowcount == 1 and row.account_id is not None:
+            links.append((inserted.lastrowid or 0, number_of((row.issuer, row.account_id))))
     if links:
         connection.executemany("INSERT INTO subject (record, account) VALUES (?, ?)", links)
     if counts:
@@ -231,6 +267,7 @@ def _write_rows(connection: sqlite3.Connection, rows: Sequence[Row], counts: dic
             ON CONFLICT DO UPDATE SET count = count + excluded.count""",
             [(*counter, count) for counter, count in counts.items()],
         )
+    return results
 
 
 def _account_number(connection: sqlite3.Connection, account: tuple[str, str]) -> int:
@@ -251,6 +288,7 @@ def _erase(database: Database, issuer: str, account_id: str) -> int:
         unlinked = 0
         if number is not None:
             unlinked = connection.execute("DELETE FROM subject WHERE account = ?", (number,)).rowcount
+            delete_seals_of(connection, number)
             connection.execute("DELETE FROM account WHERE id = ?", (number,))
             _renew_accounts(connection)
     database.empty_log()
@@ -273,8 +311,12 @@ def _purge_records(database: Database, *, issuer: str, kind: str, cutoff: dateti
         connection.executemany("DELETE FROM subject WHERE record = ?", numbers)
         connection.executemany("DELETE FROM record WHERE id = ?", numbers)
         if len(numbers) < _PURGE_ROWS:
-            # An account without records leaves nothing behind but its id, which nobody needs any more.
-            connection.execute("DELETE FROM account WHERE issuer = ? AND id NOT IN (SELECT account FROM subject)", (issuer,))
+            # An account without records and seals leaves nothing behind but its id, which nobody needs any more.
+            connection.execute(
+                """DELETE FROM account WHERE issuer = ? AND id NOT IN (SELECT account FROM subject)
+                AND id NOT IN (SELECT account FROM kept_seal)""",
+                (issuer,),
+            )
     return len(numbers)
 
 

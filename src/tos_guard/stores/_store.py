@@ -10,7 +10,7 @@ from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from tos_guard.ledger import ExchangeRecord
+from tos_guard.ledger import ExchangeRecord, KeptSeal, SealKind
 from tos_guard.stores._administration import AccountAdministration, AdministratorKeys, OrganizationAdministration
 from tos_guard.stores._model import StoredTerms
 
@@ -32,11 +32,11 @@ def matching(stored: bytes | None, given: bytes) -> bool:
 
 
 class Store(AccountAdministration, OrganizationAdministration, AdministratorKeys):
-    """Accounts, organizations, acceptances, keys, terms, usage policies and exchange records of one issuer.
+    """Accounts, organizations, acceptances, keys, terms, usage policies, exchange records and kept seals of one issuer.
 
-    An `AccountSource`, a `RightsSource`, a `RecordStore` and a `TermsArchive`, with their administration. Any thread may call; safe
-    across forks. Every change of an account raises its `Account.version` and `version`, and is durable when the call returns. Used as
-    a context manager, the store closes at the end.
+    An `AccountSource`, a `RightsSource`, a `RecordStore`, a `SealStore` and a `TermsArchive`, with their administration. Any thread may
+    call; safe across forks. Every change of an account raises its `Account.version` and `version`, and is durable when the call
+    returns. Used as a context manager, the store closes at the end.
     """
 
     def __enter__(self) -> Self:
@@ -299,7 +299,7 @@ class Store(AccountAdministration, OrganizationAdministration, AdministratorKeys
 
     @abstractmethod
     def erase_account(self, issuer: str, account_id: str) -> int:
-        """Forget which records belong to the account, and see to it that no file of the records holds its id.
+        """Forget which records belong to the account, and all of its kept seals; no file of the records holds its id any more.
 
         Records appended before by this process are unlinked as well. An exchange that is still running links itself when it ends:
         suspend the account first.
@@ -320,6 +320,36 @@ class Store(AccountAdministration, OrganizationAdministration, AdministratorKeys
 
         Raises:
             ConfigurationError: An unknown type, or a negative number of days.
+            StoreError: The engine failed; what was deleted stays deleted.
+        """
+
+    # Kept seals.
+
+    @abstractmethod
+    def keep(self, seals: Sequence[KeptSeal], record: ExchangeRecord | None = None) -> Future[KeptSeal | None]:
+        """As `SealStore.keep`. The future fails with `StoreError`, and cannot be cancelled."""
+
+    @abstractmethod
+    def kept(self, account_id: str, kind: SealKind, key: str, now: datetime) -> KeptSeal | None:
+        """As `SealStore.kept`.
+
+        Raises:
+            StoreError: The engine failed, or the row is damaged.
+        """
+
+    @abstractmethod
+    def kept_of(self, account_id: str, kind: SealKind | None = None, prefix: str = "") -> Sequence[KeptSeal]:
+        """As `SealStore.kept_of`.
+
+        Raises:
+            StoreError: The engine failed, or a row is damaged.
+        """
+
+    @abstractmethod
+    def purge_kept(self, now: datetime) -> int:
+        """As `SealStore.purge_kept`.
+
+        Raises:
             StoreError: The engine failed; what was deleted stays deleted.
         """
 

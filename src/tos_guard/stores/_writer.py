@@ -4,6 +4,7 @@
 - Where nobody waits for the disk, a delay may be set that gathers larger groups: a commit costs the processor far more than a row.
 - The thread starts with the first work in a process, so a server may fork after it has built its store.
 - A failed group fails its futures, and the thread lives on. The queue is bounded; when it is full, the newcomer's future fails.
+- What has a result that somebody waits for (kept seals) is written without the delay.
 - Futures cannot be cancelled: a caller who goes away (an asyncio task, say) must not take the record with it.
 """
 
@@ -19,10 +20,11 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 from tos_guard.errors import StoreError, TosGuardError
+from tos_guard.ledger import KeptSeal
 from tos_guard.stores._database import Database
 from tos_guard.stores._fork import watch_forks
 
-__all__ = ["Counter", "GroupWriter", "Row"]
+__all__ = ["Counter", "GroupWriter", "KeptRows", "Row", "SealRow"]
 
 T = TypeVar("T")
 
@@ -50,9 +52,29 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
+class SealRow:
+    """One kept seal, encoded, with the value that it was made from."""
+
+    seal: KeptSeal
+    document: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class KeptRows:
+    """Kept seals that stand or fall together, and the record of their exchange."""
+
+    seals: tuple[SealRow, ...]
+    record: Row | None
+
+
+WriteRows = Callable[[sqlite3.Connection, Sequence[Row | KeptRows], dict[Counter, int]], Sequence[Any] | None]
+"""Stores rows and counts, inside a transaction, and says what came of each row; None for nothing to say."""
+
+
+@dataclass(frozen=True, slots=True)
 class _Item:
     future: Future[Any]
-    row: Row | None = None
+    row: Row | KeptRows | None = None
     work: Callable[[Database], Any] | None = None
 
 
@@ -61,7 +83,7 @@ class GroupWriter:
 
     Args:
         database: Where to.
-        write_rows: Stores rows and counts, inside a transaction.
+        write_rows: Stores rows and counts, inside a transaction (`WriteRows`).
         max_pending: Items that may wait; a bound on memory while the disk hangs.
         delay: Seconds for which the first row of a group waits for others.
     """
@@ -69,7 +91,7 @@ class GroupWriter:
     def __init__(
         self,
         database: Database,
-        write_rows: Callable[[sqlite3.Connection, Sequence[Row], dict[Counter, int]], None],
+        write_rows: WriteRows,
         *,
         max_pending: int,
         delay: float = 0.0,
@@ -92,6 +114,10 @@ class GroupWriter:
     def append(self, row: Row) -> Future[None]:
         """Queue one row. The future is done when it is durable, and fails with `StoreError`."""
         return self._enqueue(_Item(Future(), row=row))
+
+    def keep(self, rows: KeptRows) -> Future[KeptSeal | None]:
+        """Queue seals with their record. The future gives what stands in their way, or None once they are durable."""
+        return self._enqueue(_Item(Future(), row=rows))
 
     def run(self, work: Callable[[Database], T]) -> Future[T]:
         """Queue *work*, to run alone, after everything queued before it. Its `TosGuardError` goes to the future."""
@@ -142,7 +168,7 @@ class GroupWriter:
             problem = self._problem()
             if problem is None:
                 self._queue.append(item)
-                if len(self._queue) in (1, _GROUP_ROWS) or item.work is not None:
+                if len(self._queue) in (1, _GROUP_ROWS) or _is_awaited(item):
                     self._wake.notify()
         if problem is not None:
             item.future.set_exception(problem)
@@ -203,7 +229,7 @@ class GroupWriter:
             return group, counts
 
     def _is_group(self) -> bool:
-        return self._closing or len(self._queue) >= _GROUP_ROWS or any(item.work is not None for item in self._queue)
+        return self._closing or len(self._queue) >= _GROUP_ROWS or any(map(_is_awaited, self._queue))
 
     def _run(self, item: _Item) -> None:
         assert item.work is not None  # noqa: S101 - `_loop` looked
@@ -218,18 +244,19 @@ class GroupWriter:
 
     def _commit(self, group: list[_Item], counts: dict[Counter, int]) -> None:
         problem: StoreError | None = None
+        results: Sequence[Any] | None = None
         try:
             with self._database.write() as connection:
-                self._write_rows(connection, [item.row for item in group if item.row is not None], counts)
+                results = self._write_rows(connection, [item.row for item in group if item.row is not None], counts)
         except StoreError as error:
             problem = error
         except Exception as error:  # noqa: BLE001 - the thread must live on, and every future must end
             problem = self._unexpected(error)
         if problem is not None:
             self._keep(counts)
-        for item in group:
+        for position, item in enumerate(group):
             if problem is None:
-                item.future.set_result(None)
+                item.future.set_result(None if results is None else results[position])
             else:
                 item.future.set_exception(problem)
 
@@ -256,3 +283,8 @@ class GroupWriter:
         problem = StoreError(f"cannot write records ({type(error).__name__}: {error})", where=str(self._database.path))
         problem.__cause__ = error
         return problem
+
+
+def _is_awaited(item: _Item) -> bool:
+    """Whether somebody waits for more than that it is written."""
+    return item.work is not None or isinstance(item.row, KeptRows)

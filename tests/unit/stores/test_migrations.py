@@ -13,8 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from sample_records import sample_record
+from tos_guard.ledger import KeptSeal, SealKind
 from tos_guard.rights import Account, Grant
 from tos_guard.stores import AccountChange, SQLiteStore, StoredTerms
+from tos_guard.stores._records import RECORDS_SCHEMA
 from tos_guard.stores._schema import ACCOUNTS_SCHEMA
 from tos_guard.types import Standing
 
@@ -64,6 +67,26 @@ RELEASE_0_1 = (
     """CREATE TABLE public_key (
         number INTEGER PRIMARY KEY, issuer TEXT NOT NULL, kid TEXT NOT NULL, document TEXT NOT NULL,
         UNIQUE (issuer, kid))""",
+)
+
+RECORDS_0_1 = (
+    """CREATE TABLE record (
+        id INTEGER PRIMARY KEY,
+        issuer TEXT NOT NULL,
+        rid TEXT NOT NULL,
+        jti TEXT,
+        type TEXT NOT NULL,
+        started INTEGER NOT NULL,
+        document BLOB NOT NULL,
+        UNIQUE (issuer, rid))""",
+    "CREATE INDEX record_token ON record (issuer, jti) WHERE jti IS NOT NULL",
+    "CREATE INDEX record_age ON record (issuer, type, started)",
+    "CREATE TABLE account (id INTEGER PRIMARY KEY, issuer TEXT NOT NULL, account_id TEXT NOT NULL, UNIQUE (issuer, account_id))",
+    "CREATE TABLE subject (record INTEGER PRIMARY KEY, account INTEGER NOT NULL)",
+    "CREATE INDEX subject_account ON subject (account)",
+    """CREATE TABLE denial_count (
+        issuer TEXT NOT NULL, hour INTEGER NOT NULL, code TEXT NOT NULL, count INTEGER NOT NULL,
+        PRIMARY KEY (issuer, hour, code)) WITHOUT ROWID""",
 )
 
 ACME = (
@@ -127,6 +150,7 @@ def test_the_statements_of_a_release_are_as_it_had_them():
         return [" ".join(statement.split()) for statement in statements]
 
     assert words(ACCOUNTS_SCHEMA.migrations[0]) == words(RELEASE_0_1)
+    assert words(RECORDS_SCHEMA.migrations[0]) == words(RECORDS_0_1)
 
 
 def test_a_file_of_0_1_opens_with_all_it_holds(old_file):
@@ -174,3 +198,29 @@ def test_a_file_of_0_1_goes_on(old_file):
         assert store.account_version("acme", 3) is None
         assert store.accounts() == ()
     assert all(b"acme" not in file.read_bytes() for file in old_file.parent.iterdir())
+
+
+def test_records_of_0_1_open_and_seals_are_kept_beside_them(tmp_path):
+    """A record of the first release is there under this one, linked to its account, and the account's seals are kept with it."""
+    old = sample_record("req_old", issuer=ISSUER, account_id="acme")
+    connection = sqlite3.connect(tmp_path / "guard.records.db")
+    connection.execute("PRAGMA journal_mode=WAL")
+    for statement in RECORDS_0_1:
+        connection.execute(statement)
+    connection.execute("INSERT INTO record VALUES (7, ?, 'req_old', NULL, 'exchange', ?, ?)", (ISSUER, old.started, old.to_bytes()))
+    connection.execute("INSERT INTO account VALUES (3, ?, 'acme')", (ISSUER,))
+    connection.execute("INSERT INTO subject VALUES (7, 3)")
+    connection.execute(f"PRAGMA application_id={0x74677265}")
+    connection.execute("PRAGMA user_version=1")
+    connection.commit()
+    connection.close()
+    names = {"issuer": ISSUER, "account_id": "acme", "kind": SealKind.REQUEST, "key": "req_1", "rid": "req_1"}
+    seal = KeptSeal(**names, jti="j", sub="s", req="q", kept=ms(at(1)), until=ms(at(9)), token="a.b.c")
+    for _ in range(2):
+        with SQLiteStore(tmp_path / "guard.db", issuer=ISSUER, clock=lambda: at(2)) as store:
+            assert store.of_account(ISSUER, "acme") == (old,)
+            store.keep([seal]).result(30)
+            assert store.kept("acme", SealKind.REQUEST, "req_1", at(2)) == seal
+    with SQLiteStore(tmp_path / "guard.db", issuer=ISSUER, clock=lambda: at(2)) as store:
+        assert store.erase_account(ISSUER, "acme") == 1
+    assert all(b"acme" not in file.read_bytes() for file in tmp_path.iterdir())
