@@ -85,6 +85,9 @@ class RequestFacts:
         is_open_ended: By one of these names it says something else: that there is no end, or what some server may take for that.
         media_parts: Images, sounds and files in it, whose tokens do not show in its size.
         end_user: How the caller names the end user it serves, or None; not to be kept as it is.
+        retrieves: Id of a response made before that the request asks for, or does something with, or None. Such a request makes nothing.
+        stores: The response may be asked for again by its own id.
+        background: The response may leave before it has ended.
     """
 
     action: str
@@ -95,6 +98,9 @@ class RequestFacts:
     is_open_ended: bool = False
     media_parts: int = 0
     end_user: str | None = None
+    retrieves: str | None = None
+    stores: bool = False
+    background: bool = False
 
 
 def parse_request_object(body: bytes) -> dict[str, Any]:
