@@ -46,7 +46,7 @@ export RUFF_CACHE_DIR := $(BUILD)/cache/ruff
 export PYTHONPYCACHEPREFIX := $(BUILD)/cache/pycache
 unexport PYTHONPATH VIRTUAL_ENV PYTHONHOME
 
-.PHONY: demo test fuzz bench lock clean wheel lint lint-format lint-rules lint-layers lint-mypy lint-pyright lint-public
+.PHONY: demo test doors fuzz bench lock clean wheel lint lint-format lint-rules lint-layers lint-mypy lint-pyright lint-public
 .DEFAULT_GOAL := test
 
 $(STAMPS):
@@ -103,6 +103,10 @@ $(STAMPS)/node: tests/clients/package.json tests/clients/package-lock.json $(STA
 
 test: $(STAMPS)/test.installed $(STAMPS)/test.model $(STAMPS)/clients.env $(STAMPS)/node
 	@TOS_GUARD_WHEEL=$$(ls $(DIST)/*.whl) TOS_GUARD_CLIENTS=$(BUILD)/venv-clients/bin/python TOS_GUARD_NODE=$(BUILD)/node $(TEST)/python -m pytest -n $(WORKERS) --basetemp=$(BUILD)/pytest -o cache_dir=$(BUILD)/cache/pytest $(ARGS)
+
+# The table of docs/guides/doors.md: every scenario at every door.
+doors: $(STAMPS)/test.installed
+	@cd tests && $(TEST)/python -m scenarios
 
 fuzz: $(STAMPS)/test.installed
 	@cd tests && $(TEST)/python -m fuzz $(ARGS)
