@@ -29,6 +29,7 @@ from tos_guard.dialects._grpc import (
     USAGE_METADATA,
     GrpcProjection,
 )
+from tos_guard.dialects._infer import INFER_PROJECTION, InferProjection, read_infer_tag, splice_infer_tag
 from tos_guard.dialects._openai import OpenAIDialect
 from tos_guard.dialects._plain import PlainDialect
 from tos_guard.dialects._projection import BytesProjection, JSONProjection, Projection, projection_named
@@ -42,6 +43,7 @@ __all__ = [
     "DIALECT_NAMES",
     "DONE",
     "GRPC_PROJECTION",
+    "INFER_PROJECTION",
     "MAX_BODY_BYTES",
     "MAX_BODY_DEPTH",
     "NEED_MODEL",
@@ -60,6 +62,7 @@ __all__ = [
     "Dialect",
     "EventStream",
     "GrpcProjection",
+    "InferProjection",
     "JSONProjection",
     "OpenAIDialect",
     "PlainDialect",
@@ -74,7 +77,9 @@ __all__ = [
     "dialect_named",
     "parse_response_json",
     "projection_named",
+    "read_infer_tag",
     "read_usage",
+    "splice_infer_tag",
     "splice_tag",
     "told_form",
     "without_tag",
@@ -87,6 +92,7 @@ STREAM_FORMATS: Final[Mapping[str, StreamFormat]] = MappingProxyType({known.proj
 
 PROJECTIONS: tuple[type[Projection], ...] = (
     *(known.projection for known in _FORMATS),
+    InferProjection,
     JSONProjection,
     GrpcProjection,
     BytesProjection,

@@ -1,7 +1,18 @@
 """The provenance token and what it covers: claims, content projection, and the compact form (docs/spec/token.md, projection.md)."""
 
 from tos_guard.provenance._claims import Claims, Terms, Usage
-from tos_guard.provenance._content import MAX_INLINE_LEAVES, Content, Leaf, Parts, canonical_part, normalise_text, parse_leaves, text_digest
+from tos_guard.provenance._content import (
+    MAX_INLINE_LEAVES,
+    Content,
+    Leaf,
+    LeafTree,
+    Parts,
+    canonical_part,
+    encode_text,
+    normalise_text,
+    parse_leaves,
+    text_digest,
+)
 from tos_guard.provenance._token import (
     MAX_TOKEN_CHARS,
     MAX_WRITTEN_CHARS,
@@ -20,11 +31,13 @@ __all__ = [
     "Claims",
     "Content",
     "Leaf",
+    "LeafTree",
     "Parts",
     "Terms",
     "UnverifiedToken",
     "Usage",
     "canonical_part",
+    "encode_text",
     "normalise_text",
     "parse_leaves",
     "parse_token",

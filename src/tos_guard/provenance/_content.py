@@ -15,7 +15,18 @@ from typing import Any, Final
 from tos_guard._canonical import b64url_encode, canonical_json, is_digest, leaf_hash, merkle_root
 from tos_guard.errors import MalformedError
 
-__all__ = ["MAX_INLINE_LEAVES", "Content", "Leaf", "Parts", "canonical_part", "normalise_text", "parse_leaves", "text_digest"]
+__all__ = [
+    "MAX_INLINE_LEAVES",
+    "Content",
+    "Leaf",
+    "LeafTree",
+    "Parts",
+    "canonical_part",
+    "encode_text",
+    "normalise_text",
+    "parse_leaves",
+    "text_digest",
+]
 
 MAX_INLINE_LEAVES: Final = 4
 """Up to so many leaves may travel in the token itself; others stand beside it, so that a token stays under 1.8 KB."""
@@ -34,7 +45,7 @@ class Content:
     """What a final token says of the content.
 
     Attributes:
-        projection: ``chat-1``, ``json-1`` or ``bytes-1``.
+        projection: Name of the projection: ``chat-1``, ``json-1``, ``bytes-1``, …
         leaves: All leaves in order; None where the token does not hold them and nobody gave them.
         count: Number of leaves.
         root: RFC 6962 root over them, base64url.
@@ -222,3 +233,45 @@ def _join(pieces: list[str | bytes], *, is_text: bool) -> bytes | None:
         return encode_text(normalise_text(joined) if is_text else joined)
     # An object among string values: only alone does it have a meaning.
     return bytes(pieces[0]) if len(pieces) == 1 and isinstance(pieces[0], bytes) else None
+
+
+class LeafTree:
+    """Leaves that come in their order, and their root at any time: what a long stream costs for each message does not grow with it.
+
+    Attributes:
+        count: How many there are.
+    """
+
+    __slots__ = ("_leaves", "_peaks", "count")
+
+    def __init__(self) -> None:
+        self.count: int = 0
+        self._leaves: list[Leaf] = []
+        self._peaks: list[tuple[int, bytes]] = []  # height and root of each whole subtree, the highest first
+
+    def append(self, leaf: Leaf) -> None:
+        """Add the next leaf, which follows all others by choice and name."""
+        node, height = leaf_hash(_leaf_bytes(leaf)), 0
+        while self._peaks and self._peaks[-1][0] == height:
+            node = _pair(self._peaks.pop()[1], node)
+            height += 1
+        self._peaks.append((height, node))
+        self._leaves.append(leaf)
+        self.count += 1
+
+    def content(self, projection: str) -> Content:
+        """The content with the leaves so far."""
+        root = self._peaks[-1][1] if self._peaks else merkle_root(())
+        for _, peak in reversed(self._peaks[:-1]):
+            root = _pair(peak, root)
+        return Content(projection, self.count, b64url_encode(root), tuple(self._leaves))
+
+    def copy(self) -> LeafTree:
+        """One that goes on from here by itself."""
+        other = LeafTree()
+        other.count, other._leaves, other._peaks = self.count, list(self._leaves), list(self._peaks)
+        return other
+
+
+def _pair(left: bytes, right: bytes) -> bytes:
+    return hashlib.sha256(b"\x01" + left + right).digest()
