@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final, Protocol
 
 from tos_guard.dialects._body import RequestFacts
 from tos_guard.dialects._projection import Projection
 from tos_guard.dialects._streams import StreamFormat
-from tos_guard.limits import LimitState
+from tos_guard.limits import LimitState, Quantity
 
-__all__ = ["NO_HEAD", "Dialect", "RequestHead"]
+__all__ = ["NO_HEAD", "Dialect", "RequestHead", "tightest"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +59,16 @@ class Dialect(Protocol):
         """A refusal as JSON bytes in the dialect's own error shape."""
         ...
 
-    def limit_fields(self, states: Sequence[LimitState]) -> list[tuple[bytes, bytes]]:
-        """Header fields in which clients of this dialect look for the state of their limits, beside the standard ones."""
+    def limit_fields(self, states: Sequence[LimitState], *, now: datetime) -> list[tuple[bytes, bytes]]:
+        """Header fields in which clients of this dialect look for the state of their limits, as of *now*, beside the standard ones."""
         ...
 
     def error_event(self, *, message: str, code: str, extra: dict[str, Any]) -> bytes:
         """The in-band error that ends a stream, as one event."""
         ...
+
+
+def tightest(states: Sequence[LimitState], quantity: Quantity) -> LimitState | None:
+    """The limit of a quantity that is used most, of those that refuse; None where there is none."""
+    of_quantity = [state for state in states if state.limit.quantity is quantity and not state.limit.shadow]
+    return min(of_quantity, key=lambda state: state.remaining / max(1, state.limit.amount), default=None)

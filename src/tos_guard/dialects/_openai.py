@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from typing import Any, Final
+from datetime import datetime
+from typing import Any
 
+from tos_guard.dialects._dialect import tightest
+from tos_guard.dialects._streams import EVENT_STREAM
 from tos_guard.limits import LimitState, Quantity
 
 __all__ = ["EVENT_STREAM", "OpenAIDialect"]
-
-EVENT_STREAM: Final = b"text/event-stream"
 
 
 class OpenAIDialect:
@@ -31,17 +32,17 @@ class OpenAIDialect:
         error = {"message": message, "type": kind, "param": None, "code": code, **extra}
         return json.dumps({"error": error}).encode("ascii")  # escaped: what a host says of a stop may hold lone surrogates
 
-    def limit_fields(self, states: Sequence[LimitState]) -> list[tuple[bytes, bytes]]:
+    def limit_fields(self, states: Sequence[LimitState], *, now: datetime) -> list[tuple[bytes, bytes]]:
         """``x-ratelimit-…-requests`` and ``…-tokens``, of the limit of each kind that is used most."""
+        del now  # their reset is a span
         fields: list[tuple[bytes, bytes]] = []
         for unit, quantity in (("requests", Quantity.REQUESTS), ("tokens", Quantity.TOKENS)):
-            of_unit = [state for state in states if state.limit.quantity is quantity and not state.limit.shadow]
-            if of_unit:
-                tightest = min(of_unit, key=lambda state: state.remaining / max(1, state.limit.amount))
+            state = tightest(states, quantity)
+            if state is not None:
                 for what, value in (
-                    ("limit", str(tightest.limit.amount)),
-                    ("remaining", str(tightest.remaining)),
-                    ("reset", _duration(tightest.reset)),
+                    ("limit", str(state.limit.amount)),
+                    ("remaining", str(state.remaining)),
+                    ("reset", _duration(state.reset)),
                 ):
                     fields.append((f"x-ratelimit-{what}-{unit}".encode("ascii"), value.encode("ascii")))
         return fields

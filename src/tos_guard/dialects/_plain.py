@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 from tos_guard.dialects._body import (
@@ -73,9 +74,9 @@ class PlainDialect:
         problem = {"type": "about:blank", "title": kind, "detail": message, "code": code, **extra}
         return json.dumps(problem).encode("ascii")  # escaped, so that no lone surrogate in a path can stop a refusal
 
-    def limit_fields(self, states: Sequence[LimitState]) -> list[tuple[bytes, bytes]]:
+    def limit_fields(self, states: Sequence[LimitState], *, now: datetime) -> list[tuple[bytes, bytes]]:
         """None beside the standard ones."""
-        del states
+        del states, now
         return []
 
     def error_event(self, *, message: str, code: str, extra: dict[str, Any]) -> bytes:

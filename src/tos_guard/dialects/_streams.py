@@ -8,7 +8,9 @@ from typing import Any, Final, Protocol
 from tos_guard.dialects._projection import Projection
 from tos_guard.limits import Usage
 
-__all__ = ["Role", "StreamFormat", "told_form"]
+__all__ = ["EVENT_STREAM", "Role", "StreamFormat", "told_form"]
+
+EVENT_STREAM: Final = b"text/event-stream"
 
 _WITHOUT_FORM: Final = frozenset({"ping", "error"})
 """Types of events that occur in streams of several forms."""

@@ -265,7 +265,7 @@ class Exchange:
             fields.append((b"ai-provenance-salt", b64url_encode(self.ids.salt).encode("ascii")))
         if self.limit_states:
             fields += limit_fields(self.limit_states, room=MAX_ADDED_BYTES - fields_size(fields))
-            of_dialect = self.dialect.limit_fields(self.limit_states)
+            of_dialect = self.dialect.limit_fields(self.limit_states, now=self.started)
             if fields_size(of_dialect) <= MAX_ADDED_BYTES - fields_size(fields):
                 fields += of_dialect
         return fields

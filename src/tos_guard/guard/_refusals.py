@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from tos_guard.dialects import Dialect, PlainDialect
@@ -156,7 +156,14 @@ def _per_window(limit: Limit) -> str:
 
 
 def refusal(
-    error: RequestError, dialect: Dialect | None, *, rid: str, terms_url: str, appeal_url: str | None, states: Sequence[LimitState] = ()
+    error: RequestError,
+    dialect: Dialect | None,
+    *,
+    rid: str,
+    terms_url: str,
+    appeal_url: str | None,
+    now: datetime,
+    states: Sequence[LimitState] = (),
 ) -> tuple[Head, bytes]:
     """The answer to a request that is not served.
 
@@ -166,6 +173,7 @@ def refusal(
         rid: Request id.
         terms_url: Where the terms are.
         appeal_url: Where a refused account can appeal, or None.
+        now: When the limits were asked.
         states: How far the account's limits are used, where they were asked.
     """
     reason = error.reason if isinstance(error, DeniedError) else error.code
@@ -194,7 +202,7 @@ def refusal(
         headers.append((b"retry-after", str(math.ceil(error.retry_after)).encode("ascii")))
     headers += limit_fields(states)
     if dialect is not None:
-        headers += dialect.limit_fields(states)
+        headers += dialect.limit_fields(states, now=now)
     return Head(error.status, headers), body
 
 

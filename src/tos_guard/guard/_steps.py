@@ -41,7 +41,8 @@ class GuardSteps(Accepting, Administering, Reporting, Sealing):
         rid = exchange.ids.rid if exchange is not None else f"req_{b64url_encode(self._entropy(16))}"
         states = exchange.limit_states if exchange is not None else ()
         terms_url = exchange.in_force.terms.uri if exchange is not None else self.terms.uri
-        return refusal(error, dialect, rid=rid, terms_url=terms_url, appeal_url=self.settings.appeal_url, states=states)
+        now = exchange.started if exchange is not None else self.clock()
+        return refusal(error, dialect, rid=rid, terms_url=terms_url, appeal_url=self.settings.appeal_url, now=now, states=states)
 
     def purge(self) -> int:
         """Delete records and seals that are older than they are kept. Returns how many. Not for an event loop: it waits for the store."""

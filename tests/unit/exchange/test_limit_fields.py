@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import http_sf
 import pytest
 
@@ -9,6 +11,8 @@ from tos_guard.dialects import ChatDialect, PlainDialect
 from tos_guard.exchange import limit_fields
 from tos_guard.exchange._limit_fields import fields_size
 from tos_guard.limits import Calendar, Dimension, Limit, LimitState, Quantity, Sliding
+
+NOW = datetime(2026, 11, 25, 12, 0, 0, 250_000, tzinfo=UTC)
 
 
 def state(
@@ -68,7 +72,7 @@ def test_chat_clients_find_their_own_fields(reset: float, written: str) -> None:
         state("t", 5, quantity=Quantity.TOKENS, amount=10, reset=reset),
         state("cost", 1, quantity=Quantity.COST),
     ]
-    fields = dict(ChatDialect().limit_fields(states))
+    fields = dict(ChatDialect().limit_fields(states, now=NOW))
     assert fields == {
         b"x-ratelimit-limit-requests": b"100",
         b"x-ratelimit-remaining-requests": b"40",
@@ -77,7 +81,7 @@ def test_chat_clients_find_their_own_fields(reset: float, written: str) -> None:
         b"x-ratelimit-remaining-tokens": b"5",
         b"x-ratelimit-reset-tokens": written.encode(),
     }
-    assert PlainDialect(model="x").limit_fields(states) == []
+    assert PlainDialect(model="x").limit_fields(states, now=NOW) == []
 
 
 def test_amounts_beyond_what_structured_fields_can_say_are_told_as_the_most_they_can() -> None:
