@@ -81,7 +81,8 @@ class WellKnown:
             **addresses(self._settings.issuer, self._terms()),
             **({"account_uri": self._settings.issuer + account} if account is not None else {}),
             "carriers": [projection.name for projection in PROJECTIONS],
-            "sealed": {"exempt": list(self._settings.exempt), "routes": list(self._settings.routes)},
+            # On exempt paths alone do sockets and tool servers answer, and nothing of them is sealed.
+            "sealed": {"exempt": list(self._settings.exempt), "routes": list(self._settings.routes), "sockets": "refused"},
             "ver": 1,
         }
 
