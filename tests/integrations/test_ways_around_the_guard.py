@@ -399,6 +399,6 @@ async def test_a_revoked_administrator_changes_nothing_with_a_slow_body(monkeypa
     guard = AsyncGuard(desk.given, **desk.parts)
     app = TosGuardMiddleware(Recorder(), guard=guard, routes=[AdminRoutes(guard)])
     client = Slow(b'{"reason":"revenge"}', lambda: desk.store.revoke_admin_key(desk.admin_key.split("-")[1]))
-    monkeypatch.setattr("tos_guard.web.asgi.time", client)
+    monkeypatch.setattr("tos_guard.web._door.time", client)
     assert await answered(app, "/admin/accounts/solo/suspend", desk.admin_key, client) == 401
     assert desk.holder("solo").account.standing == "good"

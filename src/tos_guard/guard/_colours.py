@@ -25,6 +25,7 @@ from tos_guard.guard._needs import (
     Keep,
     KeepPolicy,
     Need,
+    ReadBody,
     ReadTerms,
     Reserve,
     Settle,
@@ -88,6 +89,8 @@ class Guard(GuardSteps):
             case AskHost():
                 with _of_the_host(need.what):
                     return need.call()
+            case ReadBody():
+                return need.read()
             case AskLimits():
                 return cast(LimitEngine, self._limits).states(need.charges)
             case CurrentKey():
@@ -166,6 +169,9 @@ class AsyncGuard(GuardSteps):
                 with _of_the_host(need.what):
                     said = need.call()
                     return await said if isinstance(said, Awaitable) else said
+            case ReadBody():
+                body = need.read()
+                return await body if isinstance(body, Awaitable) else body
             case AskLimits():
                 engine = cast(LimitEngine, self._limits)
                 if not engine.blocks:

@@ -30,6 +30,7 @@ __all__ = [
     "Keep",
     "KeepPolicy",
     "Need",
+    "ReadBody",
     "ReadTerms",
     "RequestView",
     "Reserve",
@@ -244,6 +245,17 @@ class AskHost:
 
 
 @dataclass(frozen=True, slots=True)
+class ReadBody:
+    """Needs the request's body, which comes as slowly as its client sends it.
+
+    Attributes:
+        read: Reads all of it, or gives None where the client left; raises `RequestError`.
+    """
+
+    read: Callable[[], bytes | Awaitable[bytes | None] | None]
+
+
+@dataclass(frozen=True, slots=True)
 class AskLimits:
     """Needs to know how far limits are used; nothing is charged."""
 
@@ -275,7 +287,20 @@ class Keep:
 
 
 Need = (
-    FindHolder | ReadTerms | KeepPolicy | Reserve | Settle | Identify | VerifyBearer | Ask | AskHost | AskLimits | CurrentKey | Sign | Keep
+    FindHolder
+    | ReadTerms
+    | KeepPolicy
+    | Reserve
+    | Settle
+    | Identify
+    | VerifyBearer
+    | Ask
+    | AskHost
+    | ReadBody
+    | AskLimits
+    | CurrentKey
+    | Sign
+    | Keep
 )
 Steps = Generator[Need, Any, _T]
 """A step: yields what it needs, receives what came of it, and returns what it makes."""

@@ -1,40 +1,99 @@
-"""One response on its way through ASGI: the app's messages in, the server's out, sealed where its machine says so (DESIGN §5).
+"""One response on its way out: what the app says goes in, what to send comes out, sealed where its machine says so (DESIGN §5).
 
-The rules are those of `tos_guard.web.asgi`. What a response means and when it is whole is the business of `tos_guard.exchange`; here its
-bytes are sent.
+Without I/O: each method of `Delivery` is a generator that yields what it needs of the guard and, in between, what is to be sent, in order.
+Every door drives the same one: it serves needs with ``guard.run(next_out(need, steps))`` and sends `SendHead` and `SendBody` as its
+server has them sent.
+
+The rules are those of `tos_guard.web.asgi`. What a response means and when it is whole is the business of `tos_guard.exchange`.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any, Final
+from collections.abc import Generator
+from typing import Any, Final, NamedTuple, TypeVar
 
 from tos_guard.dialects import Step
-from tos_guard.errors import RequestError, SignerError, StoreError
-from tos_guard.exchange import Exchange, Head, Response, respond
-from tos_guard.guard import AsyncGuard, denial_members, unavailable
+from tos_guard.errors import DeniedError, PolicyStop, RequestError, SignerError, StoreError, TosGuardError
+from tos_guard.exchange import Exchange, Head, Headers, Response, respond
+from tos_guard.guard import Ask, GuardSteps, Steps, denial_members, unavailable
+from tos_guard.guard._needs import Need
 from tos_guard.types import Completion
 
-__all__ = ["LARGE_BYTES", "WITHOUT_CONTENT", "ASGIApp", "Delivery", "Message", "Receive", "Scope", "Send", "send_answer"]
-
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+__all__ = ["LARGE_BYTES", "OUT", "Delivering", "Delivery", "Out", "SendBody", "SendHead", "next_out"]
 
 LARGE_BYTES: Final = 262_144
-"""A request larger than this is read in a thread: 16 MiB of brackets take seconds, in which the event loop would serve nobody."""
+"""A body larger than this is read in a thread: 16 MiB of brackets take seconds, in which the event loop would serve nobody."""
 
-WITHOUT_CONTENT: Final = frozenset({"http.response.debug", "http.response.early_hint"})
-"""Extensions of servers through which no content can leave. Others (pathsend, zerocopysend, push, trailers) are not offered to the app."""
+
+class SendHead(NamedTuple):
+    """The head is to be sent, now: a client of a stream waits for it."""
+
+    status: int
+    headers: Headers
+
+
+class SendBody(NamedTuple):
+    """Bytes of the body are to be sent.
+
+    Attributes:
+        data: The bytes, maybe none.
+        last: Whether the body ends with them.
+    """
+
+    data: bytes
+    last: bool
+
+
+Out = SendHead | SendBody
+OUT: Final = (SendHead, SendBody)
+
+_T = TypeVar("_T")
+Delivering = Generator[Need | Out, Any, _T]
+"""A step of a delivery: yields what it needs and receives what came of it, and yields what is to be sent."""
+
+
+def next_out(need: Need, delivering: Delivering[None]) -> Steps[Out | None]:
+    """Serve what a delivery needs, until it has something to send or is done.
+
+    Args:
+        need: What it has yielded.
+        delivering: The step of the delivery that yielded it; it goes on from there.
+    """
+    item: Need | Out = need
+    try:
+        while not isinstance(item, OUT):
+            try:
+                answer = yield item
+            except TosGuardError as failure:
+                item = delivering.throw(failure)
+            else:
+                item = delivering.send(answer)
+    except StopIteration:
+        return None
+    return item
 
 
 class Delivery:
-    """Sends one response through its machine."""
+    """The delivery of one response.
 
-    def __init__(self, guard: AsyncGuard, exchange: Exchange, send: Send, *, bodiless: bool) -> None:
+    A door calls `start`, `feed` and `finish` as the app answers; `returned` or `raised` when the app is done; and `close` in the end, in
+    any case.
+
+    Args:
+        guard: The guard.
+        exchange: The exchange that the app answers.
+        bodiless: Whether the method allows no body (HEAD).
+
+    Attributes:
+        response: The response, or None while the app has not begun one.
+        sealed: Whether the final token was made.
+        started: Whether the head is sent.
+        ended: Whether the last of the body is sent.
+        client_gone: Whether the door knows that the client left; the door says so.
+        status: Of the response; 0 while it has none.
+    """
+
+    def __init__(self, guard: GuardSteps, exchange: Exchange, *, bodiless: bool) -> None:
         self.response: Response | None = None
         self.sealed = False
         self.started = False
@@ -43,152 +102,172 @@ class Delivery:
         self.status = 0
         self._guard = guard
         self._exchange = exchange
-        self._server_send = send
         self._bodiless = bodiless
         self._denied: str | None = None
+        self._reason = "client_gone"  # unless we learn better: a server may also end us by cancelling
+        self._closed = False
 
     @property
     def sent_status(self) -> int:
         """The status that was sent, or 0 while none is."""
         return self.status if self.started else 0
 
-    async def _send(self, message: Message) -> None:
-        """Send to the server, and remember if it says that the client left: an ``OSError`` of the app's own means nothing of the kind."""
-        if message["type"] == "http.response.body" and not message.get("more_body", False):
-            self._exchange.answered = True
-            await self._guard.run(self._guard.settle(self._exchange, self.response, status=self.sent_status))
-        try:
-            await self._server_send(message)
-        except OSError:
-            self.client_gone = True
-            raise
-
-    async def send(self, message: Message) -> None:
-        """Take one message of the app.
+    def start(self, head: Head) -> Delivering[None]:
+        """The app begins its answer. It may do so again, as long as nothing is sent.
 
         Raises:
-            DeniedError: The app goes on although it met a denial, which is by now the answer.
+            DeniedError: It goes on although it met a denial, which is by now the answer; so with `feed` and `finish`.
         """
         if self._exchange.is_refused:
-            await self.deny()
-            raise self._guard.denied(self._exchange)
-        if message["type"] == "http.response.start":
-            head = Head(message["status"], [(name.lower(), value) for name, value in message.get("headers", ())])
-            self.status = head.status
-            self.response = respond(self._exchange, head, bodiless=self._bodiless)
-            if self.response.early:
-                await self._start_early()
-        elif message["type"] == "http.response.body" and self.response is not None:
-            if self.ended:
-                return
-            step = self.response.feed(message.get("body", b""))
-            await self._forward(step)
-            if not message.get("more_body", False):
-                await self._finish()
-        elif message["type"] in WITHOUT_CONTENT:
-            await self._send(message)
-        else:
-            raise RuntimeError(f"the message {message['type']!r} would carry content past the guard")
-
-    async def _start_early(self) -> None:
-        assert self.response is not None  # noqa: S101
-        try:
-            token = await self._guard.run(self._guard.pending(self._exchange))
-        except SignerError:
-            await self._replace_by_refusal(unavailable(), "signer")
+            yield from self._insist()
+        if self.ended:
             return
-        await self._start(token)
-
-    async def _start(self, token: str | None) -> None:
-        assert self.response is not None  # noqa: S101
-        head = self.response.head(token)
-        self.started = True
         self.status = head.status
-        await self._send({"type": "http.response.start", "status": head.status, "headers": head.headers})
+        self.response = respond(self._exchange, head, bodiless=self._bodiless)
+        if not self.response.early:
+            return
+        try:
+            token = yield from self._guard.pending(self._exchange)
+        except SignerError:
+            yield from self._replace_by_refusal(unavailable(), "signer")
+            return
+        yield from self._start(self.response, token)
 
-    async def _finish(self) -> None:
-        assert self.response is not None  # noqa: S101
+    def feed(self, chunk: bytes) -> Delivering[None]:
+        """The app gives more of its body."""
+        if self._exchange.is_refused:
+            yield from self._insist()
+        if self.ended or self.response is None:
+            return
+        yield from self._forward(self.response, self.response.feed(chunk))
+
+    def finish(self) -> Delivering[None]:
+        """The app has given all of its body."""
+        if self._exchange.is_refused:
+            yield from self._insist()
+        response = self.response
+        if self.ended or response is None:
+            return
         # Reading and canonicalising megabytes takes seconds, which no other request should wait for.
-        large = self.response.held_bytes > LARGE_BYTES
-        step = await asyncio.to_thread(self.response.finish) if large else self.response.finish()
-        await self._forward(step, last=True)
+        step = (yield Ask(response.finish)) if response.held_bytes > LARGE_BYTES else response.finish()
+        yield from self._forward(response, step, last=True)
         if self.ended:
             return
         if not self.started:
-            await self._start(None)
-        self.ended = True
-        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+            yield from self._start(response, None)
+        yield from self._send(b"", last=True)
 
-    async def _forward(self, step: Step, *, last: bool = False) -> None:
+    def returned(self) -> Delivering[None]:
+        """The app is done, whether or not it has answered."""
+        if self._exchange.is_refused:  # the app has caught the denial, and answered nothing
+            yield from self._deny()
+        elif self.ended:
+            self._reason = ""
+        elif not self.client_gone:
+            self._reason = "handler_ended_early"
+
+    def raised(self, error: Exception) -> Delivering[None]:
+        """The app raised: end what it has begun. `explains` knows whether that is all there is to say of it."""
+        if self._exchange.is_refused:
+            yield from self._deny()
+        elif (stop := _policy_stop_in(error)) is not None:
+            self._reason = ""
+            yield from self._fail(str(stop.what), stop.code, {"clause": stop.clause}, Completion.POLICY)
+        elif not self.client_gone:
+            self._reason = "" if self.ended else "handler_raised"
+            if self.started:
+                yield from self._fail("The response could not be completed", "tos_handler_error", {}, Completion.ERROR)
+
+    def explains(self, error: Exception) -> bool:
+        """Whether an exception that the app raised says no more than what it is answered with, and need not go on to the server."""
+        if self._exchange.is_refused:
+            return _is_only(DeniedError, error) or isinstance(error.__cause__, DeniedError)
+        return _is_only(PolicyStop, error)
+
+    def close(self) -> Steps[None]:
+        """Record and settle the exchange, once; however the response ended."""
+        if not self._closed:
+            self._closed = True
+            yield from self._guard.close(self._exchange, self.response, status=self.sent_status, sealed=self.sealed, reason=self._reason)
+
+    def _send(self, data: bytes, *, last: bool) -> Delivering[None]:
+        self.ended = last
+        if last:
+            self._exchange.answered = True
+            yield from self._guard.settle(self._exchange, self.response, status=self.sent_status)
+        yield SendBody(b"" if self._bodiless else data, last)
+
+    def _start(self, response: Response, token: str | None) -> Delivering[None]:
+        head = response.head(token)
+        self.started = True
+        self.status = head.status
+        yield SendHead(head.status, head.headers)
+
+    def _forward(self, response: Response, step: Step, *, last: bool = False) -> Delivering[None]:
         """Send what a step says, sealing when it asks for that. After a *last* step nothing follows but what its seal adds."""
-        assert self.response is not None  # noqa: S101
         if step.out:
-            await self._body(step.out, last=last and not step.seal)
+            if not self.started:
+                yield from self._start(response, None)  # a body too large to wait for
+            yield from self._send(step.out, last=last and not step.seal)
         if step.seal:
-            await self._seal(last=last)
+            yield from self._seal(response, last=last)
 
-    async def _seal(self, *, last: bool) -> None:
-        assert self.response is not None  # noqa: S101
-        response = self.response
+    def _seal(self, response: Response, *, last: bool) -> Delivering[None]:
         try:
-            seal = await self._guard.run(self._guard.seal(self._exchange, response, self.status))
+            seal = yield from self._guard.seal(self._exchange, response, self.status)
         except (SignerError, StoreError) as error:
             what = "signer" if isinstance(error, SignerError) else "store"
             self._guard.report_failure(what, error)
-            if self._guard.denies_without("signer" if what == "signer" else "records"):
-                await self._withhold(what)
+            part = "signer" if what == "signer" else "records"
+            if self._guard.denies_without(part):
+                yield from self._withhold(response, what)
             else:
-                self._guard.report_degraded("signer" if what == "signer" else "records", "allow")
-                await self._forward(response.unsealed_because(what), last=last)
+                self._guard.report_degraded(part, "allow")
+                yield from self._forward(response, response.unsealed_because(what), last=last)
             return
         step = response.sealed(seal)
         self.sealed = True
         if not self.started:
-            await self._start(seal.token)
-        await self._forward(step, last=last)
+            yield from self._start(response, seal.token)
+        yield from self._forward(response, step, last=last)
 
-    async def _withhold(self, what: str) -> None:
+    def _withhold(self, response: Response, what: str) -> Delivering[None]:
         """No seal, no content: a whole body becomes a refusal, a stream ends with an error instead of its last content."""
-        assert self.response is not None  # noqa: S101
-        self.response.unsealed_because(what)
+        response.unsealed_because(what)
         if not self.started:
-            await self._replace_by_refusal(unavailable(), "signer")
+            yield from self._replace_by_refusal(unavailable(), "signer")
             return
         error = unavailable()
         event = self._exchange.dialect.error_event(message=str(error), code=error.code, extra={"request_id": self._exchange.ids.rid})
-        self.ended = True
-        await self._send({"type": "http.response.body", "body": event, "more_body": False})
+        yield from self._send(event, last=True)
 
-    async def deny(self) -> str:
-        """Answer with the denial that the handler met, once: as a refusal while nothing is sent, in-band afterwards.
+    def _insist(self) -> Delivering[None]:
+        """The denial stands, and the app that goes on is told so once more."""
+        yield from self._deny()
+        raise self._guard.denied(self._exchange)
 
-        Returns:
-            ``denied`` where it is the whole answer, else nothing: then the response knows whether it is sealed.
-        """
+    def _deny(self) -> Delivering[None]:
+        """Answer with the denial that the handler met, once: as a refusal while nothing is sent, in-band afterwards."""
         if self._denied is None:
             error = self._guard.denied(self._exchange)
+            # In-band, the response itself knows whether it is sealed.
             self._denied = "" if self.started else "denied"
             if self.started:
-                await self.fail(str(error), error.reason, denial_members(error), Completion.POLICY)
+                yield from self._fail(str(error), error.reason, denial_members(error), Completion.POLICY)
             else:
-                await self._replace_by_refusal(error, self._denied)
-        return self._denied
+                yield from self._replace_by_refusal(error, self._denied)
+        self._reason = self._denied
 
-    async def _replace_by_refusal(self, error: RequestError, reason: str) -> None:
+    def _replace_by_refusal(self, error: RequestError, reason: str) -> Delivering[None]:
         head, body = self._guard.refuse(error, self._exchange.dialect, self._exchange)
         if self.response is not None:
             self.response.unsealed_because(reason)
         self.status = head.status
         self.started = self.ended = True
-        await send_answer(self._send, head.status, head.headers, body)
+        yield SendHead(head.status, head.headers)
+        yield from self._send(body, last=True)
 
-    async def _body(self, data: bytes, *, last: bool) -> None:
-        if not self.started:
-            await self._start(None)  # a body too large to wait for
-        self.ended = last
-        await self._send({"type": "http.response.body", "body": data, "more_body": not last})
-
-    async def fail(self, message: str, code: str, extra: dict[str, Any], completion: Completion) -> None:
+    def _fail(self, message: str, code: str, extra: dict[str, Any], completion: Completion) -> Delivering[None]:
         """End a response that cannot go on, with the dialect's error and a token that says so.
 
         Where nothing can be said in-band any more it is left open: the server then breaks the connection, and half a body does not
@@ -197,19 +276,28 @@ class Delivery:
         if self.ended:
             return
         if self.response is None:
-            head = Head(200, [(b"content-type", b"application/json")])
-            self.response = respond(self._exchange, head, bodiless=False)
+            self.response = respond(self._exchange, Head(200, [(b"content-type", b"application/json")]), bodiless=False)
+        response = self.response
         extra = {**extra, "request_id": self._exchange.ids.rid, "terms_url": self._exchange.in_force.terms.uri}
-        step = self.response.fail(message=message, code=code, extra=extra, completion=completion)
+        step = response.fail(message=message, code=code, extra=extra, completion=completion)
         if not self.started:
-            self.status = self.response.head(None).status
-        await self._forward(step)
+            self.status = response.head(None).status
+        yield from self._forward(response, step)
         if (step.out or step.seal) and not self.ended:
-            self.ended = True
-            await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+            yield from self._send(b"", last=True)
 
 
-async def send_answer(send: Send, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
-    """Send a whole response of our own."""
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body, "more_body": False})
+def _is_only(kind: type[Exception], error: Exception) -> bool:
+    """Whether an exception is of this kind, or a group of nothing else, as task groups of frameworks make them."""
+    return isinstance(error, kind) or (isinstance(error, ExceptionGroup) and error.split(kind)[1] is None)
+
+
+def _policy_stop_in(error: BaseException) -> PolicyStop | None:
+    """A policy stop, maybe inside an exception group."""
+    if isinstance(error, PolicyStop):
+        return error
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            if (found := _policy_stop_in(inner)) is not None:
+                return found
+    return None

@@ -16,8 +16,7 @@ from tos_guard.errors import ConfigurationError
 from tos_guard.guard import AsyncGuard
 from tos_guard.stores import KeyFolder
 from tos_guard.web import own_routes
-from tos_guard.web._delivery import ASGIApp, Message, Receive, Scope, Send
-from tos_guard.web.asgi import TosGuardMiddleware
+from tos_guard.web.asgi import ASGIApp, Message, Receive, Scope, Send, TosGuardMiddleware
 from tos_guard.web.wellknown import WellKnown
 
 __all__ = ["CONFIG_VARIABLE", "Middleware"]
