@@ -59,7 +59,12 @@ _SECONDS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 _CALENDAR: Final = re.compile(r"calendar (minute|hour|day|week|month)(?: (\S+))?")
 _WINDOW_FORMS: Final = 'write "60s", "1m", "1h", "30d", or "calendar day", "calendar month Europe/Berlin"'
 
-DialectName = Literal["openai-chat", "plain-json"]
+DialectName = Literal[
+    "openai-chat",
+    "openai-completions",
+    "openai-responses",
+    "plain-json",
+]
 """As `tos_guard.dialects` registers them."""
 
 MAY_NAME_NO_MODEL: Final = frozenset({"plain-json"})
@@ -77,7 +82,7 @@ class RouteSettings(_Settings):
     """How one route is guarded.
 
     Attributes:
-        dialect: ``openai-chat``, or ``plain-json`` for any other JSON endpoint.
+        dialect: What its requests and responses are: ``openai-chat``, …; ``plain-json`` for any other JSON endpoint.
         action: Action of the terms that a request on this route asks for.
         model: Model of a request that names none; required where requests of the dialect may do so.
         idempotent: The handler answers the same ``Idempotency-Key`` with the same response; then so does the seal, charged once.

@@ -19,6 +19,7 @@ from tos_guard.dialects._body import (
     without_tag,
 )
 from tos_guard.dialects._chat import CHAT_PROJECTION, ChatDialect, ChatFormat, ChatProjection
+from tos_guard.dialects._completions import CompletionsDialect, CompletionsFormat, CompletionsProjection
 from tos_guard.dialects._dialect import Dialect, RequestHead
 from tos_guard.dialects._grpc import (
     GRPC_PROJECTION,
@@ -34,6 +35,7 @@ from tos_guard.dialects._openai import OpenAIDialect
 from tos_guard.dialects._plain import PlainDialect
 from tos_guard.dialects._projection import BytesProjection, JSONProjection, Projection, projection_named
 from tos_guard.dialects._registry import DIALECT_NAMES, NEED_MODEL, dialect_named
+from tos_guard.dialects._responses import ResponsesDialect, ResponsesFormat, ResponsesProjection
 from tos_guard.dialects._sealing import Step, StreamSealing
 from tos_guard.dialects._sse import DONE, EventStream, ServerSentEvent
 from tos_guard.dialects._streams import Role, StreamFormat, told_form
@@ -59,6 +61,9 @@ __all__ = [
     "ChatDialect",
     "ChatFormat",
     "ChatProjection",
+    "CompletionsDialect",
+    "CompletionsFormat",
+    "CompletionsProjection",
     "Dialect",
     "EventStream",
     "GrpcProjection",
@@ -69,6 +74,9 @@ __all__ = [
     "Projection",
     "RequestFacts",
     "RequestHead",
+    "ResponsesDialect",
+    "ResponsesFormat",
+    "ResponsesProjection",
     "Role",
     "ServerSentEvent",
     "Step",
@@ -85,7 +93,11 @@ __all__ = [
     "without_tag",
 ]
 
-_FORMATS: tuple[StreamFormat, ...] = (ChatFormat(),)
+_FORMATS: tuple[StreamFormat, ...] = (
+    ChatFormat(),
+    CompletionsFormat(),
+    ResponsesFormat(),
+)
 
 STREAM_FORMATS: Final[Mapping[str, StreamFormat]] = MappingProxyType({known.projection.name: known for known in _FORMATS})
 """How streams of server-sent events carry their tag, by the name of their projection (C13)."""

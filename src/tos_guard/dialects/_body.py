@@ -68,7 +68,9 @@ _BESIDE_INPUT: Final = ("cache_creation_input_tokens", "cache_read_input_tokens"
 """Tokens of the prompt that Anthropic's ``input_tokens`` leaves out. OpenAI's names for these stand for a part of what it counts."""
 
 _OUTPUT_DETAILS: Final = ("completion_tokens_details", "output_tokens_details")
-_WORDS: Final = frozenset({"text", "refusal", "input_text", "output_text", "tool_use", "tool_result", "thinking"})
+_WORDS: Final = frozenset(
+    {"text", "refusal", "input_text", "output_text", "reasoning_text", "summary_text", "tool_use", "tool_result", "thinking"}
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ from tos_guard.errors import MalformedError
 from tos_guard.limits import Usage
 from tos_guard.provenance import canonical_part
 
-__all__ = ["CHAT_PROJECTION", "ChatDialect", "ChatFormat", "ChatProjection"]
+__all__ = ["CHAT_PROJECTION", "ChatDialect", "ChatFormat", "ChatProjection", "choice_index"]
 
 CHAT_PROJECTION: Final = "chat-1"
 MAX_CHOICE: Final = 65_535
@@ -59,7 +59,7 @@ class ChatProjection(Projection):
             raise MalformedError("has no array of choices", where="chat completion")
         seen: set[int] = set()
         for choice in body["choices"]:
-            index = self._index(choice)
+            index = choice_index(choice)
             if index in seen:
                 raise MalformedError(f"two choices have the index {index}", where="chat completion")
             seen.add(index)
@@ -78,7 +78,7 @@ class ChatProjection(Projection):
             raise MalformedError("choices is not an array", where="chat completion chunk")
         bears = False
         for choice in choices:
-            if self._add_message(self._index(choice), choice, "delta", streamed=True):
+            if self._add_message(choice_index(choice), choice, "delta", streamed=True):
                 bears = True
         return bears
 
@@ -89,15 +89,6 @@ class ChatProjection(Projection):
     def note_event(self, event: dict[str, Any]) -> None:
         """Remember which members of an event, already added, are not covered."""
         self._note_uncovered(event, "delta")
-
-    @staticmethod
-    def _index(choice: Any) -> int:
-        if not isinstance(choice, dict):
-            raise MalformedError("a choice is not an object", where="chat completion")
-        index = choice.get("index")
-        if type(index) is not int or not 0 <= index <= MAX_CHOICE:
-            raise MalformedError("a choice has no index", where="chat completion")
-        return index
 
     def _add_message(self, index: int, choice: dict[str, Any], member: str, *, streamed: bool) -> bool:
         message = choice.get(member)
@@ -171,6 +162,20 @@ class ChatProjection(Projection):
                     self.note(f"{path}.{kind}.{name}" for name in (call.get(kind) or {}).keys() - set(members))
             path = f"choices[].{member}.function_call"
             self.note(f"{path}.{name}" for name in (message.get("function_call") or {}).keys() - {"name", "arguments"})
+
+
+def choice_index(choice: Any) -> int:
+    """The index of an entry of ``choices`` (P1).
+
+    Raises:
+        MalformedError: It is no object, or has none.
+    """
+    if not isinstance(choice, dict):
+        raise MalformedError("a choice is not an object", where="completion")
+    index = choice.get("index")
+    if type(index) is not int or not 0 <= index <= MAX_CHOICE:
+        raise MalformedError("a choice has no index", where="completion")
+    return index
 
 
 class ChatFormat:

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Final
 
 from tos_guard.errors import MalformedError, UnsupportedVersionError
 from tos_guard.provenance import Content, Parts, canonical_part
+from tos_guard.types import Completion
 
 __all__ = ["BytesProjection", "JSONProjection", "Projection", "projection_named"]
 
@@ -19,12 +20,14 @@ class Projection:
     Attributes:
         name: The ``proj`` of the token.
         parts: What was found so far.
+        completion: How the response ended, as its whole body says.
     """
 
     name: ClassVar[str]
 
     def __init__(self) -> None:
         self.parts: Parts = Parts()
+        self.completion: Completion = Completion.COMPLETE
         self._uncovered: set[str] = set()
 
     def add_body(self, body: Any) -> None:

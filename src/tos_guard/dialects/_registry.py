@@ -6,14 +6,18 @@ from collections.abc import Callable
 from typing import Final
 
 from tos_guard.dialects._chat import ChatDialect
+from tos_guard.dialects._completions import CompletionsDialect
 from tos_guard.dialects._dialect import Dialect
 from tos_guard.dialects._plain import PlainDialect
+from tos_guard.dialects._responses import ResponsesDialect
 from tos_guard.errors import ConfigurationError
 
 __all__ = ["DIALECT_NAMES", "NEED_MODEL", "dialect_named"]
 
 _OF_REQUESTS_WITH_MODEL: Final[dict[str, Callable[..., Dialect]]] = {
     ChatDialect.name: ChatDialect,
+    CompletionsDialect.name: CompletionsDialect,
+    ResponsesDialect.name: ResponsesDialect,
 }
 """Made with ``action=``: each request names its model."""
 

@@ -25,6 +25,10 @@ __all__ = ["Step", "StreamSealing"]
 MAX_QUEUED_BYTES: Final = 65_536  # events without content behind the held chunk: in practice one or two
 
 
+_PASSES: Final = Role.PASSES
+_FAILURES: Final = (Role.FAILS, Role.ERRS)
+
+
 class Step(NamedTuple):
     """What came of a chunk.
 
@@ -60,11 +64,13 @@ class StreamSealing:
         self.unsealed: str | None = None
         self.usage: Usage | None = None
         self._format = stream_format
+        self._nested = stream_format.nested
         self._projection: Projection = stream_format.projection()
         self._is_told = False
         self._events = EventStream()
         self._held: ServerSentEvent | None = None
         self._place: str | None = None  # in the held event
+        self._errs = False  # the held event says that the response failed
         self._queued: list[bytes] = []
         self._waiting: list[ServerSentEvent] = []
         self._sealed = False
@@ -99,7 +105,7 @@ class StreamSealing:
         if not self.is_open:
             return Step(self._tail())
         if self._held is not None:
-            return Step(b"", seal=True)
+            return Step(b"", seal=self._end_held())
         return Step(self._give_up("no_carrier") + self._events.take_tail())
 
     def fail(self, event: bytes, completion: Completion) -> Step:
@@ -114,6 +120,7 @@ class StreamSealing:
             return Step(event)
         out = self._release()
         (self._held,) = EventStream().feed(event)
+        self._errs = False
         self._place = self._format.place(_parse_event(self._held.data or b"{}"))
         self.completion = completion
         return Step(out, seal=True)
@@ -152,6 +159,9 @@ class StreamSealing:
 
     def _take(self, events: list[ServerSentEvent]) -> Step:
         out: list[bytes] = []
+        if len(events) == 1 and self.unsealed is None:
+            seal = self._event(events[0], out)
+            return Step(out[0] if len(out) == 1 else b"".join(out), seal)
         for position, event in enumerate(events):
             if self.unsealed is not None:
                 out.append(event.raw)
@@ -172,7 +182,7 @@ class StreamSealing:
             if not self._is_told:
                 self._tell(parsed)
             bears = self._projection.add_event(parsed)
-            if TAG_MEMBER in parsed or (self._format.nested and self._is_tagged(parsed)):
+            if TAG_MEMBER in parsed or (self._nested and self._is_tagged(parsed)):
                 event = self._without_tag(event, parsed)
             self.usage = self._format.usage(parsed, self.usage)
             role = self._format.role(parsed)
@@ -183,12 +193,12 @@ class StreamSealing:
                 out.append(self._give_up("unprojectable") + event.raw)
             return False
         if self._sealed:
-            if bears or role is Role.FAILS:
+            if bears or role in _FAILURES:
                 self.dropped_events += 1
             else:
                 out.append(event.raw)
             return False
-        if role is Role.PASSES and self._held is None:
+        if role is _PASSES and self._held is None:
             out.append(event.raw)
             return False
         return self._placed(event, parsed, role, bears, out)
@@ -197,22 +207,23 @@ class StreamSealing:
         """Handle an event that has a part in sealing, or comes while another one is held. Returns whether it is time to seal."""
         if role is Role.FAILS or role is Role.TERMINAL:
             out.append(self._release())
-            self._held, self._place = event, self._format.place(parsed)
+            self._held, self._place, self._errs = event, self._format.place(parsed), False
             if role is Role.FAILS:
                 self.completion = Completion.ERROR
             return True
         if role is Role.OPENS and self.pending is not None:
             event = ServerSentEvent(_tagged(event, self.pending, self._format.place(parsed)), event.data)
-        if self._held is not None and (bears or role is Role.HOLDS):
+        waits = role is Role.HOLDS or role is Role.ERRS
+        if self._held is not None and (bears or waits):
             out.append(self._release())
-        if role is Role.HOLDS:
-            self._held, self._place = event, None
+        if waits:
+            self._held, self._place, self._errs = event, self._format.place(parsed), role is Role.ERRS
             return False
         if self._held is None:
             out.append(event.raw)
             return False
         self._queued.append(event.raw)
-        return role is Role.ENDS or sum(map(len, self._queued)) > MAX_QUEUED_BYTES
+        return (role is Role.ENDS or sum(map(len, self._queued)) > MAX_QUEUED_BYTES) and self._end_held()
 
     def _tell(self, parsed: dict[str, Any]) -> None:
         """See to it that readers take the stream for what it is sealed as.
@@ -229,11 +240,17 @@ class StreamSealing:
     def _end(self, event: ServerSentEvent, out: list[bytes]) -> bool:
         if self._held is not None:
             self._queued.append(event.raw)
-            return True
+            return self._end_held()
         if not self._sealed:
             out.append(self._give_up("no_carrier"))
         out.append(event.raw)
         return False
+
+    def _end_held(self) -> bool:
+        """The held event was the last with content: it is time to seal."""
+        if self._errs:
+            self.completion = Completion.ERROR
+        return True
 
     def _release(self) -> bytes:
         """The held chunk and what queued behind it, unchanged."""
@@ -246,11 +263,14 @@ class StreamSealing:
         return self._release()
 
     def _is_tagged(self, parsed: dict[str, Any]) -> bool:
-        return any(isinstance(inner := parsed.get(name), dict) and TAG_MEMBER in inner for name in self._format.nested)
+        for name in self._nested:  # noqa: SIM110 - this runs for each chunk, and a generator costs three times as much
+            if name in parsed and isinstance(parsed[name], dict) and TAG_MEMBER in parsed[name]:
+                return True
+        return False
 
     def _without_tag(self, event: ServerSentEvent, parsed: dict[str, Any]) -> ServerSentEvent:
         cleaned = without_tag(parsed)
-        for name in self._format.nested:
+        for name in self._nested:
             if isinstance(inner := cleaned.get(name), dict):
                 cleaned[name] = without_tag(inner)
         try:

@@ -57,9 +57,15 @@ def _fields(raw: bytes) -> list[tuple[bytes, bytes]]:
     return [_field(line) for line in _END.split(raw) if line and not line.startswith(b":")]
 
 
-def is_one_event(raw: bytes) -> bool:
-    """Whether the bytes are one event in the usual form, a single data line, so that nothing needs to be searched."""
-    return raw.startswith(b"data: ") and raw.endswith(b"\n\n") and raw.find(b"\n") == len(raw) - 2 and b"\r" not in raw
+def data_of_one(raw: bytes) -> bytes | None:
+    """The data of bytes that are one event in a usual form (a single data line, maybe with its type before it), without a search.
+
+    None for any other bytes.
+    """
+    start = 0 if raw.startswith(b"data: ") else raw.find(b"\n") + 1 if raw.startswith(b"event: ") else -1
+    if start < 0 or raw.find(b"\n", start) != len(raw) - 2 or not raw.endswith(b"\n\n") or b"\r" in raw:
+        return None
+    return raw[start + 6 : -2] if start == 0 or raw.startswith(b"data: ", start) else None
 
 
 def has_data(tail: bytes) -> bool:
@@ -83,8 +89,8 @@ class EventStream:
         Raises:
             MalformedError: One event is larger than we take; what came so far is in `tail`.
         """
-        if not self._buffer and not self._first and is_one_event(chunk):
-            return [ServerSentEvent(chunk, chunk[6:-2])]
+        if not self._buffer and not self._first and (data := data_of_one(chunk)) is not None:
+            return [ServerSentEvent(chunk, data)]
         # A blank line is at most four bytes, so one that ends in this chunk starts at most three before it.
         scan = max(0, len(self._buffer) - 3)
         buffer = self._buffer + chunk if self._buffer else chunk
@@ -114,7 +120,7 @@ class EventStream:
         if self._first:
             self._first = False
             raw = raw.removeprefix(_BOM)
-        if is_one_event(raw):
-            return raw[6:-2]
+        if (data := data_of_one(raw)) is not None:
+            return data
         values = [value for name, value in _fields(raw) if name == b"data"]
         return b"\n".join(values) if values else None

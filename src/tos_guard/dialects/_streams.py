@@ -29,8 +29,10 @@ class Role(Enum):
     """No content follows it: an event that waits is sealed before it."""
     TERMINAL = "terminal"
     """It ends the content and carries the final tag."""
+    ERRS = "errs"
+    """It says that the response failed, and may carry the final tag: it waits as one that holds does."""
     FAILS = "fails"
-    """Likewise, and says that the response failed."""
+    """It is terminal, and says that the response failed."""
 
 
 class StreamFormat(Protocol):

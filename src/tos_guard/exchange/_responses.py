@@ -352,6 +352,7 @@ class WholeResponse:
             if self._head.status >= 400:
                 raise MalformedError("an error is no completion", where="response body")
             projection.add_body(document)
+            self.completion = projection.completion
         except MalformedError:
             projection = JSONProjection()  # covers whatever shape the body has
             projection.add_body(document)

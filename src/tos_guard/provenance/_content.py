@@ -211,20 +211,29 @@ class Parts:
         """Mark a part as uncoverable, whatever else is added to it (P4)."""
         self._values[(choice, name)] = None
 
+    def has(self, choice: int, name: str) -> bool:
+        """Whether anything was added to a part."""
+        return (choice, name) in self._values
+
+    def digest(self, choice: int, name: str) -> str | None:
+        """Digest of a part as it is now, also where it is empty; None if it is uncoverable."""
+        data = _bytes_of(self._values[choice, name])
+        return None if data is None else _digest(data)
+
     def leaves(self) -> list[Leaf]:
         """The leaves, without parts that turned out empty."""
         found: list[Leaf] = []
         for (choice, name), part in self._values.items():
-            if part is None:
-                found.append((choice, name, None))
-                continue
-            is_text, pieces = part
-            data = _join(pieces, is_text=is_text)
+            data = _bytes_of(part)
             if data is None:
                 found.append((choice, name, None))
             elif data:
                 found.append((choice, name, _digest(data)))
         return found
+
+
+def _bytes_of(part: tuple[bool, list[str | bytes]] | None) -> bytes | None:
+    return None if part is None else _join(part[1], is_text=part[0])
 
 
 def _join(pieces: list[str | bytes], *, is_text: bool) -> bytes | None:

@@ -81,7 +81,7 @@ class StreamVerifier:
         bears = self._projection.add_event(event)
         self._projection.note_event(event)
         role = self._format.role(event)
-        if self._proof is not None and (bears or role is Role.FAILS):
+        if self._proof is not None and (bears or role in (Role.FAILS, Role.ERRS)):
             raise ContentMismatchError("content follows the final token", where="stream")
         for place in (None, *self._format.nested):
             holder = event if place is None else event.get(place)
