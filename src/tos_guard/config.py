@@ -60,8 +60,10 @@ _CALENDAR: Final = re.compile(r"calendar (minute|hour|day|week|month)(?: (\S+))?
 _WINDOW_FORMS: Final = 'write "60s", "1m", "1h", "30d", or "calendar day", "calendar month Europe/Berlin"'
 
 DialectName = Literal[
+    "anthropic-messages",
     "openai-chat",
     "openai-completions",
+    "openai-embeddings",
     "openai-responses",
     "plain-json",
 ]

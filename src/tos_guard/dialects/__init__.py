@@ -21,6 +21,7 @@ from tos_guard.dialects._body import (
 from tos_guard.dialects._chat import CHAT_PROJECTION, ChatDialect, ChatFormat, ChatProjection
 from tos_guard.dialects._completions import CompletionsDialect, CompletionsFormat, CompletionsProjection
 from tos_guard.dialects._dialect import Dialect, RequestHead
+from tos_guard.dialects._embeddings import EmbeddingsDialect
 from tos_guard.dialects._grpc import (
     GRPC_PROJECTION,
     NONCE_METADATA,
@@ -31,6 +32,7 @@ from tos_guard.dialects._grpc import (
     GrpcProjection,
 )
 from tos_guard.dialects._infer import INFER_PROJECTION, InferProjection, read_infer_tag, splice_infer_tag
+from tos_guard.dialects._messages import MESSAGES_PROJECTION, MessagesDialect, MessagesFormat, MessagesProjection
 from tos_guard.dialects._openai import OpenAIDialect
 from tos_guard.dialects._plain import PlainDialect
 from tos_guard.dialects._projection import BytesProjection, JSONProjection, Projection, projection_named
@@ -48,6 +50,7 @@ __all__ = [
     "INFER_PROJECTION",
     "MAX_BODY_BYTES",
     "MAX_BODY_DEPTH",
+    "MESSAGES_PROJECTION",
     "NEED_MODEL",
     "NONCE_METADATA",
     "PROJECTIONS",
@@ -65,10 +68,14 @@ __all__ = [
     "CompletionsFormat",
     "CompletionsProjection",
     "Dialect",
+    "EmbeddingsDialect",
     "EventStream",
     "GrpcProjection",
     "InferProjection",
     "JSONProjection",
+    "MessagesDialect",
+    "MessagesFormat",
+    "MessagesProjection",
     "OpenAIDialect",
     "PlainDialect",
     "Projection",
@@ -97,6 +104,7 @@ _FORMATS: tuple[StreamFormat, ...] = (
     ChatFormat(),
     CompletionsFormat(),
     ResponsesFormat(),
+    MessagesFormat(),
 )
 
 STREAM_FORMATS: Final[Mapping[str, StreamFormat]] = MappingProxyType({known.projection.name: known for known in _FORMATS})

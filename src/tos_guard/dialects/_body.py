@@ -90,6 +90,8 @@ class RequestFacts:
         retrieves: Id of a response made before that the request asks for, or does something with, or None. Such a request makes nothing.
         stores: The response may be asked for again by its own id.
         background: The response may leave before it has ended.
+        takes_input: A model reads its prompt, which takes tokens.
+        gives_output: A model writes an answer of tokens.
     """
 
     action: str
@@ -103,6 +105,8 @@ class RequestFacts:
     retrieves: str | None = None
     stores: bool = False
     background: bool = False
+    takes_input: bool = True
+    gives_output: bool = True
 
 
 def parse_request_object(body: bytes) -> dict[str, Any]:
@@ -151,12 +155,12 @@ def request_choices(request: dict[str, Any]) -> int:
     return max((1, *(number for name in _CHOICES if (number := _number(request.get(name))) is not None)))
 
 
-def request_prompts(request: dict[str, Any]) -> int:
-    """How many prompts a request of the older completion API has, at least one: each is answered with all the choices.
+def request_prompts(request: dict[str, Any], name: str = "prompt") -> int:
+    """How many prompts a request of the older completion API has, or of embeddings, at least one: each is answered with all the choices.
 
     A list of integers is one prompt, as tokens.
     """
-    prompt = request.get("prompt")
+    prompt = request.get(name)
     if not isinstance(prompt, list) or all(type(token) is int for token in prompt):
         return 1
     return len(prompt)
@@ -244,7 +248,7 @@ def read_usage(document: Any) -> Usage | None:
     read = Usage(
         input_tokens=_input(usage),
         output_tokens=_counted(usage, "completion_tokens", "output_tokens"),
-        reasoning_tokens=_counted(details, "reasoning_tokens"),
+        reasoning_tokens=_counted(details, "reasoning_tokens", "thinking_tokens"),
     )
     return None if read.input_tokens is read.output_tokens is None else read
 

@@ -8,6 +8,8 @@ from typing import Final
 from tos_guard.dialects._chat import ChatDialect
 from tos_guard.dialects._completions import CompletionsDialect
 from tos_guard.dialects._dialect import Dialect
+from tos_guard.dialects._embeddings import EmbeddingsDialect
+from tos_guard.dialects._messages import MessagesDialect
 from tos_guard.dialects._plain import PlainDialect
 from tos_guard.dialects._responses import ResponsesDialect
 from tos_guard.errors import ConfigurationError
@@ -18,6 +20,8 @@ _OF_REQUESTS_WITH_MODEL: Final[dict[str, Callable[..., Dialect]]] = {
     ChatDialect.name: ChatDialect,
     CompletionsDialect.name: CompletionsDialect,
     ResponsesDialect.name: ResponsesDialect,
+    EmbeddingsDialect.name: EmbeddingsDialect,
+    MessagesDialect.name: MessagesDialect,
 }
 """Made with ``action=``: each request names its model."""
 

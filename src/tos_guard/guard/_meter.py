@@ -97,6 +97,8 @@ class Meter:
             bytes_per_token=self._bytes_per_token if counted is None else 1,
             tokens_per_media=self._tokens_per_media,
             price=known.price,
+            takes_input=request.takes_input,
+            gives_output=request.gives_output,
         )
 
     def actual(self, usage: Usage | None, *, reserved: Amounts, model: str) -> Amounts:

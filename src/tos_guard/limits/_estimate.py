@@ -3,6 +3,7 @@
 - The largest maximum that the request declares counts, under whatever name, times the choices it asks for; a small one beside a large one
   bounds nothing. Where none is declared, the model's maximum does, else the provider's ceiling: never zero. One that means "no end" beside
   a number does not make less of that number.
+- Only what no model answers in tokens, an embedding for one, takes no output; only what no model reads takes no input.
 - The prompt is estimated from its size. A token is seldom shorter than two bytes, so that the default is too much rather than too little.
 - What a response does not say keeps the estimate.
 - All numbers may come from a hostile request or a careless upstream: they are cut to what engines can add.
@@ -75,6 +76,8 @@ def estimate(
     bytes_per_token: int = DEFAULT_BYTES_PER_TOKEN,
     tokens_per_media: int = DEFAULT_TOKENS_PER_MEDIA,
     price: Price | None = None,
+    takes_input: bool = True,
+    gives_output: bool = True,
 ) -> Amounts:
     """The most that a request could take.
 
@@ -89,6 +92,8 @@ def estimate(
         bytes_per_token: Bytes of prompt that are one token.
         tokens_per_media: Tokens of one media part.
         price: The model's, or None for no cost.
+        takes_input: A model reads the prompt; else it takes no tokens.
+        gives_output: A model answers in tokens; else there is no output, whatever is declared.
 
     Returns:
         Amounts for one request. Reasoning may take all of the output.
@@ -96,8 +101,8 @@ def estimate(
     largest = max((maximum for maximum in declared if maximum > 0), default=0)
     if is_open_ended or not largest:
         largest = max(largest, model_maximum or default_maximum)
-    output = _bounded(max(1, largest) * max(1, choices))
-    prompt = _bounded(max(1, -(-prompt_bytes // bytes_per_token) + media_parts * tokens_per_media))
+    output = _bounded(max(1, largest) * max(1, choices)) if gives_output else 0
+    prompt = _bounded(max(1, -(-prompt_bytes // bytes_per_token) + media_parts * tokens_per_media)) if takes_input else 0
     most = 0 if price is None else cost(price, input_tokens=prompt, output_tokens=output)
     return Amounts(input_tokens=prompt, output_tokens=output, reasoning_tokens=output, cost=most)
 

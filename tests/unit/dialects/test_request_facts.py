@@ -115,6 +115,7 @@ def test_parts_whose_tokens_do_not_show_in_their_size_are_counted() -> None:
     [
         ({"usage": {"prompt_tokens": 3, "completion_tokens": 5}}, Usage(3, 5)),
         ({"usage": {"input_tokens": 3, "output_tokens": 5, "output_tokens_details": {"reasoning_tokens": 2}}}, Usage(3, 5, 2)),
+        ({"usage": {"input_tokens": 3, "output_tokens": 5, "output_tokens_details": {"thinking_tokens": 2}}}, Usage(3, 5, 2)),
         ({"usage": {"completion_tokens": 5, "completion_tokens_details": {"reasoning_tokens": 4}}}, Usage(None, 5, 4)),
         ({"usage": {"prompt_tokens": 3, "completion_tokens": -5}}, Usage(3, None)),
         ({"usage": {"prompt_tokens": "3", "completion_tokens": True}}, None),

@@ -82,6 +82,15 @@ def test_reasoning_has_its_own_price(reasoning: int | None, expected: int) -> No
     assert estimated(100, price=dear).cost == 300
 
 
+def test_what_no_model_reads_or_answers_takes_no_tokens() -> None:
+    """An embedding has no output, whatever it declares; counting tokens takes none at all."""
+    price = Price(input=1_000_000, output=2_000_000)
+    only_input = estimate(declared=[9], is_open_ended=True, prompt_bytes=20, choices=5, price=price, gives_output=False)
+    assert only_input == Amounts(input_tokens=10, cost=10)
+    nothing = estimate(declared=[9], prompt_bytes=20, media_parts=3, price=price, takes_input=False, gives_output=False)
+    assert nothing == Amounts()
+
+
 RESERVED = Amounts(input_tokens=100, output_tokens=200, reasoning_tokens=200, cost=999)
 
 
