@@ -65,11 +65,12 @@ DialectName = Literal[
     "openai-completions",
     "openai-embeddings",
     "openai-responses",
+    "grpc",
     "plain-json",
 ]
 """As `tos_guard.dialects` registers them."""
 
-MAY_NAME_NO_MODEL: Final = frozenset({"plain-json"})
+MAY_NAME_NO_MODEL: Final = frozenset({"grpc", "plain-json"})
 """Dialects whose requests may name no model, so that their routes must."""
 
 Amount = Annotated[int, Field(ge=1, le=MAX_LIMIT_AMOUNT)]
@@ -84,7 +85,8 @@ class RouteSettings(_Settings):
     """How one route is guarded.
 
     Attributes:
-        dialect: What its requests and responses are: ``openai-chat``, …; ``plain-json`` for any other JSON endpoint.
+        dialect: What its requests and responses are: ``openai-chat``, …; ``grpc`` for any gRPC method, whose path is
+            ``/package.Service/Method``; ``plain-json`` for any other JSON endpoint.
         action: Action of the terms that a request on this route asks for.
         model: Model of a request that names none; required where requests of the dialect may do so.
         idempotent: The handler answers the same ``Idempotency-Key`` with the same response; then so does the seal, charged once.

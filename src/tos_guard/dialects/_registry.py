@@ -9,6 +9,7 @@ from tos_guard.dialects._chat import ChatDialect
 from tos_guard.dialects._completions import CompletionsDialect
 from tos_guard.dialects._dialect import Dialect
 from tos_guard.dialects._embeddings import EmbeddingsDialect
+from tos_guard.dialects._grpc import GrpcDialect
 from tos_guard.dialects._messages import MessagesDialect
 from tos_guard.dialects._plain import PlainDialect
 from tos_guard.dialects._responses import ResponsesDialect
@@ -27,6 +28,7 @@ _OF_REQUESTS_WITH_MODEL: Final[dict[str, Callable[..., Dialect]]] = {
 
 _OF_ANY_REQUESTS: Final[dict[str, Callable[..., Dialect]]] = {
     PlainDialect.name: PlainDialect,
+    GrpcDialect.name: GrpcDialect,
 }
 """Made with ``action=`` and ``model=``: the route says which model answers a request that names none."""
 

@@ -6,8 +6,21 @@ what to send and when to seal; its driver (`tos_guard.guard`) makes tokens, writ
 come in as arguments.
 """
 
+from tos_guard.exchange._call import CallResponse, Sealable
 from tos_guard.exchange._exchange import Exchange, ExchangeIds, Head, Headers, Sealed, TermsInForce
 from tos_guard.exchange._limit_fields import limit_fields
 from tos_guard.exchange._responses import Response, respond
 
-__all__ = ["Exchange", "ExchangeIds", "Head", "Headers", "Response", "Sealed", "TermsInForce", "limit_fields", "respond"]
+__all__ = [
+    "CallResponse",
+    "Exchange",
+    "ExchangeIds",
+    "Head",
+    "Headers",
+    "Response",
+    "Sealable",
+    "Sealed",
+    "TermsInForce",
+    "limit_fields",
+    "respond",
+]

@@ -121,6 +121,8 @@ class Exchange:
         reported: What the host says that the response took, or None.
         answered: The last of the response is on its way: what the handler asks for from now on changes nothing of it.
         settled: What was reserved has been settled.
+        messages: How many messages of a request stream have been charged beside the call.
+        further: What they reserved, with the most that each could take.
         observed: What telemetry knows of it; nothing here looks at it.
     """
 
@@ -144,6 +146,8 @@ class Exchange:
     reported: UsedTokens | None = None
     answered: bool = False
     settled: bool = False
+    messages: int = 0
+    further: list[tuple[Reservation, Amounts]] = field(default_factory=list)
     observed: Any = None
     req: str = field(init=False)
 

@@ -21,7 +21,7 @@ from tos_guard.guard._explaining import ExplainedRequest, explain_moment, explai
 from tos_guard.guard._limit_settings import limits_of, meter_of
 from tos_guard.guard._meter import Estimator, Meter, ModelFacts
 from tos_guard.guard._needs import Admission, Ask, Caller, RequestView, Route, Steps
-from tos_guard.guard._refusals import denial_members, unavailable
+from tos_guard.guard._refusals import denial_members, may_retry, unavailable
 from tos_guard.guard._reporting import LimitUse, PolicyFor
 from tos_guard.guard._steps import GuardSteps
 
@@ -51,6 +51,7 @@ __all__ = [
     "explain_moment",
     "explain_request",
     "limits_of",
+    "may_retry",
     "meter_of",
     "unavailable",
     "utc_now",

@@ -32,7 +32,7 @@ from tos_guard.guard._needs import (
     VerifyBearer,
 )
 from tos_guard.guard._refusals import denial, unauthenticated, unavailable
-from tos_guard.limits import LimitRefusal, LimitState, Usage
+from tos_guard.limits import Charge, LimitRefusal, LimitState, Reservation, Usage
 from tos_guard.policy import UsagePolicy
 from tos_guard.rights import API_KEY_PREFIX, Account, BearerIdentity, Holder, Plan, Rights, hash_end_user, hash_secret, parse_api_key
 from tos_guard.types import UNDECLARED, Decision, Facts, Outcome, Reason
@@ -264,25 +264,34 @@ class Admitting(GuardBase):
         charges = self.meter.charges(holder, rights.larger_limits, exchange.facts, exchange.estimate)
         if not charges:
             return
+        answer, shadowed = yield from self._charge(charges, exchange.ids.rid)
+        if isinstance(answer, LimitRefusal):
+            exchange.limit_refusal = answer
+            reported = (reason for reason in exchange.decision.reasons if reason.shadow)
+            exchange.decision = self._over_limit(answer, *reported, *shadowed)
+            return
+        exchange.reservation = answer
+        self._leases.hold(answer)
+        if shadowed:
+            exchange.decision = replace(exchange.decision, reasons=(*exchange.decision.reasons, *shadowed))
+
+    def _charge(self, charges: tuple[Charge, ...], id: str) -> Steps[tuple[Reservation | LimitRefusal, tuple[Reason, ...]]]:  # noqa: A002
+        """Ask the engine for all charges or none. Returns its answer, and the limits in shadow that would have refused."""
         began = time.perf_counter()
         try:
-            answer = yield Reserve(charges, exchange.ids.rid)
+            answer: Reservation | LimitRefusal = yield Reserve(charges, id)
         except StoreError as failure:
             self.report_failure("limits", failure)
             raise unavailable() from failure
         self.telemetry.reserved(answer, time.perf_counter() - began)
         if answer.fallback:
             self.report_degraded("limits", answer.fallback)
-        shadowed = tuple(_limit_reason(state, shadow=True) for state in answer.shadowed)
-        if isinstance(answer, LimitRefusal):
-            exchange.limit_refusal = answer
-            reported = (reason for reason in exchange.decision.reasons if reason.shadow)
-            exchange.decision = Decision(Outcome.DENY, (_limit_reason(answer.state), *reported, *shadowed))
-            return
-        exchange.reservation = answer
-        self._leases.hold(answer)
-        if shadowed:
-            exchange.decision = replace(exchange.decision, reasons=(*exchange.decision.reasons, *shadowed))
+        return answer, tuple(_limit_reason(state, shadow=True) for state in answer.shadowed)
+
+    @staticmethod
+    def _over_limit(refused: LimitRefusal, *others: Reason) -> Decision:
+        """The denial by a limit, with what else was to be told."""
+        return Decision(Outcome.DENY, (_limit_reason(refused.state), *others))
 
     def _facts(self, caller: Caller, view: RequestView, request: RequestFacts) -> Facts:
         account = caller.account

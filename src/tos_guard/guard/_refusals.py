@@ -13,7 +13,7 @@ from tos_guard.exchange import Exchange, Head, Headers, limit_fields
 from tos_guard.limits import Calendar, Limit, LimitRefusal, LimitState, Quantity, Sliding
 from tos_guard.terms import TermsVersion
 
-__all__ = ["UnavailableError", "denial", "denial_members", "refusal", "unauthenticated", "unavailable"]
+__all__ = ["UnavailableError", "denial", "denial_members", "may_retry", "refusal", "unauthenticated", "unavailable"]
 
 _INVALID: Final = "invalid_request_error"
 _KINDS: Final = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
@@ -192,7 +192,7 @@ def refusal(
         (b"content-length", str(len(body)).encode("ascii")),
         (b"cache-control", b"no-store"),
         (b"link", f'<{terms_url}>; rel="terms-of-service"'.encode("ascii")),
-        (b"x-should-retry", b"true" if _may_retry(error) else b"false"),
+        (b"x-should-retry", b"true" if may_retry(error) else b"false"),
         (b"x-request-id", encoded_rid),
         (b"request-id", encoded_rid),
     ]
@@ -215,7 +215,7 @@ def denial_members(error: DeniedError) -> dict[str, Any]:
 MAX_RETRY_SECONDS: Final = 60.0  # official clients wait for as long as Retry-After says up to a minute, and retry at once beyond it
 
 
-def _may_retry(error: RequestError) -> bool:
+def may_retry(error: RequestError) -> bool:
     """Whether trying again soon can help."""
     if isinstance(error, LimitExceededError):
         return error.retry_after is not None and error.retry_after <= MAX_RETRY_SECONDS

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from tos_guard.errors import SignerError, StoreError
-from tos_guard.exchange import Exchange, Response, Sealed
+from tos_guard.exchange import Exchange, Sealable, Sealed
 from tos_guard.guard._base import GuardBase
 from tos_guard.guard._needs import CurrentKey, Keep, Settle, Sign, Steps
 from tos_guard.keys import KeyRecord, join_jws
@@ -38,7 +38,7 @@ class Sealing(GuardBase):
         self.telemetry.stream_started(exchange.observed)
         return token
 
-    def seal(self, exchange: Exchange, response: Response, status: int) -> Steps[Sealed]:
+    def seal(self, exchange: Exchange, response: Sealable, status: int) -> Steps[Sealed]:
         """Make the final token, and give it out once its record is durable: whoever holds one can demand its record.
 
         Signed first, so that the record of an exchange whose signer failed does not speak of a token that nobody made.
@@ -55,7 +55,7 @@ class Sealing(GuardBase):
         self.telemetry.sealed(exchange.observed, carrier=response.carrier, seconds=time.perf_counter() - began)
         return sealed
 
-    def _seal(self, exchange: Exchange, response: Response, status: int) -> Steps[Sealed]:
+    def _seal(self, exchange: Exchange, response: Sealable, status: int) -> Steps[Sealed]:
         now = self.clock()
         content = response.content
         assert content is not None  # noqa: S101 - a response that asks to be sealed has content
@@ -73,7 +73,7 @@ class Sealing(GuardBase):
             self.telemetry.recorded(time.perf_counter() - signed)
         return Sealed(token, content)
 
-    def close(self, exchange: Exchange, response: Response | None, *, status: int, sealed: bool, reason: str = "") -> Steps[None]:
+    def close(self, exchange: Exchange, response: Sealable | None, *, status: int, sealed: bool, reason: str = "") -> Steps[None]:
         """Count how the exchange ended, record it if no final token did, and settle what was reserved where that is still to do.
 
         Recorded first: a task that is cancelled again and again gets no further than its first wait, and only settling may wait.
@@ -93,7 +93,7 @@ class Sealing(GuardBase):
             yield from self._record_unsealed(exchange, response, status=status, reason=reason)
         yield from self.settle(exchange, response, status=status, reason=reason)
 
-    def _record_unsealed(self, exchange: Exchange, response: Response | None, *, status: int, reason: str) -> Steps[None]:
+    def _record_unsealed(self, exchange: Exchange, response: Sealable | None, *, status: int, reason: str) -> Steps[None]:
         why = reason or (response.unsealed if response else None) or "no_response"
         self.telemetry.ended(exchange.observed, unsealed=why)
         completion = Completion.ABORTED if why == "client_gone" else Completion.ERROR if why == "handler_raised" else None
@@ -104,7 +104,7 @@ class Sealing(GuardBase):
         except StoreError as failure:
             self.report_failure("record", failure)
 
-    def settle(self, exchange: Exchange, response: Response | None, *, status: int, reason: str = "") -> Steps[None]:
+    def settle(self, exchange: Exchange, response: Sealable | None, *, status: int, reason: str = "") -> Steps[None]:
         """Settle what was reserved, once: before the last of the response leaves, so that whoever has read it finds its slot free.
 
         Args:
@@ -114,9 +114,12 @@ class Sealing(GuardBase):
             reason: As `close` has it.
         """
         reservation = exchange.reservation
-        if reservation is None or self._leases is None or exchange.settled:
+        if self._leases is None or exchange.settled:
             return
         exchange.settled = True
+        yield from self._settle_further(exchange, response)
+        if reservation is None:
+            return
         try:
             yield Settle(reservation, self._used(exchange, response, status=status, reason=reason))
             self.telemetry.settled()
@@ -125,7 +128,18 @@ class Sealing(GuardBase):
         finally:
             self._leases.let_go(reservation)
 
-    def _used(self, exchange: Exchange, response: Response | None, *, status: int, reason: str) -> Amounts:
+    def _settle_further(self, exchange: Exchange, response: Sealable | None) -> Steps[None]:
+        """Settle what further messages of a request stream had reserved. What the host reports is of all of them, and the call's own."""
+        said = exchange.reported or (response.usage if response is not None else None)
+        for reservation, estimate in exchange.further:
+            used = estimate if said is None else self.meter.nothing_served(reserved=estimate, model=exchange.facts.model)
+            try:
+                yield Settle(reservation, used)
+            except StoreError as failure:
+                self.report_failure("limits", failure)
+        exchange.further.clear()
+
+    def _used(self, exchange: Exchange, response: Sealable | None, *, status: int, reason: str) -> Amounts:
         """What an exchange took: as the host reports it, else as the response says. What neither says keeps the estimate.
 
         An error in place of a response served nothing. A stream that broke off may have served all it could.

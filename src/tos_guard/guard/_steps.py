@@ -11,6 +11,7 @@ from tos_guard.errors import RequestError, StoreError
 from tos_guard.exchange import Exchange, Head
 from tos_guard.guard._accepting import Accepting
 from tos_guard.guard._administering import Administering
+from tos_guard.guard._messages import AdmittingMessages
 from tos_guard.guard._refusals import refusal
 from tos_guard.guard._reporting import Reporting
 from tos_guard.guard._sealing import Sealing
@@ -20,7 +21,7 @@ from tos_guard.terms import TermsVersion
 __all__ = ["GuardSteps"]
 
 
-class GuardSteps(Accepting, Administering, Reporting, Sealing):
+class GuardSteps(Accepting, Administering, AdmittingMessages, Reporting, Sealing):
     """What both colours share: everything but how needs are served."""
 
     @property
@@ -38,11 +39,16 @@ class GuardSteps(Accepting, Administering, Reporting, Sealing):
 
     def refuse(self, error: RequestError, dialect: Dialect | None = None, exchange: Exchange | None = None) -> tuple[Head, bytes]:
         """The answer to a request that is not served, in the dialect's own error shape."""
-        rid = exchange.ids.rid if exchange is not None else f"req_{b64url_encode(self._entropy(16))}"
+        rid, terms_url = self.named_in_refusals(exchange)
         states = exchange.limit_states if exchange is not None else ()
-        terms_url = exchange.in_force.terms.uri if exchange is not None else self.terms.uri
         now = exchange.started if exchange is not None else self.clock()
         return refusal(error, dialect, rid=rid, terms_url=terms_url, appeal_url=self.settings.appeal_url, now=now, states=states)
+
+    def named_in_refusals(self, exchange: Exchange | None) -> tuple[str, str]:
+        """The request id and the address of the terms that a refusal names: of its exchange, or a fresh id where there is none."""
+        if exchange is not None:
+            return exchange.ids.rid, exchange.in_force.terms.uri
+        return f"req_{b64url_encode(self._entropy(16))}", self.terms.uri
 
     def purge(self) -> int:
         """Delete records and seals that are older than they are kept. Returns how many. Not for an event loop: it waits for the store."""

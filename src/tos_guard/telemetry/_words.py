@@ -20,7 +20,7 @@ SCHEMA_URL: Final = "https://opentelemetry.io/schemas/1.37.0"
 OTHER: Final = "_OTHER"
 """Stands for a value outside its closed set, as the semantic conventions spell it. A word we do not know must not become a new series."""
 
-CARRIERS: Final = frozenset({"json", "sse", "header", "none"})
+CARRIERS: Final = frozenset({"grpc", "grpc-message", "header", "json", "none", "sse"})
 CLASSES: Final = frozenset({"accounts", "bearer_keys", "limits", "records", "signer"})
 MODES: Final = frozenset({"deny", "allow", "local"})
 LOSSES: Final = ("raised", "rate")

@@ -1,0 +1,115 @@
+"""Request streams: each message is a request of its own, decided and reserved before the handler sees it (docs/adr/0008)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tos_guard.errors import StoreError
+from tos_guard.exchange import Exchange
+from tos_guard.guard._admitting import Admitting
+from tos_guard.guard._needs import Caller, RequestView, Route, Settle, Steps
+from tos_guard.limits import Amounts, LimitRefusal, Quantity
+from tos_guard.rights import Holder, Rights
+from tos_guard.types import Decision, Facts
+
+__all__ = ["AdmittingMessages"]
+
+MAX_FURTHER: Final = 1_000
+"""Reservations of one call that wait for its end. Of a longer stream the oldest keep their estimates: it could go on for days."""
+
+
+class AdmittingMessages(Admitting):
+    """The steps of a call whose requests are a stream."""
+
+    def admit_message(
+        self, caller: Caller, view: RequestView, route: Route, exchange: Exchange, message: bytes, *, first: bool = False
+    ) -> Steps[Caller]:
+        """Decide a message of a request stream, and reserve what it may take. The exchange's own slot serves all of them.
+
+        Args:
+            caller: Who asks.
+            view: Head of the call.
+            route: Its route.
+            exchange: Its exchange, as `admit` gave it.
+            message: The message as received.
+            first: Whether it is the first. That was decided and counted with the call, but for its size.
+
+        Returns:
+            Who asks, with its rights as they are now.
+
+        Raises:
+            DeniedError: It is not allowed. The exchange is then a denial.
+            AuthenticationError: The account was deleted, or its key revoked, since the call began.
+            MalformedRequestError: The message cannot be read.
+            RequestError: 503, where the limits engine failed and the settings deny.
+            StoreError: Published terms or the account could not be read.
+        """
+        return self._timed(exchange.observed, self._admit_message(caller, view, route, exchange, message, first=first))
+
+    def _admit_message(
+        self, caller: Caller, view: RequestView, route: Route, exchange: Exchange, message: bytes, *, first: bool
+    ) -> Steps[Caller]:
+        request = route.dialect.read_request(message, view.head)
+        estimate = self.meter.estimate(request, message)
+        if first:
+            beyond = _beyond(estimate, exchange.estimate)
+            rights = exchange.plan.rights(exchange.facts)
+            yield from self._reserve_further(exchange, caller.holder, rights, exchange.facts, beyond)
+            return caller
+        caller = yield from self._still(caller)
+        facts = self._facts(caller, view, request)
+        yield from self._read_terms()
+        plan = self.rulebook.plan(caller.holder, request.model, self.clock())
+        decision = plan.decide(facts)
+        if not decision.allowed:
+            self._met(exchange, facts, decision)
+        yield from self._reserve_further(exchange, caller.holder, plan.rights(facts), facts, estimate)
+        if decision.allowed:
+            self.telemetry.decided(exchange.observed, decision, terms_version=exchange.in_force.terms.version)
+        return caller
+
+    def _reserve_further(self, exchange: Exchange, holder: Holder, rights: Rights, facts: Facts, amounts: Amounts) -> Steps[None]:
+        if self._limits is None:
+            return
+        charges = tuple(
+            charge
+            for charge in self.meter.charges(holder, rights.larger_limits, facts, amounts)
+            if charge.amount and charge.limit.quantity is not Quantity.CONCURRENCY
+        )
+        if not charges:
+            return
+        exchange.messages += 1
+        answer, _ = yield from self._charge(charges, f"{exchange.ids.rid}.{exchange.messages}")
+        if isinstance(answer, LimitRefusal):
+            exchange.limit_refusal = answer
+            self._met(exchange, facts, self._over_limit(answer))
+            return
+        exchange.further.append((answer, amounts))
+        if len(exchange.further) > MAX_FURTHER:
+            reservation, estimate = exchange.further.pop(0)
+            try:
+                yield Settle(reservation, estimate)
+            except StoreError as failure:
+                self.report_failure("limits", failure)
+
+    def _met(self, exchange: Exchange, facts: Facts, decision: Decision) -> None:
+        """A message is not allowed: from now on the exchange is a denial.
+
+        Raises:
+            DeniedError: Unless the guard only monitors.
+        """
+        exchange.facts, exchange.decision = facts, decision
+        self._told(exchange)
+        if not exchange.monitored:
+            raise self.denied(exchange)
+
+
+def _beyond(wanted: Amounts, reserved: Amounts) -> Amounts:
+    """What a first message takes that the call, of which no byte was known, has not reserved."""
+    return Amounts(
+        requests=0,
+        input_tokens=max(0, wanted.input_tokens - reserved.input_tokens),
+        output_tokens=max(0, wanted.output_tokens - reserved.output_tokens),
+        reasoning_tokens=max(0, wanted.reasoning_tokens - reserved.reasoning_tokens),
+        cost=max(0, wanted.cost - reserved.cost),
+    )
