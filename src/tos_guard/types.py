@@ -32,7 +32,11 @@ class Stage(StrEnum):
     """How much a token knows of its response."""
 
     PENDING = "pending"
+    """Nothing yet."""
+    CHECKPOINT = "checkpoint"
+    """What came so far."""
     FINAL = "final"
+    """All of it."""
 
 
 class Completion(StrEnum):

@@ -112,9 +112,10 @@ class Claims:
             raise UnsupportedVersionError(f"version {version} of the token format", where=where, cure="Use a newer verifier.")
         reader = ClaimReader(payload, where)
         stage = reader.word("stage", Stage)
-        final = stage is Stage.FINAL
-        if ("content" in payload, "completion" in payload) != (final, final):
-            raise MalformedError(f"a {stage} token {'must' if final else 'must not'} have content and completion", where=where)
+        final, covers = stage is Stage.FINAL, stage is not Stage.PENDING
+        for name, must in (("content", covers), ("completion", final)):
+            if (name in payload) is not must:
+                raise MalformedError(f"a {stage} token {'must' if must else 'must not'} have {name}", where=where)
         return cls(
             iss=reader.matching("iss", ORIGIN),
             iat=reader.integer("iat"),
@@ -127,7 +128,7 @@ class Claims:
             usage=_usage(reader.object("usage"), where),
             req=reader.digest("req"),
             dst=reader.string("dst"),
-            content=Content.from_claim(payload["content"], where=f"{where} content") if final else None,
+            content=Content.from_claim(payload["content"], where=f"{where} content") if covers else None,
             completion=reader.word("completion", Completion) if final else None,
             aud=reader.string("aud") if "aud" in payload else None,
             nonce=reader.string("nonce", 1, MAX_NONCE_CHARS) if "nonce" in payload else None,

@@ -13,13 +13,14 @@ from tos_guard.verify._content import verify_body, verify_text
 from tos_guard.verify._messages import MessagesVerifier, verify_messages
 from tos_guard.verify._proof import Expected, Trust, Verified, verify_token
 from tos_guard.verify._receipt import ExpectedReceipt, VerifiedReceipt, verify_receipt
-from tos_guard.verify._stream import StreamVerifier, verify_stream
+from tos_guard.verify._stream import Prefix, StreamVerifier, verify_prefix, verify_stream
 
 __all__ = [
     "Expected",
     "ExpectedReceipt",
     "KeySet",
     "MessagesVerifier",
+    "Prefix",
     "StreamVerifier",
     "Trust",
     "Verified",
@@ -28,6 +29,7 @@ __all__ = [
     "parse_key_set",
     "verify_body",
     "verify_messages",
+    "verify_prefix",
     "verify_receipt",
     "verify_stream",
     "verify_text",

@@ -10,6 +10,7 @@ from tos_guard._content_digest import check_content_digest
 from tos_guard.dialects import PROJECTIONS, TAG_MEMBER, BytesProjection, Projection, parse_response_json, projection_named
 from tos_guard.errors import AbsentError, ContentMismatchError, IncompleteError, MalformedError, UndecidableError
 from tos_guard.provenance import Claims, Content, text_digest
+from tos_guard.types import Stage
 from tos_guard.verify._proof import Expected, Tag, Trust, Verified, mismatch, open_token, parse_tag
 
 __all__ = ["final_content", "verify_body", "verify_text"]
@@ -90,13 +91,12 @@ def final_content(claims: Claims, tag: Tag | None) -> Content:
     """The content of a final token, with the leaves beside it if there are any.
 
     Raises:
-        IncompleteError: The token is pending.
+        IncompleteError: The token is pending, or a checkpoint.
         MalformedError: The leaves are not those of the token.
     """
-    if claims.content is None:
-        raise IncompleteError(
-            "the token is pending: it was made before the content was known", where="token", cure="Get the whole response."
-        )
+    if claims.content is None or claims.stage is not Stage.FINAL:
+        what = "a checkpoint: more was to come" if claims.stage is Stage.CHECKPOINT else "pending: it was made before the content was known"
+        raise IncompleteError(f"the token is {what}", where="token", cure="Get the whole response.")
     if tag is None or tag.leaves is None:
         return claims.content
     return claims.content.with_leaves(tag.leaves, where="member ai_provenance")

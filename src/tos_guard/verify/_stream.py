@@ -1,8 +1,9 @@
-"""Streams against their token, as they are read or saved (docs/spec/carriers.md C3–C8, C12, C13)."""
+"""Streams against their token, as they are read or saved (docs/spec/carriers.md C3–C8, C11–C13)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -18,13 +19,34 @@ from tos_guard.dialects import (
     projection_named,
     told_form,
 )
-from tos_guard.errors import AbsentError, ContentMismatchError, IncompleteError, MalformedError
-from tos_guard.provenance import Claims
+from tos_guard.errors import AbsentError, ContentMismatchError, IncompleteError, MalformedError, UnacceptableError
+from tos_guard.provenance import Claims, Content
 from tos_guard.types import Stage
 from tos_guard.verify._content import _completion_note, check_content, final_content, uncoverable
-from tos_guard.verify._proof import Expected, Trust, Verified, open_token, parse_tag
+from tos_guard.verify._proof import Expected, Tag, Trust, Verified, open_token, parse_tag
 
-__all__ = ["StreamVerifier", "verify_stream"]
+__all__ = ["Prefix", "StreamVerifier", "verify_prefix", "verify_stream"]
+
+
+@dataclass(frozen=True, slots=True)
+class Prefix:
+    """The part of a stream that a token proves.
+
+    Attributes:
+        size_bytes: How many bytes of the stream, from its beginning to the end of the event with the token. What follows is not proven.
+        claims: What the token says of them. Their stage tells a checkpoint, behind which more was to come, from the end of the content.
+        kid: The key that signed.
+        token: The token itself.
+        uncovered: Members up to there that the token does not cover: they may have been changed.
+        request_checked: Whether the request was checked too.
+    """
+
+    size_bytes: int
+    claims: Claims
+    kid: str
+    token: str
+    uncovered: tuple[str, ...]
+    request_checked: bool
 
 
 class StreamVerifier:
@@ -56,6 +78,10 @@ class StreamVerifier:
         self._take_for(CHAT_PROJECTION)
         self._is_told = False
         self._proof: tuple[Claims, str, str] | None = None
+        self._newest: tuple[Claims, str, str] | None = None  # of checkpoints and the final token
+        self._size = 0
+        self._proven_size = 0
+        self._uncovered: tuple[str, ...] = ()
         self._done = False
         self._followed = False
 
@@ -66,6 +92,7 @@ class StreamVerifier:
             VerificationError: The stream cannot become valid any more.
         """
         for event in self._events.feed(chunk):
+            self._size += len(event.raw)
             if event.data is not None and event.data != b"":
                 self._event(event.data)
 
@@ -91,7 +118,7 @@ class StreamVerifier:
                 elif self._proof is not None:
                     raise MalformedError("a second token follows the final one", where="stream")
                 else:
-                    self._proof = self._open(holder[TAG_MEMBER])
+                    self._take_tag(holder[TAG_MEMBER], may_be_checkpoint=place is None)
 
     def _take_for(self, form: str) -> None:
         self._format = STREAM_FORMATS[form]
@@ -112,19 +139,30 @@ class StreamVerifier:
             raise MalformedError("header and stream carry different pending tokens", where="stream")
         self._pending = token
 
-    def _open(self, member: Any) -> tuple[Claims, str, str]:
+    def _take_tag(self, member: Any, *, may_be_checkpoint: bool) -> None:
+        """A tag in an event: the final one, or one of a checkpoint (C4, C11)."""
         tag = parse_tag(member)
         claims, kid = open_token(tag.token, trust=self._trust, now=self._clock())
-        if claims.stage is not Stage.FINAL:
-            raise MalformedError("an event carries a pending token", where="stream")
-        content = final_content(claims, tag)
+        is_checkpoint = may_be_checkpoint and claims.stage is Stage.CHECKPOINT
+        if claims.stage is not Stage.FINAL and not is_checkpoint:
+            raise MalformedError(f"an event carries a {claims.stage} token", where="stream")
+        self._check(claims, tag)
+        if self._newest is not None and _identity(self._newest[0]) != _identity(claims):
+            raise ContentMismatchError("events carry tokens of different exchanges", where="stream")
+        self._newest = claims, kid, tag.token
+        self._proven_size = self._size
+        self._uncovered = self._projection.uncovered + uncoverable(self._projection.content())
+        if not is_checkpoint:
+            self._proof = self._newest
+
+    def _check(self, claims: Claims, tag: Tag) -> None:
+        content: Content = final_content(claims, tag) if claims.stage is Stage.FINAL else _with_leaves(claims, tag)
         name = projection_named(content.projection, PROJECTIONS).name
         if not self._is_told and name in STREAM_FORMATS:
             self._take_for(name)  # nothing came that another form would read otherwise
         if name != self._projection.name:
             raise ContentMismatchError(f"the token is not of {self._projection.name}", where="token content")
         check_content(content, self._projection, "stream")
-        return claims, kid, tag.token
 
     def finish(self) -> Verified:
         """The stream ended.
@@ -135,13 +173,15 @@ class StreamVerifier:
             VerificationError: The pending token is not of this stream, or a demand is not met.
         """
         pending = self._open_pending()
-        if self._proof is None:
-            if pending is not None:
-                raise IncompleteError("ends before its final token", where="stream", cure="Get the whole response.")
-            raise AbsentError("carries no token", where="stream", cure="That proves nothing: it may have been cut or stripped.")
-        claims, kid, token = self._proof
-        if pending is not None and _identity(pending) != _identity(claims):
+        if self._newest is not None and pending is not None and _identity(pending) != _identity(self._newest[0]):
             raise ContentMismatchError("header and stream carry tokens of different exchanges", where="AI-Provenance")
+        if self._proof is None:
+            if pending is None and self._newest is None:
+                raise AbsentError("carries no token", where="stream", cure="That proves nothing: it may have been cut or stripped.")
+            raise IncompleteError(
+                "ends before its final token", where="stream", cure="Get the whole response.", proven=self._acceptable_prefix()
+            )
+        claims, kid, token = self._proof
         self._expected.check(claims, now=self._clock())
         notes = _completion_note(claims)
         if not self._format.closes_with_done:
@@ -159,17 +199,71 @@ class StreamVerifier:
             request_checked=self._expected.request is not None,
         )
 
+    def proven(self) -> Prefix | None:
+        """How far what was read is proven by its newest checkpoint, or by its final token; None where it has neither.
+
+        Raises:
+            UnacceptableError: It is genuine so far, and not what was demanded.
+        """
+        if self._newest is None:
+            return None
+        claims, kid, token = self._newest
+        self._expected.check(claims, now=self._clock())
+        return Prefix(self._proven_size, claims, kid, token, self._uncovered, self._expected.request is not None)
+
+    def _acceptable_prefix(self) -> Prefix | None:
+        try:
+            return self.proven()
+        except UnacceptableError:
+            return None  # of what nobody wants, nothing need be known
+
     def _open_pending(self) -> Claims | None:
         if self._pending is None:
             return None
         claims, _ = open_token(self._pending, trust=self._trust, now=self._clock())
         if claims.stage is not Stage.PENDING:
-            raise MalformedError("the header of a stream carries a final token", where="AI-Provenance")
+            raise MalformedError(f"the header of a stream carries a {claims.stage} token", where="AI-Provenance")
         return claims
 
 
 def _identity(claims: Claims) -> tuple[str, ...]:
     return claims.iss, claims.rid, claims.sub, claims.req
+
+
+def _with_leaves(claims: Claims, tag: Tag) -> Content:
+    """The content of a checkpoint, with the leaves beside it if there are any."""
+    assert claims.content is not None  # noqa: S101 - a checkpoint has content (T10)
+    return claims.content if tag.leaves is None else claims.content.with_leaves(tag.leaves, where="member ai_provenance")
+
+
+def verify_prefix(stream: bytes, *, trust: Trust, now: datetime, token: str | None = None, expected: Expected | None = None) -> Prefix:
+    """Prove a saved stream as far as its newest checkpoint, or its final token, proves it.
+
+    For streams that were cut. Says nothing of what follows the first `Prefix.size_bytes` bytes.
+
+    Args:
+        stream: The bytes of the stream.
+        trust: Keys the caller trusts.
+        now: The present, or the time at which evidence is judged.
+        token: Value of the header ``AI-Provenance``, where it was kept.
+        expected: Further demands.
+
+    Raises:
+        IncompleteError: No checkpoint came before the cut.
+        VerificationError: As `StreamVerifier`.
+    """
+    verifier = StreamVerifier(trust=trust, now=now, token=token, expected=expected)
+    verifier.feed(stream)
+    try:
+        verifier.finish()
+    except IncompleteError as cut:
+        proven = verifier.proven()
+        if proven is None:
+            raise IncompleteError("ends before its first checkpoint", where=cut.where, cure=cut.cure) from None
+        return proven
+    proven = verifier.proven()
+    assert proven is not None  # noqa: S101 - it ended with its final token
+    return proven
 
 
 def verify_stream(stream: bytes, *, trust: Trust, now: datetime, token: str | None = None, expected: Expected | None = None) -> Verified:
