@@ -20,7 +20,7 @@ from typing import Any, Final, Self, TypeVar
 
 import httpx
 
-from tos_guard.dialects import DONE, TAG_MEMBER, EventStream, parse_response_json
+from tos_guard.dialects import STREAM_FORMATS, TAG_MEMBER, EventStream, parse_response_json, told_form
 from tos_guard.errors import MalformedError
 from tos_guard.keys import KeyHistory, KeySet
 from tos_guard.provenance import parse_token
@@ -58,11 +58,29 @@ def _wanted(token: object) -> _Wanted | None:
 
 
 def _tag_in(data: bytes) -> object:
+    """The token of a body."""
+    return _token_of(_parsed(data))
+
+
+def _tags_in(data: bytes) -> list[object]:
+    """The tokens of an event: some forms of streams carry one inside of it."""
+    document = _parsed(data)
+    if not isinstance(document, dict):
+        return []
+    form = STREAM_FORMATS.get(told_form(document) or "")
+    inner = [document.get(name) for name in form.nested] if form is not None else []
+    return [_token_of(holder) for holder in (document, *inner)]
+
+
+def _parsed(data: bytes) -> object:
     try:
-        document = parse_response_json(data, where="body")
+        return parse_response_json(data, where="body")
     except MalformedError:
         return None
-    tag = document.get(TAG_MEMBER) if isinstance(document, dict) else None
+
+
+def _token_of(holder: object) -> object:
+    tag = holder.get(TAG_MEMBER) if isinstance(holder, dict) else None
     return tag.get("token") if isinstance(tag, dict) else None
 
 
@@ -81,15 +99,18 @@ class _StreamSteps:
         self._checker = StreamVerifier(trust=Trust(self._keys), now=clock, token=token, expected=expected)
         self._events = EventStream()
         self._pending = token
-        self.done: bool = False
+
+    @property
+    def done(self) -> bool:
+        return self._checker.done
 
     def feed(self, chunk: bytes) -> _Steps[None]:
         yield from self._know_pending()
         for event in self._events.feed(chunk):
             data = event.data or b""
-            self.done = self.done or data == DONE
             if TAG_MEMBER.encode() in data or _ESCAPE in data:
-                yield from self._know(_tag_in(data))
+                for token in _tags_in(data):
+                    yield from self._know(token)
             self._checker.feed(event.raw)
 
     def finish(self) -> _Steps[Verified]:
@@ -284,7 +305,7 @@ class VerifierStream:
 
     @property
     def done(self) -> bool:
-        """Whether ``[DONE]`` has passed, after which clients stop reading."""
+        """Whether the stream has ended as its form has it, after which clients may stop reading."""
         return self._steps.done
 
     def feed(self, chunk: bytes) -> None:
@@ -450,7 +471,7 @@ class AsyncVerifierStream:
 
     @property
     def done(self) -> bool:
-        """Whether ``[DONE]`` has passed, after which clients stop reading."""
+        """Whether the stream has ended as its form has it, after which clients may stop reading."""
         return self._steps.done
 
     async def feed(self, chunk: bytes) -> None:

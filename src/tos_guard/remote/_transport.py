@@ -2,9 +2,9 @@
 
 - A request goes out only to the origin of an issuer, or to one that is named. Each attempt carries a nonce of its own and asks for an
   uncoded body; the token that comes back must name that nonce, that request and that issuer.
-- A whole body is verified before the client sees it. A stream is checked as it is read, and judged when ``[DONE]`` has passed, when
-  it ends, or when the client closes it: clients stop reading at ``[DONE]``. What a client has already read of a stream that then
-  fails has been read; it must not be used as if verified.
+- A whole body is verified before the client sees it. A stream is checked as it is read, and judged when it has ended as its form has it
+  (``[DONE]``, or a terminal event), when its body ends, or when the client closes it: clients stop reading before the body ends. What a
+  client has already read of a stream that then fails has been read; it must not be used as if verified.
 - A response outside 2xx without a token passes: refusals are not sealed. A 2xx response without one is `AbsentError`, unless the
   caller named another policy.
 - Errors are raised as our own, from inside the client's request or iteration.

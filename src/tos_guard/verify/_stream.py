@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from tos_guard.dialects import (
     CHAT_PROJECTION,
@@ -84,6 +84,12 @@ class StreamVerifier:
         self._uncovered: tuple[str, ...] = ()
         self._done = False
         self._followed = False
+        self._ended = False
+
+    @property
+    def done(self) -> bool:
+        """Whether the stream has ended as its form has it: with ``[DONE]``, or with its terminal event. Clients may stop reading there."""
+        return self._done or self._ended
 
     def feed(self, chunk: bytes) -> None:
         """Take the next bytes, cut anywhere.
@@ -119,6 +125,7 @@ class StreamVerifier:
                     raise MalformedError("a second token follows the final one", where="stream")
                 else:
                     self._take_tag(holder[TAG_MEMBER], may_be_checkpoint=place is None)
+        self._ended = self._ended or (role in _LAST and not self._format.closes_with_done)
 
     def _take_for(self, form: str) -> None:
         self._format = STREAM_FORMATS[form]
@@ -224,6 +231,9 @@ class StreamVerifier:
         if claims.stage is not Stage.PENDING:
             raise MalformedError(f"the header of a stream carries a {claims.stage} token", where="AI-Provenance")
         return claims
+
+
+_LAST: Final = frozenset({Role.TERMINAL, Role.FAILS})
 
 
 def _identity(claims: Claims) -> tuple[str, ...]:
