@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -18,6 +19,7 @@ __all__ = [
     "RequestFacts",
     "check_counts",
     "count_media",
+    "is_running",
     "parse_request_object",
     "parse_response_json",
     "read_usage",
@@ -27,6 +29,7 @@ __all__ = [
     "request_model",
     "request_output_maximum",
     "request_prompts",
+    "response_id",
     "splice_tag",
     "without_tag",
 ]
@@ -63,6 +66,9 @@ _OUTPUT_MAXIMA: Final = (
     ("thinking", "budget_tokens"),
 )
 """By which names servers take the largest output, or a part of it that some add on top."""
+
+MAX_RESPONSE_ID_CHARS: Final = 256  # OpenAI's have about 60
+_RUNNING: Final = ("queued", "in_progress")
 
 _BESIDE_INPUT: Final = ("cache_creation_input_tokens", "cache_read_input_tokens")
 """Tokens of the prompt that Anthropic's ``input_tokens`` leaves out. OpenAI's names for these stand for a part of what it counts."""
@@ -262,6 +268,19 @@ def _input(usage: dict[str, Any]) -> int | None:
 
 def _counted(members: dict[str, Any], *names: str) -> int | None:
     return next((value for name in names if type(value := members.get(name)) is int and 0 <= value <= MAX_SAFE_INTEGER), None)
+
+
+def response_id(document: Mapping[str, Any]) -> str | None:
+    """The id that a response gives itself: of a body, or of an event of its stream, which may hold it in ``response``. None without one."""
+    named = document.get("id")
+    if named is None and isinstance(inner := document.get("response"), dict):
+        named = inner.get("id")
+    return named if isinstance(named, str) and 1 <= len(named) <= MAX_RESPONSE_ID_CHARS and named.isprintable() else None
+
+
+def is_running(document: Mapping[str, Any]) -> bool:
+    """Whether a body is of a response that has not ended when the body leaves."""
+    return document.get("status") in _RUNNING and isinstance(document.get("output"), list) and response_id(document) is not None
 
 
 def parse_response_json(data: bytes, *, where: str) -> Any:

@@ -21,7 +21,7 @@ from tos_guard.dialects._body import (
     request_output_maximum,
 )
 from tos_guard.dialects._dialect import NO_HEAD, RequestHead
-from tos_guard.dialects._openai import EVENT_STREAM, OpenAIDialect
+from tos_guard.dialects._openai import EVENT_STREAM, OpenAIDialect, stored_id
 from tos_guard.dialects._projection import Projection
 from tos_guard.dialects._streams import Role, StreamFormat
 from tos_guard.errors import MalformedError
@@ -214,12 +214,14 @@ class ChatDialect(OpenAIDialect):
     projection: type[Projection] = ChatProjection
 
     def read_request(self, body: bytes, head: RequestHead = NO_HEAD) -> RequestFacts:
-        """What the request asks for.
+        """What the request asks for. One that is about a stored completion names no model, and says which completion it is.
 
         Raises:
             MalformedRequestError: Not a JSON object with a model, or a count in it is no whole number.
         """
-        del head
+        stored, _ = stored_id(head.path, "completions")
+        if stored is not None:
+            return RequestFacts(action=self.action, model="", retrieves=stored)
         request = parse_request_object(body)
         check_counts(request)
         maximum, is_open_ended = request_output_maximum(request)
@@ -232,6 +234,7 @@ class ChatDialect(OpenAIDialect):
             is_open_ended=is_open_ended,
             media_parts=count_media(request.get("messages")),
             end_user=request_end_user(request),
+            stores=request.get("store") is True,
         )
 
     def stream_format(self, media_type: bytes) -> StreamFormat | None:

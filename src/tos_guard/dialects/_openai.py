@@ -6,13 +6,16 @@ import json
 import math
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from tos_guard.dialects._dialect import tightest
 from tos_guard.dialects._streams import EVENT_STREAM
 from tos_guard.limits import LimitState, Quantity
 
-__all__ = ["EVENT_STREAM", "OpenAIDialect"]
+__all__ = ["EVENT_STREAM", "OpenAIDialect", "stored_id"]
+
+
+MAX_ID_CHARS: Final = 256  # of a stored response; OpenAI's have about 60
 
 
 class OpenAIDialect:
@@ -51,6 +54,21 @@ class OpenAIDialect:
         """The event that ends a stream in-band."""
         error = {"message": message, "type": "tos_guard_error", "param": None, "code": code, **extra}
         return b"data: " + json.dumps({"error": error}).encode("ascii") + b"\n\n"
+
+
+def stored_id(path: str, noun: str) -> tuple[str | None, str]:
+    """Which stored response a path names, ``…/noun/{id}``, and what follows below it.
+
+    Args:
+        path: Decoded path.
+        noun: What such responses lie under: ``responses``, ``completions``.
+
+    Returns:
+        Its id, or None where the path names none; and the rest, without a slash before it.
+    """
+    _, found, below = path.rpartition(f"/{noun}/")
+    name, _, rest = below.partition("/") if found else ("", "", "")
+    return (name if 1 <= len(name) <= MAX_ID_CHARS and name.isprintable() else None), rest
 
 
 def _duration(seconds: float) -> str:

@@ -24,7 +24,7 @@ from tos_guard.dialects._body import (
     request_output_maximum,
 )
 from tos_guard.dialects._dialect import NO_HEAD, RequestHead
-from tos_guard.dialects._openai import EVENT_STREAM, OpenAIDialect
+from tos_guard.dialects._openai import EVENT_STREAM, OpenAIDialect, stored_id
 from tos_guard.dialects._projection import Projection
 from tos_guard.dialects._streams import Role, StreamFormat
 from tos_guard.errors import MalformedError, MalformedRequestError
@@ -36,7 +36,6 @@ __all__ = ["RESPONSES_PROJECTION", "ResponsesDialect", "ResponsesFormat", "Respo
 
 RESPONSES_PROJECTION: Final = "responses-1"
 MAX_INDEX: Final = 65_535  # as a leaf's choice
-MAX_ID_CHARS: Final = 256  # of a stored response; OpenAI's have about 60
 
 _Part = tuple[str, Any, bool]
 """Name of a part, value as it was read, and whether it is text."""
@@ -404,10 +403,9 @@ def _stored(head: RequestHead) -> str | None:
     Raises:
         MalformedRequestError: It is neither.
     """
-    _, found, rest = head.path.rpartition("/responses/")
-    segments = rest.split("/") if found else []
-    if head.method == "POST" and segments[1:] != ["cancel"]:
+    stored, below = stored_id(head.path, "responses")
+    if head.method == "POST" and below != "cancel":
         return None
-    if not segments or not 1 <= len(segments[0]) <= MAX_ID_CHARS or not segments[0].isprintable():
+    if stored is None:
         raise MalformedRequestError("names no stored response", where="path", cure="Ask for …/responses/{id}, or make one with POST.")
-    return segments[0]
+    return stored

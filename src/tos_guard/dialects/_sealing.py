@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from typing import Any, Final, NamedTuple
 
-from tos_guard.dialects._body import TAG_MEMBER, parse_response_json, splice_tag, without_tag
+from tos_guard.dialects._body import TAG_MEMBER, parse_response_json, response_id, splice_tag, without_tag
 from tos_guard.dialects._projection import Projection
 from tos_guard.dialects._sse import DONE, EventStream, ServerSentEvent, has_data
 from tos_guard.dialects._streams import Role, StreamFormat, told_form
@@ -54,6 +54,7 @@ class StreamSealing:
         dropped_events: Events after the seal that were not passed on: they bore content or an error, or could not be read.
         unsealed: Why no tag can be placed, or None: ``unprojectable`` or ``no_carrier``.
         usage: The tokens that the newest event to say so says were used, or None.
+        response_id: The id that the response gives itself, or None while it gives none.
     """
 
     def __init__(self, stream_format: StreamFormat) -> None:
@@ -63,6 +64,7 @@ class StreamSealing:
         self.dropped_events: int = 0
         self.unsealed: str | None = None
         self.usage: Usage | None = None
+        self.response_id: str | None = None
         self._format = stream_format
         self._nested = stream_format.nested
         self._projection: Projection = stream_format.projection()
@@ -179,6 +181,8 @@ class StreamSealing:
             return self._end(event, out)
         try:
             parsed = _parse_event(event.data)
+            if self.response_id is None:
+                self.response_id = response_id(parsed)
             if not self._is_told:
                 self._tell(parsed)
             bears = self._projection.add_event(parsed)

@@ -8,6 +8,7 @@ come in as arguments.
 
 from tos_guard.exchange._call import CallResponse, Sealable
 from tos_guard.exchange._exchange import Exchange, ExchangeIds, Head, Headers, Sealed, TermsInForce
+from tos_guard.exchange._kept import SealName, closed, covers, kept_content, kept_facts, opened, original_of
 from tos_guard.exchange._limit_fields import limit_fields
 from tos_guard.exchange._responses import Response, respond
 
@@ -18,9 +19,16 @@ __all__ = [
     "Head",
     "Headers",
     "Response",
+    "SealName",
     "Sealable",
     "Sealed",
     "TermsInForce",
+    "closed",
+    "covers",
+    "kept_content",
+    "kept_facts",
     "limit_fields",
+    "opened",
+    "original_of",
     "respond",
 ]

@@ -57,6 +57,21 @@ class Sealable(Protocol):
         """What the final token covers, so far as it is known."""
         ...
 
+    @property
+    def early(self) -> bool:
+        """Whether the pending token has left before the content is known."""
+        ...
+
+    @property
+    def response_id(self) -> str | None:
+        """The id that the response gives itself, by which it may be asked for again; None of one that we ended."""
+        ...
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it says that it goes on after it has left."""
+        ...
+
 
 class CallResponse:
     """The messages of one call on their way out.
@@ -73,9 +88,15 @@ class CallResponse:
         removed_tags: Tags of an upstream that were taken out of messages.
         dropped_events: Messages that came after the end, and did not leave.
         usage: None: messages do not say what they took; the handler may (`Admission.report_usage`).
+        early: The pending token leaves in the initial metadata.
+        response_id: None: no call can be asked for again.
+        is_running: What has left has ended.
     """
 
     usage: Usage | None = None
+    early: bool = True
+    response_id: str | None = None
+    is_running: bool = False
 
     def __init__(self, exchange: Exchange, format: CallFormat) -> None:  # noqa: A002 - the word of the dialects
         self._exchange = exchange

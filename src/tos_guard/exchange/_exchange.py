@@ -10,7 +10,7 @@ from typing import Any, Final
 from tos_guard._canonical import b64url_encode
 from tos_guard.dialects import Dialect, RequestFacts
 from tos_guard.exchange._limit_fields import fields_size, limit_fields
-from tos_guard.ledger import ExchangeRecord, RecordType
+from tos_guard.ledger import ExchangeRecord, KeptSeal, RecordType
 from tos_guard.limits import Amounts, LimitRefusal, LimitState, Reservation
 from tos_guard.limits import Usage as UsedTokens
 from tos_guard.policy import UsagePolicy
@@ -36,7 +36,7 @@ class ExchangeIds:
         jti: Id of the final token.
         pending_jti: Id of the pending token.
         sub: Pseudonym of the account in both.
-        salt: 32 bytes that bind the request; only the caller receives them.
+        salt: 32 bytes that bind the request; only the caller receives them. Empty where only the caller has them.
     """
 
     rid: str
@@ -46,11 +46,11 @@ class ExchangeIds:
     salt: bytes
 
     @classmethod
-    def fresh(cls, entropy: Callable[[int], bytes], *, sub: str | None = None) -> ExchangeIds:
-        """Draw new ids: 128 random bits each, 256 for the salt, in one call."""
+    def fresh(cls, entropy: Callable[[int], bytes], *, sub: str | None = None, salt: bytes | None = None) -> ExchangeIds:
+        """Draw new ids: 128 random bits each, 256 for the salt unless it is given, in one call."""
         drawn = entropy(96)
         names = [b64url_encode(drawn[start : start + 16]) for start in (0, 16, 32, 48)]
-        return cls(rid=f"req_{names[0]}", jti=names[1], pending_jti=names[2], sub=sub or names[3], salt=drawn[64:])
+        return cls(rid=f"req_{names[0]}", jti=names[1], pending_jti=names[2], sub=sub or names[3], salt=salt or drawn[64:])
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +82,17 @@ class TermsInForce:
 
 @dataclass(frozen=True, slots=True)
 class Sealed:
-    """A final token and the content it covers, which knows whether its leaves stand beside it."""
+    """A final token and the content it covers, which knows whether its leaves stand beside it.
+
+    Attributes:
+        token: The token.
+        content: What it covers.
+        pending: The response has not ended: it is a pending token, and covers nothing.
+    """
 
     token: str
     content: Content
+    pending: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +130,14 @@ class Exchange:
         settled: What was reserved has been settled.
         messages: How many messages of a request stream have been charged beside the call.
         further: What they reserved, with the most that each could take.
+        slot: What was reserved of concurrency, where it ends before the rest: a response that runs in the background holds no slot once
+            its head is out.
+        key: The caller's ``Idempotency-Key``, hashed, or None.
+        request_hash: Keyed hash of the request, where a retry is compared with it.
+        kept: The seal that the response may leave with again, or None.
+        original: The exchange of that seal.
+        repeats: What leaves is the original's: its ids, its terms, its token.
+        uncharged: What was reserved is given back: the same response has been charged before.
         observed: What telemetry knows of it; nothing here looks at it.
     """
 
@@ -148,6 +163,13 @@ class Exchange:
     settled: bool = False
     messages: int = 0
     further: list[tuple[Reservation, Amounts]] = field(default_factory=list)
+    slot: Reservation | None = None
+    key: str | None = None
+    request_hash: str | None = None
+    kept: KeptSeal | None = None
+    original: Exchange | None = None
+    repeats: bool = False
+    uncharged: bool = False
     observed: Any = None
     req: str = field(init=False)
 
@@ -158,6 +180,11 @@ class Exchange:
     def is_refused(self) -> bool:
         """Whether the handler must not run."""
         return not (self.decision.allowed or self.monitored)
+
+    @property
+    def shown(self) -> Exchange:
+        """Whose ids and terms the caller reads."""
+        return self.original if self.repeats and self.original is not None else self
 
     @property
     def limit_states(self) -> tuple[LimitState, ...]:
@@ -255,18 +282,19 @@ class Exchange:
             token: The token that is known by now.
             early: Whether a final token may still follow, which only the salt in this head can check.
         """
-        rid = self.ids.rid.encode("ascii")
+        ids, in_force = self.shown.ids, self.shown.in_force
+        rid = ids.rid.encode("ascii")
         fields: Headers = [
-            (b"link", f'<{self.in_force.terms.uri}>; rel="terms-of-service"'.encode("ascii")),
+            (b"link", f'<{in_force.terms.uri}>; rel="terms-of-service"'.encode("ascii")),
             (b"x-request-id", rid),
             (b"request-id", rid),
         ]
-        if self.in_force.usage.content_usage:
-            fields.append((b"content-usage", self.in_force.usage.content_usage.encode("ascii")))
+        if in_force.usage.content_usage:
+            fields.append((b"content-usage", in_force.usage.content_usage.encode("ascii")))
         if token is not None:
             fields.append((b"ai-provenance", token.encode("ascii")))
-        if token is not None or early:
-            fields.append((b"ai-provenance-salt", b64url_encode(self.ids.salt).encode("ascii")))
+        if ids.salt and (token is not None or early):
+            fields.append((b"ai-provenance-salt", b64url_encode(ids.salt).encode("ascii")))
         if self.limit_states:
             fields += limit_fields(self.limit_states, room=MAX_ADDED_BYTES - fields_size(fields))
             of_dialect = self.dialect.limit_fields(self.limit_states, now=self.started)

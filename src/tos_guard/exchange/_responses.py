@@ -17,8 +17,10 @@ from tos_guard.dialects import (
     Step,
     StreamFormat,
     StreamSealing,
+    is_running,
     parse_response_json,
     read_usage,
+    response_id,
     splice_tag,
     without_tag,
 )
@@ -120,6 +122,16 @@ class Response(Protocol):
         ...
 
     @property
+    def response_id(self) -> str | None:
+        """The id that the response gives itself, by which it may be asked for again; None of one that we ended."""
+        ...
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the body says that the response goes on after it has left."""
+        ...
+
+    @property
     def usage(self) -> Usage | None:
         """The tokens that the response says it used, or None while it does not say."""
         ...
@@ -164,6 +176,8 @@ class OpaqueResponse:
     dropped_events: int = 0
     held_bytes: int = 0
     usage: Usage | None = None
+    response_id: str | None = None
+    is_running: bool = False
 
     def __init__(self, exchange: Exchange, head: Head, reason: str) -> None:
         self._exchange = exchange
@@ -212,11 +226,18 @@ class StreamResponse:
     carrier = "sse"
     held_bytes = 0
     early = True
+    is_running = False
 
     def __init__(self, exchange: Exchange, head: Head, stream_format: StreamFormat) -> None:
         self._exchange = exchange
         self._head = head
         self._sealing = StreamSealing(stream_format)
+        self._cut = False
+
+    @property
+    def response_id(self) -> str | None:
+        """As the events say, unless we ended them."""
+        return None if self._cut else self._sealing.response_id
 
     @property
     def completion(self) -> Completion:
@@ -263,6 +284,7 @@ class StreamResponse:
 
     def fail(self, *, message: str, code: str, extra: dict[str, Any], completion: Completion) -> Step:
         """End with the dialect's in-band error, which carries the tag."""
+        self._cut = True
         event = self._exchange.dialect.error_event(message=message, code=code, extra=extra)
         return self._sealing.fail(event, completion)
 
@@ -290,6 +312,8 @@ class WholeResponse:
         self._body = b""
         self._spliced = False
         self._content: Content | None = None
+        self.response_id: str | None = None
+        self.is_running: bool = False
         self.carrier: str = "header"
         self.completion: Completion = Completion.ERROR if head.status >= 400 else Completion.COMPLETE
         self.unsealed: str | None = None
@@ -339,10 +363,16 @@ class WholeResponse:
         projection.add_body(self._body)
         return projection.content()
 
+    def _read_id(self, document: dict[str, Any]) -> None:
+        request = self._exchange.request
+        if self._head.status < 400 and (request.stores or request.background or request.retrieves is not None):
+            self.response_id, self.is_running = response_id(document), is_running(document)
+
     def _project_json(self, document: Any) -> Content:
         self.usage = read_usage(document)
         if isinstance(document, dict):
             self.carrier = "json"
+            self._read_id(document)
             if TAG_MEMBER in document:
                 self.removed_tags += 1
                 document = without_tag(document)
@@ -407,7 +437,7 @@ def _json_bytes(document: Any) -> bytes:
 
 def tag_bytes(seal: Sealed) -> bytes:
     """The tag member's value as JSON bytes, with the leaves where they do not fit in the token."""
-    if seal.content.is_inline or seal.content.leaves is None:
+    if seal.pending or seal.content.is_inline or seal.content.leaves is None:
         return _bare_tag(seal.token)
     return encode_claims({"token": seal.token, "leaves": [list(leaf) for leaf in seal.content.leaves]})
 

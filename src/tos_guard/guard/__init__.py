@@ -18,6 +18,7 @@ from tos_guard.guard._accepting import Person, Subject
 from tos_guard.guard._base import Acceptor, AdminAuthorizer, Assertions, Identifier, utc_now
 from tos_guard.guard._colours import AsyncGuard, Guard
 from tos_guard.guard._explaining import ExplainedRequest, explain_moment, explain_request
+from tos_guard.guard._keeping import IdempotencyMismatchError, SealConflictError, UnknownResponseError
 from tos_guard.guard._limit_settings import limits_of, meter_of
 from tos_guard.guard._meter import Estimator, Meter, ModelFacts
 from tos_guard.guard._needs import Admission, Ask, Caller, RequestView, Route, Steps
@@ -37,6 +38,7 @@ __all__ = [
     "ExplainedRequest",
     "Guard",
     "GuardSteps",
+    "IdempotencyMismatchError",
     "Identifier",
     "LimitUse",
     "Meter",
@@ -45,8 +47,10 @@ __all__ = [
     "PolicyFor",
     "RequestView",
     "Route",
+    "SealConflictError",
     "Steps",
     "Subject",
+    "UnknownResponseError",
     "denial_members",
     "explain_moment",
     "explain_request",

@@ -16,10 +16,12 @@ from tos_guard._canonical import b64url_encode
 from tos_guard.dialects import RequestFacts
 from tos_guard.errors import BearerError, DeniedError, MalformedRequestError, StoreError
 from tos_guard.exchange import Exchange, ExchangeIds, TermsInForce
-from tos_guard.guard._base import GuardBase
+from tos_guard.guard._keeping import Keeping, Retry
+from tos_guard.guard._leases import BACKGROUND_LEASE, LEASE
 from tos_guard.guard._needs import (
     Admission,
     Caller,
+    Cancel,
     FindHolder,
     Identify,
     Keep,
@@ -49,7 +51,7 @@ _ASSERTED: Final = {"region": re.compile("[A-Z]{2}"), "verification": re.compile
 _PURPOSE_CHARS: Final = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-")
 
 
-class Admitting(GuardBase):
+class Admitting(Keeping):
     """The steps before the handler runs."""
 
     def authenticate(self, view: RequestView) -> Steps[Caller]:
@@ -148,8 +150,10 @@ class Admitting(GuardBase):
         Raises:
             AuthenticationError: The account was deleted, or its key revoked, while the body came.
             MalformedRequestError: Body or a header cannot be read.
+            UnknownResponseError: It asks for a response that was not sealed for the account.
+            IdempotencyMismatchError: Its ``Idempotency-Key`` was given with another request.
             RequestError: 503, where the limits engine failed and the settings deny.
-            StoreError: Published terms could not be read, or the account source did not answer once more.
+            StoreError: Published terms or kept seals could not be read, or the account source did not answer once more.
         """
         observed = view.observed
         exchange = yield from self._timed(observed, self._admit(caller, view, route, body, request))
@@ -171,14 +175,25 @@ class Admitting(GuardBase):
             request = route.dialect.read_request(body, view.head)
         caller = yield from self._still(caller)
         holder = caller.holder
-        facts = self._facts(caller, view, request)
         nonce = _nonce(view)
+        retry, seal = None, None
+        if request.retrieves is not None:
+            # Whoever may not make a response may not have it again: what decides is what decided when it was made.
+            seal = yield from self._retrieved(holder.account.id, request.retrieves)
+            facts = self._facts_of(seal)
+            request = replace(request, action=facts.action, model=facts.model)
+        else:
+            facts = self._facts(caller, view, request)
+            retry = self._retry(holder.account.id, view, route, body)
+            seal = (yield from self._repeated(holder.account.id, retry)) if retry is not None else None
         yield from self._read_terms()
         plan = self.rulebook.plan(holder, request.model, now)
         rights = plan.rights(facts)
         yield from self._keep_policy(rights.usage)
-        exchange = self._exchange(holder, route, request, facts, plan, rights, body=body, nonce=nonce, now=now)
-        if exchange.decision.allowed:
+        exchange = self._exchange(holder, route, request, facts, plan, rights, body=body, nonce=nonce, now=now, retry=retry)
+        if seal is not None:
+            self._expect(exchange, seal, salt=exchange.ids.salt if retry is not None else b"")
+        if exchange.decision.allowed and request.retrieves is None:
             yield from self._reserve(exchange, holder, rights)
         return exchange
 
@@ -194,11 +209,13 @@ class Admitting(GuardBase):
         body: bytes,
         nonce: str | None,
         now: datetime,
+        retry: Retry | None,
     ) -> Exchange:
         account, general = holder.account, plan.terms.general
+        key, request_hash, salt = retry if retry is not None else (None, None, None)
         return Exchange(
             issuer=self.settings.issuer,
-            ids=ExchangeIds.fresh(self._entropy, sub=self._stable_sub(account)),
+            ids=ExchangeIds.fresh(self._entropy, sub=self._stable_sub(account), salt=salt),
             account_id=account.id,
             account_version=account.version,
             started=now,
@@ -220,6 +237,8 @@ class Admitting(GuardBase):
             request_body=body,
             nonce=nonce,
             monitored=self.settings.mode == "monitor",
+            key=key,
+            request_hash=request_hash,
         )
 
     def _read_terms(self) -> Steps[None]:
@@ -264,22 +283,30 @@ class Admitting(GuardBase):
         charges = self.meter.charges(holder, rights.larger_limits, exchange.facts, exchange.estimate)
         if not charges:
             return
-        answer, shadowed = yield from self._charge(charges, exchange.ids.rid)
+        background = exchange if exchange.request.background else None
+        answer, shadowed = yield from self._charge(charges, exchange.ids.rid, background)
         if isinstance(answer, LimitRefusal):
             exchange.limit_refusal = answer
             reported = (reason for reason in exchange.decision.reasons if reason.shadow)
             exchange.decision = self._over_limit(answer, *reported, *shadowed)
             return
         exchange.reservation = answer
-        self._leases.hold(answer)
+        held = answer if background is None else exchange.slot
+        if held is not None:
+            self._leases.hold(held)
         if shadowed:
             exchange.decision = replace(exchange.decision, reasons=(*exchange.decision.reasons, *shadowed))
 
-    def _charge(self, charges: tuple[Charge, ...], id: str) -> Steps[tuple[Reservation | LimitRefusal, tuple[Reason, ...]]]:  # noqa: A002
+    def _charge(
+        self,
+        charges: tuple[Charge, ...],
+        id: str,  # noqa: A002 - as the engine's
+        background: Exchange | None = None,
+    ) -> Steps[tuple[Reservation | LimitRefusal, tuple[Reason, ...]]]:
         """Ask the engine for all charges or none. Returns its answer, and the limits in shadow that would have refused."""
         began = time.perf_counter()
         try:
-            answer: Reservation | LimitRefusal = yield Reserve(charges, id)
+            answer = yield from self._taken(charges, id, background)
         except StoreError as failure:
             self.report_failure("limits", failure)
             raise unavailable() from failure
@@ -292,6 +319,32 @@ class Admitting(GuardBase):
     def _over_limit(refused: LimitRefusal, *others: Reason) -> Decision:
         """The denial by a limit, with what else was to be told."""
         return Decision(Outcome.DENY, (_limit_reason(refused.state), *others))
+
+    def _taken(self, charges: tuple[Charge, ...], id: str, background: Exchange | None) -> Steps[Reservation | LimitRefusal]:  # noqa: A002
+        """Take all charges, or none.
+
+        Of an exchange in the *background*, the slots of concurrency are taken apart from the rest: they come back when its first answer
+        has left, and what is counted over time can be settled by whoever fetches the response.
+        """
+        if background is None:
+            answer: Reservation | LimitRefusal = yield Reserve(charges, id)
+            return answer
+        slots = tuple(charge for charge in charges if charge.limit.window is None)
+        rest = tuple(charge for charge in charges if charge.limit.window is not None)
+        taken: Reservation | LimitRefusal = Reservation(id, ())
+        if rest:
+            taken = yield Reserve(rest, id, BACKGROUND_LEASE)
+        if isinstance(taken, LimitRefusal) or not slots:
+            return taken
+        slot: Reservation | LimitRefusal = yield Reserve(slots, f"{id}.slot", LEASE)
+        if isinstance(slot, LimitRefusal):
+            if rest:
+                yield Cancel(taken)
+            return slot._replace(states=(*taken.states, *slot.states), shadowed=(*taken.shadowed, *slot.shadowed))
+        background.slot = slot
+        if slot.fallback:
+            self.report_degraded("limits", slot.fallback)
+        return taken._replace(states=(*taken.states, *slot.states), shadowed=(*taken.shadowed, *slot.shadowed))
 
     def _facts(self, caller: Caller, view: RequestView, request: RequestFacts) -> Facts:
         account = caller.account

@@ -161,7 +161,8 @@ class GuardBase:
         self.form_key: bytes = hmac.digest(pepper, b"tos_guard form", hashlib.sha256)
         self._sub_key = hmac.digest(pepper, b"tos_guard stable subject", hashlib.sha256)
         self._end_user_key = end_user_key(pepper)
-        self._routes = {path: Route(path, _dialect(route)) for path, route in settings.routes.items()}
+        self._retry_key = hmac.digest(pepper, b"tos_guard idempotency", hashlib.sha256)
+        self._routes = {path: Route(path, _dialect(route), route.idempotent) for path, route in settings.routes.items()}
         self._patterns = [(path.split("/"), route) for path, route in self._routes.items() if "*" in path]
         if self.meter.limits and limits is None:
             raise ConfigurationError("there are limits, and nothing that counts them", where="limits=")

@@ -14,16 +14,17 @@ from typing import Any, Final, Protocol, TypeVar, cast, runtime_checkable
 
 from tos_guard.errors import RequestError, StoreError, TosGuardError
 from tos_guard.guard._assembly import assemble
-from tos_guard.guard._leases import LEASE
 from tos_guard.guard._needs import (
     Ask,
     AskHost,
     AskLimits,
+    Cancel,
     CurrentKey,
     FindHolder,
     Identify,
     Keep,
     KeepPolicy,
+    KeepSeals,
     Need,
     ReadBody,
     ReadTerms,
@@ -35,7 +36,16 @@ from tos_guard.guard._needs import (
 )
 from tos_guard.guard._steps import GuardSteps
 from tos_guard.limits import LimitRefusal, Reservation
-from tos_guard.protocols import AccountSource, AsyncAccountSource, BearerAuthenticator, LimitEngine, RightsSource, Signer, TermsArchive
+from tos_guard.protocols import (
+    AccountSource,
+    AsyncAccountSource,
+    BearerAuthenticator,
+    LimitEngine,
+    RightsSource,
+    SealStore,
+    Signer,
+    TermsArchive,
+)
 from tos_guard.rights import Account, Holder
 
 __all__ = ["AsyncGuard", "Guard"]
@@ -73,9 +83,11 @@ class Guard(GuardSteps):
             case KeepPolicy():
                 return cast(TermsArchive, self.archive).put_usage_policy(need.policy.sha256, need.policy.document)
             case Reserve():
-                return cast(LimitEngine, self._limits).reserve(need.charges, id=need.id, lease=LEASE)
+                return cast(LimitEngine, self._limits).reserve(need.charges, id=need.id, lease=need.lease)
             case Settle():
                 return cast(LimitEngine, self._limits).settle(need.reservation, need.actual)
+            case Cancel():
+                return cast(LimitEngine, self._limits).cancel(need.reservation)
             case Identify():
                 with _of_the_host("identify="):
                     return self._identify(need.view) if self._identify is not None else None
@@ -100,6 +112,8 @@ class Guard(GuardSteps):
             case Keep():
                 future = self._records.append(need.record)
                 return _result(future) if need.wait else _watch(self, future)
+            case KeepSeals():
+                return _result(cast(SealStore, self.seals).keep(need.seals, need.record))
 
     def _find(self, need: FindHolder) -> Holder | None:
         cache_key = self._cache_key(need)
@@ -152,7 +166,11 @@ class AsyncGuard(GuardSteps):
             case Reserve():
                 return await self._reserved(cast(LimitEngine, self._limits), need)
             case Settle():
-                return await self._settled(cast(LimitEngine, self._limits), need)
+                engine = cast(LimitEngine, self._limits)
+                return await self._ended(engine, partial(engine.settle, need.reservation, need.actual))
+            case Cancel():
+                engine = cast(LimitEngine, self._limits)
+                return await self._ended(engine, partial(engine.cancel, need.reservation))
             case Identify():
                 with _of_the_host("identify="):
                     named = self._identify(need.view) if self._identify is not None else None
@@ -185,13 +203,9 @@ class AsyncGuard(GuardSteps):
                 return await signature if isinstance(signature, Awaitable) else signature
             case Keep():
                 future = self._records.append(need.record)
-                if not need.wait:
-                    return _watch(self, future)
-                # Shielded: a client that leaves must not undo the order in which records become durable.
-                try:
-                    return await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(future)), _SEAL_SECONDS)
-                except TimeoutError:
-                    raise StoreError("the record was not durable in time", where="record store") from None
+                return await _durable(future) if need.wait else _watch(self, future)
+            case KeepSeals():
+                return await _durable(cast(SealStore, self.seals).keep(need.seals, need.record))
 
     async def _find(self, need: FindHolder) -> Holder | None:
         cache_key = self._cache_key(need)
@@ -211,8 +225,8 @@ class AsyncGuard(GuardSteps):
 
     async def _reserved(self, engine: LimitEngine, need: Reserve) -> Reservation | LimitRefusal:
         if not engine.blocks:
-            return engine.reserve(need.charges, id=need.id, lease=LEASE)
-        future = self._workers.submit(engine.reserve, need.charges, id=need.id, lease=LEASE)
+            return engine.reserve(need.charges, id=need.id, lease=need.lease)
+        future = self._workers.submit(engine.reserve, need.charges, id=need.id, lease=need.lease)
         try:
             return await asyncio.shield(asyncio.wrap_future(future))
         except asyncio.CancelledError:
@@ -224,11 +238,11 @@ class AsyncGuard(GuardSteps):
                 future.add_done_callback(give_back)
             raise
 
-    async def _settled(self, engine: LimitEngine, need: Settle) -> None:
+    async def _ended(self, engine: LimitEngine, end: Callable[[], None]) -> None:
         if not engine.blocks:
-            engine.settle(need.reservation, need.actual)
+            end()
             return
-        await asyncio.shield(asyncio.wrap_future(self._workers.submit(engine.settle, need.reservation, need.actual)))
+        await asyncio.shield(asyncio.wrap_future(self._workers.submit(end)))
 
     def close_stores(self) -> None:
         """Wait until all records are durable, and settled what the last requests had reserved."""
@@ -314,9 +328,17 @@ async def _look_up_async(accounts: AsyncAccountSource, need: FindHolder) -> Acco
     return await accounts.by_api_key(need.public_id or "", need.secret_hash)
 
 
-def _result(future: Future[None]) -> None:
+def _result(future: Future[_T]) -> _T:
     try:
-        future.result(_SEAL_SECONDS)
+        return future.result(_SEAL_SECONDS)
+    except TimeoutError:
+        raise StoreError("the record was not durable in time", where="record store") from None
+
+
+async def _durable(future: Future[_T]) -> _T:
+    """What comes of it. Shielded: a client that leaves must not undo the order in which records become durable."""
+    try:
+        return await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(future)), _SEAL_SECONDS)
     except TimeoutError:
         raise StoreError("the record was not durable in time", where="record store") from None
 

@@ -15,10 +15,13 @@ from tos_guard.errors import StoreError
 from tos_guard.limits import Reservation
 from tos_guard.protocols import LimitEngine
 
-__all__ = ["LEASE", "Leases"]
+__all__ = ["BACKGROUND_LEASE", "LEASE", "Leases"]
 
 LEASE: Final = timedelta(seconds=60)
 """How long a slot may stay taken after its process was killed."""
+
+BACKGROUND_LEASE: Final = timedelta(hours=24)
+"""For how long what a response in the background took can be settled by whoever fetches it; afterwards the estimate stands."""
 
 _RENEWALS: Final = 4  # in one lease: three of them may fail or come late
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 from tos_guard.dialects import Dialect, RequestHead
 from tos_guard.errors import MalformedRequestError
+from tos_guard.guard._leases import LEASE
 from tos_guard.keys import KeyRecord
-from tos_guard.ledger import ExchangeRecord
+from tos_guard.ledger import ExchangeRecord, KeptSeal
 from tos_guard.limits import Amounts, Charge, Reservation, Usage
 from tos_guard.policy import UsagePolicy
 from tos_guard.rights import Account, BearerIdentity, Holder
@@ -24,11 +25,13 @@ __all__ = [
     "AskHost",
     "AskLimits",
     "Caller",
+    "Cancel",
     "CurrentKey",
     "FindHolder",
     "Identify",
     "Keep",
     "KeepPolicy",
+    "KeepSeals",
     "Need",
     "ReadBody",
     "ReadTerms",
@@ -92,10 +95,17 @@ class RequestView:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A guarded route: its path as configured, and its dialect."""
+    """A guarded route.
+
+    Attributes:
+        path: As configured.
+        dialect: Its dialect.
+        idempotent: Whether its handler answers the same ``Idempotency-Key`` with the same response.
+    """
 
     path: str
     dialect: Dialect
+    idempotent: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +209,14 @@ class Reserve:
 
     charges: tuple[Charge, ...]
     id: str
+    lease: timedelta = LEASE
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """Needs a reservation given back."""
+
+    reservation: Reservation
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,12 +304,21 @@ class Keep:
     wait: bool
 
 
+@dataclass(frozen=True, slots=True)
+class KeepSeals:
+    """Needs seals kept with the record of their exchange, durable; gives the one that stands in the way, or None."""
+
+    seals: tuple[KeptSeal, ...]
+    record: ExchangeRecord | None = None
+
+
 Need = (
     FindHolder
     | ReadTerms
     | KeepPolicy
     | Reserve
     | Settle
+    | Cancel
     | Identify
     | VerifyBearer
     | Ask
@@ -301,6 +328,7 @@ Need = (
     | CurrentKey
     | Sign
     | Keep
+    | KeepSeals
 )
 Steps = Generator[Need, Any, _T]
 """A step: yields what it needs, receives what came of it, and returns what it makes."""

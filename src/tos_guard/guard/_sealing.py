@@ -5,30 +5,34 @@ from __future__ import annotations
 import time
 
 from tos_guard.errors import SignerError, StoreError
-from tos_guard.exchange import Exchange, Sealable, Sealed
-from tos_guard.guard._base import GuardBase
-from tos_guard.guard._needs import CurrentKey, Keep, Settle, Sign, Steps
+from tos_guard.exchange import Exchange, Sealable, Sealed, closed, covers, opened
+from tos_guard.guard._keeping import Keeping, SealConflictError
+from tos_guard.guard._needs import Cancel, CurrentKey, Keep, KeepSeals, Settle, Sign, Steps
 from tos_guard.keys import KeyRecord, join_jws
-from tos_guard.limits import Amounts
+from tos_guard.ledger import ExchangeRecord, KeptSeal
+from tos_guard.limits import Amounts, Reservation
 from tos_guard.provenance import MAX_WRITTEN_CHARS, Claims, token_signing_input
 from tos_guard.types import Completion
 
 __all__ = ["Sealing"]
 
 
-class Sealing(GuardBase):
+class Sealing(Keeping):
     """The steps after the handler began to answer."""
 
     def pending(self, exchange: Exchange) -> Steps[str | None]:
         """The pending token, or None where the signer failed and the settings allow that.
 
+        Where a response may be one that was sealed before, it has the ids of that one: a final token must have those of the pending one.
+
         Raises:
             SignerError: No token could be made, and the settings deny.
         """
         now = self.clock()
+        exchange.repeats = exchange.original is not None
         try:
             key: KeyRecord = yield CurrentKey(now)
-            token = yield from _signed(exchange.pending_claims(now), key)
+            token = yield from _signed(exchange.shown.pending_claims(now), key)
         except SignerError as failure:
             self.report_failure("signer", failure)
             if self.denies_without("signer"):
@@ -43,12 +47,19 @@ class Sealing(GuardBase):
 
         Signed first, so that the record of an exchange whose signer failed does not speak of a token that nobody made.
 
+        What was sealed before leaves with the token that it had; what has not ended leaves with a pending one.
+
         Raises:
             SignerError, StoreError: No token could be made.
+            SealConflictError: The head has told the request id of a response that was another one.
         """
         began = time.perf_counter()
         try:
             sealed = yield from self._seal(exchange, response, status)
+        except SealConflictError:
+            self.telemetry.not_sealed(exchange.observed, "seal_conflict")
+            self.telemetry.kept("conflict")
+            raise
         except (SignerError, StoreError) as failure:
             self.telemetry.not_sealed(exchange.observed, "signer" if isinstance(failure, SignerError) else "store")
             raise
@@ -56,22 +67,93 @@ class Sealing(GuardBase):
         return sealed
 
     def _seal(self, exchange: Exchange, response: Sealable, status: int) -> Steps[Sealed]:
+        content, kept = response.content, exchange.kept
+        assert content is not None  # noqa: S101 - a response that asks to be sealed has content
+        if response.is_running and (kept is not None or self._names(exchange, response, status, self.clock())):
+            return (yield from self._seal_later(exchange, response, status))
+        if kept is not None:
+            if covers(kept, content):
+                return self._repeat(exchange, kept, content)
+            if kept.is_open and self._ends(kept, exchange, response, status):
+                sealed = yield from self._seal_open(exchange, kept, response, status)
+                if sealed is not None:
+                    return sealed
+            if exchange.repeats:
+                raise SealConflictError
+        return (yield from self._seal_own(exchange, response, status))
+
+    def _seal_own(self, exchange: Exchange, response: Sealable, status: int) -> Steps[Sealed]:
+        """Seal a response as what its own request made."""
         now = self.clock()
-        content = response.content
+        sealed, record = yield from self._final(exchange, response, status)
+        names = self._names(exchange, response, status, now) if exchange.request.retrieves is None else ()
+        if names:
+            began = time.perf_counter()
+            seals = closed(opened(exchange, names, now, request_hash=exchange.request_hash)[0], sealed)
+            in_the_way: KeptSeal | None = yield KeepSeals(seals, record)
+            self.telemetry.recorded(time.perf_counter() - began)
+            if in_the_way is None:
+                self.telemetry.kept("kept")
+                return sealed
+            # Two requests with one key ran at once, and the other has ended first.
+            if self._is_the_same(exchange, in_the_way, sealed.content) and not response.early:
+                self._expect(exchange, in_the_way, salt=exchange.ids.salt)
+                return self._repeat(exchange, in_the_way, sealed.content)
+            if others := tuple(seal for seal in seals if seal.kind is not in_the_way.kind):
+                yield KeepSeals(others, record)
+                return sealed
+        yield from self._keep_record(record)
+        return sealed
+
+    def _seal_open(self, exchange: Exchange, kept: KeptSeal, response: Sealable, status: int) -> Steps[Sealed | None]:
+        """Seal a response that has ended at last under the ids of the request that made it, and settle that one.
+
+        None where another was faster, and had another content.
+        """
+        original = exchange.original
+        assert original is not None and response.content is not None  # noqa: S101, PT018 - `kept` came with it, and it is sealed
+        sealed, record = yield from self._final(original, response, status)
+        in_the_way: KeptSeal | None = yield KeepSeals(closed(kept, sealed), record)
+        if in_the_way is not None:
+            return self._repeat(exchange, in_the_way, response.content) if covers(in_the_way, response.content) else None
+        exchange.repeats = exchange.uncharged = True
+        self.telemetry.kept("closed")
+        yield from self.settle(original, response, status=status)
+        return sealed
+
+    def _seal_later(self, exchange: Exchange, response: Sealable, status: int) -> Steps[Sealed]:
+        """Let a response that has not ended leave with a pending token, and keep its exchange for whoever finds it ended."""
+        now = self.clock()
+        if exchange.kept is None:
+            in_the_way = yield from self._open(exchange, self._names(exchange, response, status, now), now)
+            if in_the_way is not None:
+                self._expect(exchange, in_the_way, salt=exchange.ids.salt)
+        if exchange.kept is None:
+            exchange.settled = True  # by whoever finds it ended
+        else:
+            exchange.repeats = exchange.uncharged = True
+        assert response.content is not None  # noqa: S101 - it is sealed, by its first token
+        key: KeyRecord = yield CurrentKey(now)
+        token = yield from _signed(exchange.shown.pending_claims(now), key)
+        return Sealed(token, response.content, pending=True)
+
+    def _final(self, exchange: Exchange, response: Sealable, status: int) -> Steps[tuple[Sealed, ExchangeRecord]]:
+        """The final token of an exchange, and its record."""
+        now, content, completion = self.clock(), response.content, response.completion
         assert content is not None  # noqa: S101 - a response that asks to be sealed has content
         key: KeyRecord = yield CurrentKey(now)
-        token = yield from _signed(exchange.final_claims(now, content, response.completion), key)
+        token = yield from _signed(exchange.final_claims(now, content, completion), key)
         if len(token) > MAX_WRITTEN_CHARS and content.is_inline:
             content = content.with_leaves_beside()
-            token = yield from _signed(exchange.final_claims(now, content, response.completion), key)
-        record = exchange.record(
-            now=now, status=status, content=content, completion=response.completion, kid=key.kid, carrier=response.carrier
-        )
-        wait, signed = self.settings.records == "durable", time.perf_counter()
+            token = yield from _signed(exchange.final_claims(now, content, completion), key)
+        record = exchange.record(now=now, status=status, content=content, completion=completion, kid=key.kid, carrier=response.carrier)
+        return Sealed(token, content), record
+
+    def _keep_record(self, record: ExchangeRecord) -> Steps[None]:
+        wait, began = self.settings.records == "durable", time.perf_counter()
         yield Keep(record, wait=wait)
         if wait:
-            self.telemetry.recorded(time.perf_counter() - signed)
-        return Sealed(token, content)
+            self.telemetry.recorded(time.perf_counter() - began)
 
     def close(self, exchange: Exchange, response: Sealable | None, *, status: int, sealed: bool, reason: str = "") -> Steps[None]:
         """Count how the exchange ended, record it if no final token did, and settle what was reserved where that is still to do.
@@ -107,22 +189,36 @@ class Sealing(GuardBase):
     def settle(self, exchange: Exchange, response: Sealable | None, *, status: int, reason: str = "") -> Steps[None]:
         """Settle what was reserved, once: before the last of the response leaves, so that whoever has read it finds its slot free.
 
+        What the same response was charged before is given back. What runs on in the background is settled by whoever finds it ended; its
+        slot is free.
+
         Args:
             exchange: The exchange.
             response: The response, or None where the handler never began one.
             status: HTTP status sent, 0 for none.
             reason: As `close` has it.
         """
+        slot, exchange.slot = exchange.slot, None
+        if slot is not None:
+            yield from self._end(slot, Cancel(slot))
         reservation = exchange.reservation
-        if self._leases is None or exchange.settled:
+        if exchange.settled:
             return
         exchange.settled = True
         yield from self._settle_further(exchange, response)
         if reservation is None:
             return
+        if exchange.uncharged:
+            yield from self._end(reservation, Cancel(reservation))
+        else:
+            yield from self._end(reservation, Settle(reservation, self._used(exchange, response, status=status, reason=reason)))
+
+    def _end(self, reservation: Reservation, need: Settle | Cancel) -> Steps[None]:
+        if self._leases is None:
+            return
         try:
-            yield Settle(reservation, self._used(exchange, response, status=status, reason=reason))
-            self.telemetry.settled()
+            yield need
+            self.telemetry.settled("settled" if isinstance(need, Settle) else "cancelled")
         except StoreError as failure:
             self.report_failure("limits", failure)
         finally:

@@ -223,6 +223,10 @@ class Telemetry:
             detail = {words.REASON: reason, words.ADAPTER: observed.adapter, words.REQUEST_ID: observed.request_id}
             self._event("tos_guard.token.unsealed", _WARN, detail, observed.span)
 
+    def kept(self, outcome: str) -> None:
+        """What came of a kept seal: ``kept``, ``opened`` (the response runs on), ``closed`` (it ended), ``reused``, ``conflict``."""
+        self._count(_kept_seal(outcome))
+
     def filtered(self, *, removed_tokens: int, dropped_events: int) -> None:
         """What was taken out of a response: tag members of an upstream, and events after the seal."""
         if removed_tokens:
@@ -438,6 +442,11 @@ def _over_limit(state: LimitState, *, shadow: bool) -> Series:
     return "reservations", ((words.OUTCOME, "refused"), *limit)
 
 
+@lru_cache(maxsize=16)
+def _kept_seal(outcome: str) -> Series:
+    return "seals", ((words.OUTCOME, _closed(outcome, words.KEPT_SEALS)),)
+
+
 def _failure(part: str) -> Series:
     return "failures", ((words.PART, _closed(part, words.FAILED_PARTS)),)
 
@@ -450,6 +459,7 @@ def _from_the_start() -> Iterator[Series]:
     """Series that stand at 0 before anything happens: one that appears with its first failure shows no increase."""
     yield from (_failure(part) for part in words.FAILED_PARTS)
     yield from (_unsealed(reason) for reason in words.UNSEALED)
+    yield from (_kept_seal(outcome) for outcome in words.KEPT_SEALS)
     yield from (lost(reason) for reason in words.LOSSES)
     yield _REMOVED
     yield _DROPPED_EVENTS
@@ -469,6 +479,8 @@ def _count_word(series: Series) -> str:
             shadowed = "shadowed:" if named.get(words.SHADOW) else ""
             limit = f":{named[words.LIMIT]}" if words.LIMIT in named else ""
             return f"reservation:{shadowed}{named[words.OUTCOME]}{limit}"
+        case "seals":
+            return f"seal:{named[words.OUTCOME]}"
         case "acceptances":
             return f"{named[words.OUTCOME]}:{named[words.METHOD]}"
         case "failures":

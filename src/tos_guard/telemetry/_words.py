@@ -21,6 +21,7 @@ OTHER: Final = "_OTHER"
 """Stands for a value outside its closed set, as the semantic conventions spell it. A word we do not know must not become a new series."""
 
 CARRIERS: Final = frozenset({"grpc", "grpc-message", "header", "json", "none", "sse"})
+KEPT_SEALS: Final = frozenset({"kept", "opened", "closed", "reused", "conflict"})
 CLASSES: Final = frozenset({"accounts", "bearer_keys", "limits", "records", "signer"})
 MODES: Final = frozenset({"deny", "allow", "local"})
 LOSSES: Final = ("raised", "rate")
@@ -44,7 +45,7 @@ FAILED_PARTS: Final = frozenset(
 UNSEALED: Final = frozenset(
     {
         *("client_gone", "encoded", "handler_ended_early", "handler_raised", "no_body", "no_carrier", "no_response", "partial"),
-        *("denied", "monitor", "signer", "store", "too_large", "unprojectable"),
+        *("denied", "monitor", "seal_conflict", "signer", "store", "too_large", "unprojectable"),
     }
 )
 REASONS: Final = frozenset(
@@ -56,6 +57,7 @@ REASONS: Final = frozenset(
         "tos_denied",
         "tos_end_user_blocked",
         "tos_form_refused",
+        "tos_idempotency_mismatch",
         "tos_limit",
         "tos_malformed_request",
         "tos_may_not_accept",
@@ -66,9 +68,11 @@ REASONS: Final = frozenset(
         "tos_request",
         "tos_request_too_large",
         "tos_route_not_guarded",
+        "tos_seal_conflict",
         "tos_terms_not_accepted",
         "tos_unauthenticated",
         "tos_unavailable",
+        "tos_unknown_response",
         "tos_unsupported_media_type",
         "websocket",
     }
@@ -175,6 +179,13 @@ INSTRUMENTS: Final = {
         ),
         Instrument("tos_guard.tokens.removed", "counter", "{token}", "Tag members of an upstream that were taken out of a response"),
         Instrument("tos_guard.events.dropped", "counter", "{event}", "Events of a stream that bore content after its seal"),
+        Instrument(
+            "tos_guard.seals",
+            "counter",
+            "{seal}",
+            "Seals kept for responses that may leave again, and what came of them",
+            (OUTCOME,),
+        ),
         Instrument(
             "tos_guard.streams.active",
             "updowncounter",

@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 from tos_guard.dialects import Step
 from tos_guard.errors import DeniedError, PolicyStop, RequestError, SignerError, StoreError, TosGuardError
 from tos_guard.exchange import Exchange, Head, Headers, Response, respond
-from tos_guard.guard import Ask, GuardSteps, Steps, denial_members, unavailable
+from tos_guard.guard import Ask, GuardSteps, SealConflictError, Steps, denial_members, unavailable
 from tos_guard.guard._needs import Need
 from tos_guard.types import Completion
 
@@ -215,12 +215,18 @@ class Delivery:
     def _seal(self, response: Response, *, last: bool) -> Delivering[None]:
         try:
             seal = yield from self._guard.seal(self._exchange, response, self.status)
+        except SealConflictError as error:
+            if response.completion is Completion.COMPLETE:
+                yield from self._withhold(response, "seal_conflict", error)
+            else:  # it says itself that it failed, and needs no token to be refused
+                yield from self._forward(response, response.unsealed_because("seal_conflict"), last=last)
+            return
         except (SignerError, StoreError) as error:
             what = "signer" if isinstance(error, SignerError) else "store"
             self._guard.report_failure(what, error)
             part = "signer" if what == "signer" else "records"
             if self._guard.denies_without(part):
-                yield from self._withhold(response, what)
+                yield from self._withhold(response, what, unavailable())
             else:
                 self._guard.report_degraded(part, "allow")
                 yield from self._forward(response, response.unsealed_because(what), last=last)
@@ -231,14 +237,14 @@ class Delivery:
             yield from self._start(response, seal.token)
         yield from self._forward(response, step, last=last)
 
-    def _withhold(self, response: Response, what: str) -> Delivering[None]:
+    def _withhold(self, response: Response, what: str, error: RequestError) -> Delivering[None]:
         """No seal, no content: a whole body becomes a refusal, a stream ends with an error instead of its last content."""
         response.unsealed_because(what)
         if not self.started:
-            yield from self._replace_by_refusal(unavailable(), "signer")
+            yield from self._replace_by_refusal(error, what)
             return
-        error = unavailable()
-        event = self._exchange.dialect.error_event(message=str(error), code=error.code, extra={"request_id": self._exchange.ids.rid})
+        rid = self._exchange.shown.ids.rid
+        event = self._exchange.dialect.error_event(message=str(error), code=error.code, extra={"request_id": rid})
         yield from self._send(event, last=True)
 
     def _insist(self) -> Delivering[None]:
