@@ -15,7 +15,7 @@ const messages = createAnthropic({ baseURL: `${base}/v1`, apiKey: key, fetch: ta
 const said = {};
 
 async function told(name, languageModel) {
-  const whole = await generateText({ model: languageModel, prompt: "Hello", maxRetries: 0 });
+  const whole = await generateText({ model: languageModel, prompt: "Hello", maxRetries: 0, include: { responseBody: true } });
   said[`${name} json`] = { text: whole.text, header: tags.at(-1), tag: whole.response.body?.ai_provenance?.token };
   const stream = streamText({ model: languageModel, prompt: "Hello", maxRetries: 0, includeRawChunks: true, onError: ({ error }) => { throw error; } });
   const streamed = { text: "", header: null };

@@ -19,7 +19,7 @@ STATUSES = {
     "tos_model_not_allowed": (403, "PERMISSION_DENIED"),
     "tos_terms_not_accepted": (403, "FAILED_PRECONDITION"),
     "tos_limit": (429, "RESOURCE_EXHAUSTED"),
-    "tos_request_too_large": (413, "INVALID_ARGUMENT"),
+    "tos_request_too_large": (413, "RESOURCE_EXHAUSTED"),
     "tos_unavailable": (503, "UNAVAILABLE"),
 }
 """The status of a refusal over HTTP and over gRPC, by its code."""

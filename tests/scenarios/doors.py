@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from scenarios.cases import CASES, Case, Does, Outcome
+from scenarios.grpc_doors import KINDS, AioGrpcDoor, GrpcDoor
 from scenarios.http_doors import ASGI, FastAPIDoor
 
 __all__ = ["DOORS", "RULES", "Door", "expected_at", "rule_for", "table"]
@@ -22,7 +23,7 @@ class Door(Protocol):
         ...
 
 
-DOORS: tuple[Door, ...] = (ASGI(), FastAPIDoor())
+DOORS: tuple[Door, ...] = (ASGI(), FastAPIDoor(), *map(GrpcDoor, KINDS), *map(AioGrpcDoor, KINDS))
 
 RULES = {
     "n/a¹": "a gRPC kind with one response message has no stream",

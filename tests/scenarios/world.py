@@ -72,6 +72,7 @@ class World:
         accounts: The source of accounts.
         limits_down: The engine of limits does not answer.
         calls: How often the handler ran.
+        begun: Set when a handler with one answer is at work.
         left: Set when the client has left.
     """
 
@@ -79,6 +80,7 @@ class World:
         self._case = case
         self.limits_down = False
         self.calls = 0
+        self.begun = threading.Event()
         self.left = threading.Event()
         settings = {"routes": dict(routes), "max_request_bytes": MAX_REQUEST_BYTES, **case.settings}
         self.kit = Kit(settings=settings, terms=_terms(required=case.required))
