@@ -15,7 +15,7 @@ import pytest
 from kit import CHAT, ISSUER, Answer, App, Kit, ask, streamed, whole
 from tos_guard._canonical import b64url_decode, b64url_encode
 from tos_guard.config import RouteSettings
-from tos_guard.errors import ConfigurationError, IncompleteError
+from tos_guard.errors import ConfigurationError, IncompleteError, VerificationError
 from tos_guard.guard import AsyncGuard
 from tos_guard.ledger import SealKind
 from tos_guard.limits import Dimension, Limit, Quantity, Sliding
@@ -370,6 +370,27 @@ def test_a_stream_that_breaks_off_leaves_a_background_response_open(kit: Kit) ->
     ended = get(kit, whole(body()))
     assert verified(kit, ended).claims.rid == first.headers["x-request-id"]
     assert verified(kit, ended).claims.completion == "complete"
+
+
+def test_a_background_stream_can_be_resumed_when_its_reader_has_left(kit: Kit) -> None:
+    """Its exchange stays open, and the stream that is read to its end seals it; the pending tokens of both have the same ids."""
+    sent = b'{"model":"small","input":"hi","background":true,"stream":true}'
+    first = call(kit, streamed(*events()), sent=sent, leave_after=2, send_error=True)
+    assert (kit.records(), kit.used()["c"]) == ([], 0)
+    resumed = get(kit, streamed(*events()))
+    assert verified(kit, resumed).claims.rid == first.headers["x-request-id"]
+    assert kit.used() == {"r": 1, "t": 5, "c": 0}
+    assert len(kit.records()) == 1
+
+
+def test_a_stream_that_is_resumed_in_its_middle_passes_without_a_token(kit: Kit) -> None:
+    """Half of it is not what was sealed; the response itself, fetched whole, is."""
+    call(kit, whole(body()))
+    half = get(kit, streamed(events()[0], *events()[3:]))
+    assert b"response.completed" in half.body
+    with pytest.raises(VerificationError):
+        verified(kit, half)
+    assert kit.guard.counts["unsealed:unprojectable"] == 1
 
 
 def test_of_two_that_find_it_ended_at_once_both_get_one_token(kit: Kit) -> None:

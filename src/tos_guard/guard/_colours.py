@@ -113,7 +113,8 @@ class Guard(GuardSteps):
                 future = self._records.append(need.record)
                 return _result(future) if need.wait else _watch(self, future)
             case KeepSeals():
-                return _result(cast(SealStore, self.seals).keep(need.seals, need.record))
+                kept = cast(SealStore, self.seals).keep(need.seals, need.record)
+                return _result(kept) if need.wait else _watch(self, kept)
 
     def _find(self, need: FindHolder) -> Holder | None:
         cache_key = self._cache_key(need)
@@ -205,7 +206,8 @@ class AsyncGuard(GuardSteps):
                 future = self._records.append(need.record)
                 return await _durable(future) if need.wait else _watch(self, future)
             case KeepSeals():
-                return await _durable(cast(SealStore, self.seals).keep(need.seals, need.record))
+                kept = cast(SealStore, self.seals).keep(need.seals, need.record)
+                return await _durable(kept) if need.wait else _watch(self, kept)
 
     async def _find(self, need: FindHolder) -> Holder | None:
         cache_key = self._cache_key(need)
@@ -343,10 +345,10 @@ async def _durable(future: Future[_T]) -> _T:
         raise StoreError("the record was not durable in time", where="record store") from None
 
 
-def _watch(guard: GuardSteps, future: Future[None]) -> None:
+def _watch(guard: GuardSteps, future: Future[Any]) -> None:
     """Count a record that nobody waits for and that could not be kept."""
 
-    def done(finished: Future[None]) -> None:
+    def done(finished: Future[Any]) -> None:
         if not finished.cancelled() and (failure := finished.exception()) is not None:
             guard.report_failure("record", failure if isinstance(failure, Exception) else StoreError(str(failure)))
 

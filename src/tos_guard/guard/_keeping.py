@@ -69,6 +69,14 @@ class Retry(tuple[str, str, bytes]):
 class Keeping(GuardBase):
     """Finding kept seals, and keeping them."""
 
+    def detached_seal(self, account_id: str, rid: str) -> Steps[KeptSeal | None]:
+        """The seal of a response of the account whose final token nothing could carry, by its request id; None where there is none.
+
+        Raises:
+            StoreError: The store did not answer.
+        """
+        return (yield from self._kept(account_id, SealKind.REQUEST, rid))
+
     # Before the handler runs
 
     def _retrieved(self, account_id: str, response_id: str) -> Steps[KeptSeal]:

@@ -306,10 +306,11 @@ class Keep:
 
 @dataclass(frozen=True, slots=True)
 class KeepSeals:
-    """Needs seals kept with the record of their exchange, durable; gives the one that stands in the way, or None."""
+    """Needs seals kept with the record of their exchange; gives the one that stands in the way, or None. Does not *wait* for it if not."""
 
     seals: tuple[KeptSeal, ...]
     record: ExchangeRecord | None = None
+    wait: bool = True
 
 
 Need = (

@@ -171,9 +171,26 @@ class Sealing(Keeping):
             self.telemetry.filtered(removed_tokens=response.removed_tags, dropped_events=response.dropped_events)
         if sealed:
             self.telemetry.ended(exchange.observed, carrier=response.carrier if response is not None else "none")
+        elif response is not None and reason == "client_gone" and exchange.request.background and exchange.kept is None:
+            yield from self._leave_open(exchange, response, status)
         else:
             yield from self._record_unsealed(exchange, response, status=status, reason=reason)
         yield from self.settle(exchange, response, status=status, reason=reason)
+
+    def _leave_open(self, exchange: Exchange, response: Sealable, status: int) -> Steps[None]:
+        """Keep the exchange of a response that runs on although its reader has left, so that its stream can be resumed."""
+        now = self.clock()
+        names = self._names(exchange, response, status, now)
+        if response.response_id is None or not names:
+            yield from self._record_unsealed(exchange, response, status=status, reason="client_gone")
+            return
+        self.telemetry.ended(exchange.observed, unsealed="client_gone")
+        self.telemetry.kept("opened")
+        exchange.settled = True  # by whoever finds it ended
+        try:
+            yield KeepSeals(opened(exchange, names, now, request_hash=exchange.request_hash), wait=False)
+        except StoreError as failure:
+            self.report_failure("record", failure)
 
     def _record_unsealed(self, exchange: Exchange, response: Sealable | None, *, status: int, reason: str) -> Steps[None]:
         why = reason or (response.unsealed if response else None) or "no_response"

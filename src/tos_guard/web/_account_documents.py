@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from tos_guard.errors import DeniedError
 from tos_guard.guard import LimitUse, Person, PolicyFor, Subject
+from tos_guard.ledger import KeptSeal
 from tos_guard.limits import Calendar, Quantity, Sliding, Window
 from tos_guard.rights import Account, Grant, Holder
 from tos_guard.terms import Acceptance, Bound, GrantType, TermsBinding, TermsVersion
@@ -26,6 +27,7 @@ __all__ = [
     "overview_document",
     "receipts_document",
     "rights_document",
+    "seal_document",
     "terms_document",
     "terms_members",
     "usage_document",
@@ -237,6 +239,15 @@ def _policy(said: PolicyFor, issuer: str) -> dict[str, Any]:
         "sha256": policy.sha256,
         "url": f"{issuer}/.well-known/ai-provenance/usage/{policy.sha256}",
     }
+
+
+# Seals
+
+
+def seal_document(seal: KeptSeal) -> dict[str, Any]:
+    """A kept seal: the tag member as a response would have carried it, and the request id it is for."""
+    leaves = {} if seal.leaves is None else {"leaves": [list(leaf) for leaf in seal.leaves]}
+    return {"request_id": seal.rid, "token": seal.token, **leaves}
 
 
 # Usage

@@ -26,6 +26,7 @@ from tos_guard.web._account_documents import (
     overview_document,
     receipts_document,
     rights_document,
+    seal_document,
     terms_document,
     terms_members,
     usage_document,
@@ -64,6 +65,11 @@ __all__ = ["AccountRoutes"]
 _JSON: Final = ".json"
 _TEXT: Final = ".txt"
 _READ: Final = ("GET", "HEAD")
+_SOON: Final = (b"retry-after", b"1")
+
+
+class SealNotFoundError(NotFoundError):
+    """No seal is kept under a request id: there never was one, its time is over, or its response still runs."""
 
 
 class AccountRoutes:
@@ -141,12 +147,16 @@ class AccountRoutes:
                 return (yield from self._version(who, request, version))
             case ("receipts", name):
                 return self._receipt(who.holder, request, name)
+            case ("seals", rid):
+                return (yield from self._seal(who, request, rid))
             case _:
                 raise NotFoundError("there is nothing at this path", where=request.view.path[:200])
 
     def refuse(self, request: WebRequest, error: RequestError) -> Answer:
         """The answer to a request that is not served: problem details, or a page for browsers."""
         status, headers, body = refusal_answer(self._guard, error)
+        if isinstance(error, SealNotFoundError):
+            headers.append(_SOON)
         if not wants_page(request.view) or request.view.path.endswith(_JSON):
             return status, headers, body
         kept = [(name, value) for name, value in headers if name not in (b"content-type", b"content-length", b"cache-control")]
@@ -251,6 +261,16 @@ class AccountRoutes:
                 saved = f'attachment; filename="{record.id}.jwt"'.encode("ascii")
                 return answer(200, b"application/jwt", record.receipt.encode("ascii"), (b"content-disposition", saved))
         raise NotFoundError("no such receipt", where=f"receipt {wanted[:64]}")
+
+    def _seal(self, caller: Caller, request: WebRequest, rid: str) -> Steps[Answer]:
+        """The seal of a response of the account that could not carry it (docs/spec/discovery.md): for programs, without a page."""
+        _only(request, *_READ)
+        seal = yield from self._guard.detached_seal(caller.account.id, rid)
+        if seal is None:
+            raise SealNotFoundError(
+                "no seal is kept under this request id", where=f"seal {rid[:64]}", cure="It is there when the stream has ended."
+            )
+        return json_answer(seal_document(seal))
 
     def _who(self, subject: Subject, person: Person | None) -> dict[str, Any]:
         by = person.identified_by if person is not None else Identification.DECLARED

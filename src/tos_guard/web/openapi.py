@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from tos_guard.dialects import OpenAIDialect
 from tos_guard.guard import AsyncGuard, Guard, Route
-from tos_guard.web.wellknown import addresses, is_well_known
+from tos_guard.web.wellknown import account_addresses, addresses, is_well_known
 
 __all__ = ["EXTENSION", "action_scheme", "concrete", "described", "guarded_route"]
 
@@ -137,7 +137,8 @@ class _Writer:
     def finish(self) -> None:
         """Say what is the same for all of them."""
         settings, terms = self._guard.settings, self._guard.terms
-        self._document.setdefault(EXTENSION, addresses(settings.issuer, terms))
+        own = account_addresses(settings.issuer, settings.account_routes)
+        self._document.setdefault(EXTENSION, {**addresses(settings.issuer, terms), **own})
         self._document.setdefault("info", {}).setdefault("termsOfService", terms.uri)
         schemes = self._components.get("securitySchemes", {})
         for name in [name for name in schemes if name.startswith(_ACTION_SCHEME) and name not in _schemes_in(self._document)]:

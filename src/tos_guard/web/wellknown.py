@@ -17,7 +17,7 @@ from tos_guard.policy import usage_policy
 from tos_guard.protocols import TermsArchive
 from tos_guard.terms import Scope, TermsVersion, terms_from_document
 
-__all__ = ["PREFIX", "Document", "KeyDocuments", "WellKnown", "addresses", "is_well_known"]
+__all__ = ["PREFIX", "Document", "KeyDocuments", "WellKnown", "account_addresses", "addresses", "is_well_known"]
 
 PREFIX: Final = "/.well-known/ai-provenance"
 JWKS_PATH: Final = "/.well-known/jwks.json"
@@ -51,6 +51,13 @@ def addresses(issuer: str, terms: TermsVersion) -> dict[str, str]:
     }
 
 
+def account_addresses(issuer: str, account_routes: str | None) -> dict[str, str]:
+    """Where accounts find what is their own, and the seals of responses that could not carry them; nothing without such routes."""
+    if account_routes is None:
+        return {}
+    return {"account_uri": issuer + account_routes, "seals_uri": f"{issuer}{account_routes}/seals/{{request_id}}"}
+
+
 def is_well_known(path: str) -> bool:
     """Whether a path is that of a document which anyone may read."""
     return path in (PREFIX, JWKS_PATH) or path.startswith(f"{PREFIX}/")
@@ -79,7 +86,7 @@ class WellKnown:
         account = self._settings.account_routes
         return {
             **addresses(self._settings.issuer, self._terms()),
-            **({"account_uri": self._settings.issuer + account} if account is not None else {}),
+            **account_addresses(self._settings.issuer, account),
             "carriers": [projection.name for projection in PROJECTIONS],
             # On exempt paths alone do sockets and tool servers answer, and nothing of them is sealed.
             "sealed": {"exempt": list(self._settings.exempt), "routes": list(self._settings.routes), "sockets": "refused"},

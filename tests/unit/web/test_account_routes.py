@@ -13,6 +13,7 @@ import pytest
 from desk import CHAT, HTML, ISSUER, JANE, JSON, Desk, Page, contract, form, sent, terms, visit
 from tos_guard.errors import ConfigurationError
 from tos_guard.guard import Meter, RequestView
+from tos_guard.ledger import KeptSeal, SealKind
 from tos_guard.limits import Amounts, Calendar, Dimension, Limit, Quantity, Sliding
 from tos_guard.rights import Account, AuthorizedPerson, BearerIdentity, Grant, Organization, hash_secret, new_api_key
 from tos_guard.stores import MemoryLimits
@@ -83,6 +84,30 @@ def test_a_suspended_account_reads_its_rights_receipts_and_where_to_appeal(stand
     assert f'href="{ISSUER}/appeal"' in at(desk, "").text
     assert f'href="{ISSUER}/appeal"' in at(desk, "/rights").text
     assert at(desk, f"/receipts/{made['acceptance']['id']}").status == 200
+
+
+# Seals that nothing could carry
+
+
+def test_an_account_fetches_the_seals_of_its_responses() -> None:
+    """Token, and leaves where the token does not hold them, under the request id; nothing is told of another account's."""
+    desk = Desk()
+    named: dict[str, Any] = {"issuer": ISSUER, "jti": "j", "sub": "s", "req": "q", "kept": 0, "until": 2**52, "token": "a.b.c"}
+    for account_id, rid, kind, leaves in (
+        ("solo", "req_1", SealKind.REQUEST, ((0, "body", "d" * 43),)),
+        ("solo", "req_2", SealKind.REQUEST, None),
+        ("solo", "req_3", SealKind.RESPONSE, None),
+        ("acme", "req_4", SealKind.REQUEST, None),
+    ):
+        desk.store.keep([KeptSeal(account_id=account_id, kind=kind, key=rid, rid=rid, leaves=leaves, **named)]).result(30)
+    found = at(desk, "/seals/req_1")
+    assert (found.status, found.headers["content-type"], found.headers["cache-control"]) == (200, "application/json", "no-store")
+    assert found.json() == {"request_id": "req_1", "token": "a.b.c", "leaves": [[0, "body", "d" * 43]]}
+    assert at(desk, "/seals/req_2").json() == {"request_id": "req_2", "token": "a.b.c"}
+    for rid in ("req_3", "req_4", "req_5", "", "%F0%28", "a" * 4_000):
+        missing = at(desk, f"/seals/{rid}")
+        assert (missing.status, missing.headers.get("retry-after")) == (404, "1")
+    assert at(desk, "/seals/req_1", method="POST").status == 405
 
 
 # Forms of an answer
