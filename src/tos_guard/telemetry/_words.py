@@ -58,6 +58,7 @@ REASONS: Final = frozenset(
         "tos_end_user_blocked",
         "tos_form_refused",
         "tos_idempotency_mismatch",
+        "tos_length_required",
         "tos_limit",
         "tos_malformed_request",
         "tos_may_not_accept",

@@ -139,7 +139,12 @@ class Delivery:
             yield from self._insist()
         if self.ended or self.response is None:
             return
-        yield from self._forward(self.response, self.response.feed(chunk))
+        step = self.response.feed(chunk)
+        if self.started and not step.seal:  # so are nearly all chunks of a stream
+            if step.out:
+                yield SendBody(step.out, last=False)
+        else:
+            yield from self._forward(self.response, step)
 
     def finish(self) -> Delivering[None]:
         """The app has given all of its body."""
@@ -191,11 +196,12 @@ class Delivery:
             yield from self._guard.close(self._exchange, self.response, status=self.sent_status, sealed=self.sealed, reason=self._reason)
 
     def _send(self, data: bytes, *, last: bool) -> Delivering[None]:
+        data = b"" if self._bodiless else data
         self.ended = last
         if last:
             self._exchange.answered = True
             yield from self._guard.settle(self._exchange, self.response, status=self.sent_status)
-        yield SendBody(b"" if self._bodiless else data, last)
+        yield SendBody(data, last)
 
     def _start(self, response: Response, token: str | None) -> Delivering[None]:
         head = response.head(token)

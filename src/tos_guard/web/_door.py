@@ -33,6 +33,7 @@ __all__ = [
     "Asked",
     "Documents",
     "Door",
+    "LengthRequiredError",
     "LetPass",
     "Preflight",
     "RequestTooLargeError",
@@ -65,6 +66,13 @@ class RequestTooLargeError(RequestError):
 
     code = "tos_request_too_large"
     status = 413
+
+
+class LengthRequiredError(RequestError):
+    """The request does not say where its body ends, in a way that its server understands."""
+
+    code = "tos_length_required"
+    status = 411
 
 
 class RouteNotGuardedError(RequestError):

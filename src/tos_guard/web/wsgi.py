@@ -1,0 +1,385 @@
+"""The guard as WSGI middleware (PEP 3333), with the standard library alone.
+
+The rules are those of `tos_guard.web.asgi`, by the same code: `tos_guard.web._door` decides what becomes of a request, and
+`tos_guard.web._delivery` how a response leaves. What is of WSGI alone (facts about servers behind each are in docs/guides/wsgi.md):
+
+- The response is sealed while the server iterates it. There is no request context then, so nothing is looked up there.
+- A body whose head waits for its seal gives the server nothing before it is whole; every other gives it at least an empty string for each
+  chunk of the app, and the head of a stream leaves with the first of them.
+- However the server lets go of the response, ``close`` closes the app's iterable and ends the exchange, once.
+- What the app raises once its stream has ended in-band is raised again in ``close``: the server knows of it, and the client has it whole.
+- Files of the server (``wsgi.file_wrapper``) and its sockets are not offered to the app: they lead past the seal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from functools import partial
+from http import HTTPStatus
+from io import BytesIO
+from itertools import chain
+from typing import TYPE_CHECKING, Any, Final
+
+from tos_guard.errors import MalformedRequestError
+from tos_guard.exchange import Head
+from tos_guard.guard import Guard
+from tos_guard.web._delivery import OUT, Delivering, Delivery, SendHead, next_out
+from tos_guard.web._door import (
+    BODY_CHOICES,
+    Admitted,
+    Answered,
+    Asked,
+    Documents,
+    Door,
+    LengthRequiredError,
+    LetPass,
+    Preflight,
+    bare_head,
+    too_large,
+)
+from tos_guard.web._routes import OwnRoutes
+
+if TYPE_CHECKING:
+    from types import TracebackType
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+    ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
+
+__all__ = ["ADMISSION_KEY", "TosGuardMiddleware"]
+
+ADMISSION_KEY: Final = "tos_guard.admission"
+"""Where the handler finds its `Admission`: ``environ["tos_guard.admission"]``."""
+
+ISSUERS_KEY: Final = "tos_guard.issuers"
+"""Issuers that already guard this request, so that two stacked guards of one issuer seal once."""
+
+_SIDE_DOORS: Final = (
+    *(f"HTTP_{name.decode('ascii').upper().replace('-', '_')}" for name in BODY_CHOICES),
+    "wsgi.file_wrapper",
+    "gunicorn.socket",
+    "werkzeug.socket",
+    "wsgi.websocket",
+)
+_PHRASES: Final = {status.value: status.phrase for status in HTTPStatus}
+_READ_BYTES: Final = 65_536  # of the request's body at a time: what it says of its length is not believed before it has come
+_MAX_LENGTH_DIGITS: Final = 18  # more than any limit has; Python itself refuses to read thousands
+
+
+class TosGuardMiddleware:
+    """Guards a WSGI app.
+
+    Args:
+        app: The app.
+        guard: The guard.
+        documents: The well-known documents, or None to leave these paths to the app.
+        routes: Routes of our own that are served before the app (`tos_guard.web.own_routes`).
+        adapter: What the guard came in by, as telemetry names it.
+    """
+
+    def __init__(
+        self,
+        app: WSGIApplication,
+        *,
+        guard: Guard,
+        documents: Documents | None = None,
+        routes: Sequence[OwnRoutes[Any]] = (),
+        adapter: str = "wsgi",
+    ) -> None:
+        self.app: WSGIApplication = app
+        self.guard: Guard = guard
+        self._door = Door(guard, documents=documents, routes=routes, adapter=adapter)
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Serve one request."""
+        path = _decoded(environ.get("PATH_INFO", ""))
+        issuers = environ.get(ISSUERS_KEY, ())
+        if self._door.passes(path, issuers):
+            return self.app(environ, start_response)
+        environ[ISSUERS_KEY] = (*issuers, self.guard.settings.issuer)
+        asked = Asked(
+            method=environ["REQUEST_METHOD"].upper(),
+            path=path,
+            headers=_headers(environ),
+            host=environ,
+            read=partial(_read_body, environ),
+            query=environ.get("QUERY_STRING", "").encode("latin-1"),
+            root=_decoded(environ.get("SCRIPT_NAME", "")),
+            raw_path=_raw_path(environ),
+        )
+        match self.guard.run(self._door.decide(asked)):
+            case Admitted() as admitted:
+                environ[ADMISSION_KEY] = self.guard.admission(admitted.caller, admitted.exchange)
+                _shut_side_doors(environ)
+                _replay(environ, admitted.body)
+                delivery = Delivery(self.guard, admitted.exchange, bodiless=asked.method == "HEAD")
+                return _Answering(self.guard, delivery, partial(self.app, environ), start_response)
+            case Answered() as answer:
+                return _answer(start_response, answer)
+            case LetPass(observed, body):
+                if body is not None:
+                    _replay(environ, body)
+                ended = partial(self.guard.telemetry.ended, observed, unsealed="monitor")
+                return _Watched(partial(self.app, environ, start_response), ended)
+            case Preflight():
+                _shut_side_doors(environ)
+                _replay(environ, b"")
+                return self._answer_preflight(environ, start_response)
+            case _:  # the client left: whatever the server makes of this, nobody reads it
+                return _answer(start_response, Answered(400, [(b"content-type", b"text/plain"), (b"content-length", b"0")], b""))
+
+    def _answer_preflight(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Let the head of the app's answer pass, and nothing else."""
+        begun: list[tuple[str, list[tuple[str, str]]]] = []
+
+        def begin(status: str, headers: list[tuple[str, str]], exc_info: ExcInfo | None = None) -> Callable[[bytes], object]:
+            del exc_info  # nothing has been sent
+            begun[:] = [(status, headers)]
+            return len  # whatever is written goes nowhere
+
+        content = self.app(environ, begin)
+        try:
+            for _ in content:
+                if begun:
+                    break
+        finally:
+            _close(content)
+        status, headers = begun[0]
+        start_response(status, _text(bare_head(int(status[:3]), _bytes(headers))))
+        return ()
+
+
+class _Answering:
+    """The app's answer, delivered while the server iterates it."""
+
+    def __init__(
+        self, guard: Guard, delivery: Delivery, app: Callable[[StartResponse], Iterable[bytes]], start_response: StartResponse
+    ) -> None:
+        self._guard = guard
+        self._delivery = delivery
+        self._app = app
+        self._start_response = start_response
+        self._write: Callable[[bytes], object] | None = None
+        self._head: Head | None = None
+        self._status = ""
+        self._is_begun = False
+        self._content: Iterable[bytes] = ()
+        self._raised: Exception | None = None
+        self._pieces = self._run()
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        return next(self._pieces)
+
+    def close(self) -> None:
+        """The server is done with the response, whether or not it is whole.
+
+        Raises:
+            Exception: What the app raised when its stream was under way, or now raises in its own ``close``.
+        """
+        try:
+            self._pieces.close()
+        finally:
+            content, self._content = self._content, ()
+            try:
+                _close(content)
+            finally:
+                self._guard.run(self._delivery.close())
+        if self._raised is not None:
+            raised, self._raised = self._raised, None
+            raise raised
+
+    def _run(self) -> Generator[bytes, None, None]:
+        """Run the app and deliver its answer, piece by piece."""
+        delivery = self._delivery
+        try:
+            self._content = self._app(self._begin)
+            yield from self._deliver_head()
+            for chunk in self._content:
+                yield from self._deliver_head()
+                if not self._is_begun:
+                    raise RuntimeError("the app gave content before it called start_response")
+                gave = False
+                for piece in self._deliver(delivery.feed(chunk)):
+                    gave = True
+                    yield piece
+                if delivery.started and not gave:
+                    yield b""
+            yield from self._deliver_head()
+            if not self._is_begun and not delivery.ended:
+                raise RuntimeError("the app did not call start_response")
+            yield from self._deliver(delivery.finish())
+            yield from self._deliver(delivery.returned())
+        except Exception as error:  # the app is the host's: whatever it raises ends this exchange, and goes on to the server
+            yield from self._deliver(delivery.raised(error))
+            if delivery.explains(error):
+                return
+            if not delivery.ended:
+                raise
+            self._raised = error
+
+    def _begin(self, status: str, headers: list[tuple[str, str]], exc_info: ExcInfo | None = None, /) -> Callable[[bytes], object]:
+        """The app's ``start_response``: what it says holds until the delivery begins, and with *exc_info* until something is sent."""
+        if exc_info is not None and self._delivery.started and exc_info[1] is not None:
+            try:
+                raise exc_info[1].with_traceback(exc_info[2])
+            finally:
+                exc_info = None  # as PEP 3333 asks, for the sake of what its frames hold
+        if exc_info is None and self._head is not None:
+            raise AssertionError("start_response was called twice, and not for an error")
+        self._head, self._status, self._is_begun = Head(int(status[:3]), _bytes(headers)), status, False
+        return self._write_through
+
+    def _write_through(self, data: bytes) -> None:
+        """The app's ``write``, for those that were written before there were iterables: it sends at once."""
+        for piece in chain(self._deliver_head(), self._deliver(self._delivery.feed(data))):
+            if self._write is not None:
+                self._write(piece)
+
+    def _deliver_head(self) -> Iterator[bytes]:
+        if self._head is not None and not self._is_begun:
+            self._is_begun = True
+            yield from self._deliver(self._delivery.start(self._head))
+            if self._delivery.started:
+                yield b""  # with which servers send the head
+
+    def _deliver(self, delivering: Delivering[None]) -> Iterator[bytes]:
+        """Serve what a step of the delivery needs, and give the server what it makes."""
+        for item in delivering:
+            out = item if isinstance(item, OUT) else self._guard.run(next_out(item, delivering))
+            if out is None:
+                return
+            if isinstance(out, SendHead):
+                as_app_said = self._head is not None and out.status == self._head.status
+                line = self._status if as_app_said else _status_line(out.status)
+                self._write = self._start_response(line, _text(out.headers))
+            elif out.data:
+                yield out.data
+
+
+class _Watched:
+    """What an app gives as it is, with a word when it has ended."""
+
+    def __init__(self, app: Callable[[], Iterable[bytes]], ended: Callable[[], None]) -> None:
+        self._ended: Callable[[], None] | None = ended
+        try:
+            self._content = app()
+        except BaseException:
+            ended()
+            raise
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._content)
+
+    def close(self) -> None:
+        """The server is done with it."""
+        try:
+            _close(self._content)
+        finally:
+            ended, self._ended = self._ended, None
+            if ended is not None:
+                ended()
+
+
+def _answer(start_response: StartResponse, answer: Answered) -> list[bytes]:
+    """Give a whole response of our own."""
+    start_response(_status_line(answer.status), _text(answer.headers))
+    return [answer.body] if answer.body else []
+
+
+def _status_line(status: int) -> str:
+    return f"{status} {_PHRASES.get(status, 'Unknown')}"
+
+
+def _close(content: Iterable[bytes]) -> None:
+    close = getattr(content, "close", None)
+    if close is not None:
+        close()
+
+
+def _decoded(path: str) -> str:
+    """A path of the environ, whose characters are bytes, as every ASGI server decodes it."""
+    return path.encode("latin-1", "replace").decode("utf-8", "replace")
+
+
+def _raw_path(environ: WSGIEnvironment) -> bytes | None:
+    """The undecoded path, which PEP 3333 does not ask of servers."""
+    said = environ.get("RAW_URI") or environ.get("REQUEST_URI") or ""
+    return said.partition("?")[0].encode("latin-1", "replace") if said.startswith("/") else None
+
+
+def _headers(environ: WSGIEnvironment) -> list[tuple[bytes, bytes]]:
+    """The request's fields, of which servers have joined those that came twice with a comma."""
+    found = {"content-" + key[8:].lower(): environ[key] for key in ("CONTENT_TYPE", "CONTENT_LENGTH") if environ.get(key)}
+    for key, value in environ.items():
+        if key.startswith("HTTP_"):
+            found.setdefault(key[5:].replace("_", "-").lower(), value)
+    return [(name.encode("latin-1", "replace"), value.encode("latin-1", "replace")) for name, value in found.items()]
+
+
+def _read_body(environ: WSGIEnvironment, limit: int) -> bytes | None:
+    """The whole request body, or None if the client left.
+
+    Raises:
+        RequestTooLargeError: It has more than *limit* bytes, or says so.
+        LengthRequiredError: It comes in chunks that the server does not take apart.
+        MalformedRequestError: Its length is no number, or it cannot be read.
+    """
+    said, terminated = environ.get("CONTENT_LENGTH") or "", bool(environ.get("wsgi.input_terminated"))
+    if said and not (said.isascii() and said.isdigit()):
+        raise MalformedRequestError("is not a length", where="header content-length")
+    if len(said) > _MAX_LENGTH_DIGITS or (said and int(said) > limit):
+        raise too_large(limit)
+    if environ.get("HTTP_TRANSFER_ENCODING"):
+        if not terminated:
+            raise LengthRequiredError("comes in chunks, which this server does not read", where="request body", cure="Send Content-Length.")
+        expected = None
+    elif said or not terminated:
+        expected = int(said or "0")
+    else:
+        expected = None
+    body = _read(environ["wsgi.input"], limit + 1 if expected is None else expected)
+    if body is None or (expected is not None and len(body) < expected):
+        return None
+    if len(body) > limit:
+        raise too_large(limit)
+    return body
+
+
+def _read(source: Any, wanted: int) -> bytes | None:
+    """At most so many bytes, or None where the connection broke."""
+    chunks: list[bytes] = []
+    while wanted > 0:
+        try:
+            chunk = source.read(min(wanted, _READ_BYTES))
+        except OSError:
+            return None
+        except Exception as error:  # servers have exceptions of their own for what a client sent in place of chunks
+            raise MalformedRequestError("cannot be read", where="request body") from error
+        if not chunk:
+            break
+        chunks.append(chunk)
+        wanted -= len(chunk)
+    return b"".join(chunks)
+
+
+def _replay(environ: WSGIEnvironment, body: bytes) -> None:
+    """Give the app the body that was read."""
+    environ.pop("HTTP_TRANSFER_ENCODING", None)
+    environ["wsgi.input"] = BytesIO(body)
+    environ["wsgi.input_terminated"] = True
+    environ["CONTENT_LENGTH"] = str(len(body))
+
+
+def _shut_side_doors(environ: WSGIEnvironment) -> None:
+    for name in _SIDE_DOORS:
+        environ.pop(name, None)
+
+
+def _bytes(headers: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
+    return [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+
+
+def _text(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[str, str]]:
+    return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
