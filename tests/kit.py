@@ -80,7 +80,8 @@ class Kit:
         if self.limits:
             self.engine = self.engine or MemoryLimits(clock=self.clock, monotonic=lambda: self.clock().timestamp())
             parts |= {"meter": Meter(self.limits, models=self.models), "limits": self.engine}
-        self.guard = AsyncGuard(GuardSettings(**(given | self.settings)), **(parts | self.overrides))
+        self.parts: dict[str, Any] = parts | self.overrides
+        self.guard = AsyncGuard(GuardSettings(**(given | self.settings)), **self.parts)
         self.trust = Trust.of(self.signer.key_set)
 
     def wrap(self, app: App) -> TosGuardMiddleware:
