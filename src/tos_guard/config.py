@@ -90,12 +90,16 @@ class RouteSettings(_Settings):
         action: Action of the terms that a request on this route asks for.
         model: Model of a request that names none; required where requests of the dialect may do so.
         idempotent: The handler answers the same ``Idempotency-Key`` with the same response; then so does the seal, charged once.
+        checkpoint_seconds: A stream gets a checkpoint with the first content after so many seconds; None for never.
+        checkpoint_events: A stream gets a checkpoint with every so many events that bear content; None for never.
     """
 
     dialect: DialectName
     action: str = "generate"
     model: Annotated[str, Field(min_length=1, max_length=96)] | None = None
     idempotent: bool = False
+    checkpoint_seconds: Annotated[float, Field(gt=0, le=86_400)] | None = None
+    checkpoint_events: Annotated[int, Field(ge=1)] | None = None
 
     @model_validator(mode="after")
     def _needs_model(self) -> RouteSettings:

@@ -257,9 +257,10 @@ class PolicyStop(TosGuardError):
 
     code = "tos_policy_stop"
 
-    def __init__(self, what: str, *, clause: str) -> None:
+    def __init__(self, what: str, *, clause: str, reason: str = "tos_policy_stop") -> None:
         super().__init__(what, where=f"clause {clause}")
-        self.clause = clause
+        self.clause: str = clause
+        self.reason: str = reason
 
 
 class StoreError(TosGuardError):

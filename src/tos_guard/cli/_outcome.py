@@ -7,9 +7,9 @@ from typing import Any, Final
 
 from tos_guard.cli._evidence import Form
 from tos_guard.cli._output import Line, mark, moment, plain
-from tos_guard.errors import EXIT_CODES, Verdict, VerificationError
+from tos_guard.errors import EXIT_CODES, IncompleteError, Verdict, VerificationError
 from tos_guard.provenance import Claims, UnverifiedToken
-from tos_guard.verify import Expected, Verified
+from tos_guard.verify import Expected, Prefix, Verified
 
 __all__ = ["Outcome"]
 
@@ -92,6 +92,11 @@ class Outcome:
         return "valid" if self.error is None else self.error.verdict
 
     @property
+    def prefix(self) -> Prefix | None:
+        """How far a cut stream is proven, or None."""
+        return self.error.proven if isinstance(self.error, IncompleteError) else None
+
+    @property
     def exit_code(self) -> int:
         """The exit code of the verdict."""
         return EXIT_CODES[self.verdict]
@@ -120,6 +125,7 @@ class Outcome:
             "proven": None if self.verified is None else _proven_document(self.verified),
             "uncovered": list(self.verified.uncovered) if self.verified is not None else [],
             "notes": list(self.verified.notes) if self.verified is not None else [],
+            "prefix": None if (prefix := self.prefix) is None else {"bytes": prefix.size_bytes, **_proven_document(prefix)},
             "request_checked": self.verified is not None and self.verified.request_checked,
             "error": error,
             "unverified_claims": None if self.claimed is None else self.claimed.jws.payload,
@@ -147,6 +153,12 @@ class Outcome:
                 ]
             if self.verified.notes:
                 lines += ["", "Notes", *(f"  {plain(text)}" for text in self.verified.notes)]
+        if (prefix := self.prefix) is not None:
+            lines += [
+                "",
+                f"Proven by a checkpoint: the first {prefix.size_bytes} bytes, and nothing of what follows",
+                *_table(_proven_lines(prefix.claims)),
+            ]
         if self.error is not None:
             lines += ["", "What to do", f"  {plain(self.error.cure or _CURE[self.error.verdict])}"]
         if self.claimed is not None:
@@ -185,7 +197,7 @@ def _proven_lines(claims: Claims) -> list[tuple[str, object]]:
         ("issuer", claims.iss),
         ("model", claims.model),
         ("signed", moment(claims.iat)),
-        ("completion", claims.completion or ""),
+        ("completion", claims.completion or "not yet"),
         ("request id", claims.rid),
         ("terms", f"version {claims.terms.version}, {claims.terms.uri}"),
         ("usage", f"{_usage_words(claims.usage.content_usage)}{clauses}"),
@@ -213,7 +225,7 @@ def _table(lines: list[tuple[str, object]]) -> list[str]:
     return [f"  {name:<10}  {plain(value)}" for name, value in lines]
 
 
-def _proven_document(verified: Verified) -> dict[str, Any]:
+def _proven_document(verified: Verified | Prefix) -> dict[str, Any]:
     claims = verified.claims
     return {
         "issuer": claims.iss,

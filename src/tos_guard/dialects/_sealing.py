@@ -2,8 +2,11 @@
 
 One machine for every dialect: a `StreamFormat` says what each event does. The newest event that may carry the tag is held back. If more
 content follows, it goes out unchanged; at an event that ends the content, at `[DONE]` or at the end of the body it is sealed. A terminal
-event carries the tag itself. Everything else leaves at once and byte for byte, so the first token is as early as without us. The machine
-does no I/O: when `Step.seal` is set, its driver makes the token and calls `StreamSealing.sealed` or `StreamSealing.unsealed_because`.
+event carries the tag itself. A checkpoint goes into an event that bears content and leaves anyway. Everything else leaves at once and
+byte for byte, so the first token is as early as without us.
+
+The machine does no I/O: when a step says `seal` or `checkpoint`, its driver makes the token and hands it to `StreamSealing.sealed` or
+`StreamSealing.checkpointed`; `StreamSealing.unsealed_because` where there can be no final one.
 """
 
 from __future__ import annotations
@@ -35,10 +38,12 @@ class Step(NamedTuple):
     Attributes:
         out: Bytes to send on now.
         seal: The content is whole: make the final token before anything else is sent.
+        checkpoint: Make a token over the content so far before anything else is sent.
     """
 
     out: bytes
     seal: bool = False
+    checkpoint: bool = False
 
 
 class StreamSealing:
@@ -46,6 +51,7 @@ class StreamSealing:
 
     Args:
         stream_format: What events do in it.
+        checkpoint_events: After so many events that bear content one of them gets a checkpoint; None for no such count.
 
     Attributes:
         pending: JSON bytes of the tag with the pending token, for events that open a stream; None where there is none.
@@ -57,7 +63,7 @@ class StreamSealing:
         response_id: The id that the response gives itself, or None while it gives none.
     """
 
-    def __init__(self, stream_format: StreamFormat) -> None:
+    def __init__(self, stream_format: StreamFormat, *, checkpoint_events: int | None = None) -> None:
         self.pending: bytes | None = None
         self.completion: Completion = Completion.COMPLETE
         self.removed_tags: int = 0
@@ -75,6 +81,10 @@ class StreamSealing:
         self._errs = False  # the held event says that the response failed
         self._queued: list[bytes] = []
         self._waiting: list[ServerSentEvent] = []
+        self._checkpoint_events = checkpoint_events
+        self._bearing = 0  # events with content since the last checkpoint
+        self._asked = checkpoint_events is not None  # a checkpoint may be due
+        self._marked: ServerSentEvent | None = None
         self._sealed = False
         self._finished = False
 
@@ -98,8 +108,7 @@ class StreamSealing:
             if self._sealed:
                 return self._drop(self._events.take_tail())
             return Step(self._give_up("unprojectable") + self._events.take_tail())
-        step = self._take(events)
-        return step if self.is_open or self._sealed else Step(step.out + self._events.take_tail())
+        return self._through(events)
 
     def finish(self) -> Step:
         """The handler's response ended."""
@@ -141,6 +150,24 @@ class StreamSealing:
         waiting, self._waiting = self._waiting, []
         return Step(out + b"".join(event.raw for event in waiting) + self._events.take_tail())
 
+    def ask_checkpoint(self) -> None:
+        """Let the next event that bears content get a checkpoint."""
+        self._asked = True
+        self._bearing = self._checkpoint_events or 0
+
+    def checkpointed(self, tag: bytes | None) -> Step:
+        """Send the event that a step asked a checkpoint for, with it or, where none could be made, as it was; and go on."""
+        marked, self._marked = self._marked, None
+        assert marked is not None  # noqa: S101 - a step asked for it
+        out = marked.raw if tag is None else _tagged(marked, tag, None)
+        waiting, self._waiting = self._waiting, []
+        step = self._through(waiting)
+        return step._replace(out=out + step.out)
+
+    def _through(self, events: list[ServerSentEvent]) -> Step:
+        step = self._take(events)
+        return step if self.is_open or self._sealed else step._replace(out=step.out + self._events.take_tail())
+
     def _after(self, out: bytes) -> Step:
         queued, self._queued = self._queued, []
         waiting, self._waiting = self._waiting, []
@@ -161,19 +188,16 @@ class StreamSealing:
 
     def _take(self, events: list[ServerSentEvent]) -> Step:
         out: list[bytes] = []
-        if len(events) == 1 and self.unsealed is None:
-            seal = self._event(events[0], out)
-            return Step(out[0] if len(out) == 1 else b"".join(out), seal)
         for position, event in enumerate(events):
             if self.unsealed is not None:
                 out.append(event.raw)
             elif self._event(event, out):
                 self._waiting = events[position + 1 :]
-                return Step(b"".join(out), seal=True)
-        return Step(b"".join(out))
+                return Step(b"".join(out), seal=self._marked is None, checkpoint=self._marked is not None)
+        return Step(out[0] if len(out) == 1 else b"".join(out))
 
     def _event(self, event: ServerSentEvent, out: list[bytes]) -> bool:
-        """Handle one event. Returns whether it is time to seal."""
+        """Handle one event. Returns whether a token is to be made: for a checkpoint where the event is marked, else the final one."""
         if not event.data:
             out.append(event.raw)  # comments and keep-alives carry nothing and overtake the held chunk
             return False
@@ -202,6 +226,10 @@ class StreamSealing:
             else:
                 out.append(event.raw)
             return False
+        if role is _PASSES and bears and self._asked and self._is_due():
+            out.append(self._release())
+            self._marked = event
+            return True
         if role is _PASSES and self._held is None:
             out.append(event.raw)
             return False
@@ -228,6 +256,15 @@ class StreamSealing:
             return False
         self._queued.append(event.raw)
         return (role is Role.ENDS or sum(map(len, self._queued)) > MAX_QUEUED_BYTES) and self._end_held()
+
+    def _is_due(self) -> bool:
+        """Count an event that bears content. Returns whether it gets a checkpoint."""
+        self._bearing += 1
+        if self._bearing < (self._checkpoint_events or 0):
+            return False
+        self._bearing = 0
+        self._asked = self._checkpoint_events is not None
+        return True
 
     def _tell(self, parsed: dict[str, Any]) -> None:
         """See to it that readers take the stream for what it is sealed as.

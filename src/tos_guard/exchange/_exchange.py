@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from tos_guard._canonical import b64url_encode
 from tos_guard.dialects import Dialect, RequestFacts
+from tos_guard.errors import PolicyStop
 from tos_guard.exchange._limit_fields import fields_size, limit_fields
 from tos_guard.ledger import ExchangeRecord, KeptSeal, RecordType
 from tos_guard.limits import Amounts, LimitRefusal, LimitState, Reservation
@@ -138,6 +139,10 @@ class Exchange:
         original: The exchange of that seal.
         repeats: What leaves is the original's: its ids, its terms, its token.
         uncharged: What was reserved is given back: the same response has been charged before.
+        checkpoint_seconds: How often a stream of it gets a checkpoint at least, as far as it has content then; None for never.
+        checkpoint_events: After how many events with content it gets one; None for never.
+        checkpoints: How many tokens of checkpoints have been made.
+        stopped: Why the host has said that the response must end, or None.
         observed: What telemetry knows of it; nothing here looks at it.
     """
 
@@ -170,6 +175,10 @@ class Exchange:
     original: Exchange | None = None
     repeats: bool = False
     uncharged: bool = False
+    checkpoint_seconds: float | None = None
+    checkpoint_events: int | None = None
+    checkpoints: int = 0
+    stopped: PolicyStop | None = None
     observed: Any = None
     req: str = field(init=False)
 
@@ -195,6 +204,11 @@ class Exchange:
     def pending_claims(self, now: datetime) -> Claims:
         """Claims of the token that goes out before the content is known."""
         return self._claims(now, self.ids.pending_jti, Stage.PENDING, None, None)
+
+    def checkpoint_claims(self, now: datetime, content: Content) -> Claims:
+        """Claims of the next token over the content so far."""
+        self.checkpoints += 1
+        return self._claims(now, f"{self.ids.jti}.{self.checkpoints}", Stage.CHECKPOINT, content, None)
 
     def final_claims(self, now: datetime, content: Content, completion: Completion) -> Claims:
         """Claims of the token over the whole content."""

@@ -83,7 +83,8 @@ class Response(Protocol):
 
     The driver sends `head` before anything is fed if it is `early`, and otherwise with the first bytes that come out; feeds; and when a
     step says `seal`, makes the token for `content` and calls
-    `sealed`, or `unsealed_because` if none can be made.
+    `sealed`, or `unsealed_because` if none can be made. Where a step says `checkpoint` it makes one of stage ``checkpoint`` and calls
+    `checkpointed`.
     """
 
     @property
@@ -165,8 +166,28 @@ class Response(Protocol):
         """Go on without a final token."""
         ...
 
+    def ask_checkpoint(self) -> None:
+        """Let a step say `checkpoint` as soon as it can."""
+        ...
 
-class OpaqueResponse:
+    def checkpointed(self, token: str | None) -> Step:
+        """Place a checkpoint that a step asked for, or go on without."""
+        ...
+
+
+class WithoutCheckpoints:
+    """A response in which no checkpoint has a place."""
+
+    def ask_checkpoint(self) -> None:
+        """There is none to be had."""
+
+    def checkpointed(self, token: str | None) -> Step:
+        """Never asked for."""
+        del token
+        return Step(b"")
+
+
+class OpaqueResponse(WithoutCheckpoints):
     """Bytes that pass untouched, with a pending token: nothing we could put a final one in, or nothing to cover."""
 
     carrier: str = "none"
@@ -231,7 +252,7 @@ class StreamResponse:
     def __init__(self, exchange: Exchange, head: Head, stream_format: StreamFormat) -> None:
         self._exchange = exchange
         self._head = head
-        self._sealing = StreamSealing(stream_format)
+        self._sealing = StreamSealing(stream_format, checkpoint_events=exchange.checkpoint_events)
         self._cut = False
 
     @property
@@ -296,8 +317,16 @@ class StreamResponse:
         """Go on without."""
         return self._sealing.unsealed_because(reason)
 
+    def ask_checkpoint(self) -> None:
+        """With the next event that bears content."""
+        self._sealing.ask_checkpoint()
 
-class WholeResponse:
+    def checkpointed(self, token: str | None) -> Step:
+        """Place it in that event. Its leaves stay out: whoever checks a stream has its parts."""
+        return self._sealing.checkpointed(None if token is None else _bare_tag(token))
+
+
+class WholeResponse(WithoutCheckpoints):
     """A body that is sent whole: it waits for its end, so that head and body carry the same final token."""
 
     early = False

@@ -14,7 +14,7 @@ from typing import Final
 
 from tos_guard._canonical import b64url_encode
 from tos_guard.dialects import RequestFacts
-from tos_guard.errors import BearerError, DeniedError, MalformedRequestError, StoreError
+from tos_guard.errors import BearerError, DeniedError, MalformedRequestError, PolicyStop, StoreError
 from tos_guard.exchange import Exchange, ExchangeIds, TermsInForce
 from tos_guard.guard._keeping import Keeping, Retry
 from tos_guard.guard._leases import BACKGROUND_LEASE, LEASE
@@ -213,6 +213,7 @@ class Admitting(Keeping):
     ) -> Exchange:
         account, general = holder.account, plan.terms.general
         key, request_hash, salt = retry if retry is not None else (None, None, None)
+        settings = self.settings.routes[route.path]
         return Exchange(
             issuer=self.settings.issuer,
             ids=ExchangeIds.fresh(self._entropy, sub=self._stable_sub(account), salt=salt),
@@ -239,6 +240,8 @@ class Admitting(Keeping):
             monitored=self.settings.mode == "monitor",
             key=key,
             request_hash=request_hash,
+            checkpoint_seconds=settings.checkpoint_seconds,
+            checkpoint_events=settings.checkpoint_events,
         )
 
     def _read_terms(self) -> Steps[None]:
@@ -398,6 +401,9 @@ class Admitting(Keeping):
         def report(usage: Usage) -> None:
             exchange.reported = usage
 
+        def stop(why: PolicyStop) -> None:
+            exchange.stopped = exchange.stopped or why
+
         return Admission(
             account=caller.account,
             request_id=exchange.ids.rid,
@@ -406,6 +412,7 @@ class Admitting(Keeping):
             content_usage=exchange.in_force.usage.content_usage,
             _report=report,
             _narrow=lambda action: self._narrow(exchange, action),
+            _stop=stop,
         )
 
     def _narrow(self, exchange: Exchange, action: str) -> None:

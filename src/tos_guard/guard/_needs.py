@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 from tos_guard.dialects import Dialect, RequestHead
-from tos_guard.errors import MalformedRequestError
+from tos_guard.errors import MalformedRequestError, PolicyStop
 from tos_guard.guard._leases import LEASE
 from tos_guard.keys import KeyRecord
 from tos_guard.ledger import ExchangeRecord, KeptSeal
@@ -149,6 +149,7 @@ class Admission:
     content_usage: str
     _report: Callable[[Usage], None] = field(repr=False, compare=False)
     _narrow: Callable[[str], None] = field(repr=False, compare=False)
+    _stop: Callable[[PolicyStop], None] = field(repr=False, compare=False)
 
     def require(self, action: str) -> None:
         """Demand a right to one more action of the terms, for handlers that only know while they run what is asked for.
@@ -158,6 +159,20 @@ class Admission:
                 caught; of a stream that has begun it is the end. Once the response has ended it is the host's to deal with.
         """
         self._narrow(action)
+
+    def stop(self, what: str, *, clause: str, code: str = "tos_policy_stop") -> None:
+        """End the response, from any thread: with the next of it that the handler gives, in place of that.
+
+        It ends as where the handler raises `tos_guard.PolicyStop`: with the dialect's in-band error and a final token whose completion is
+        ``policy``; as a refusal (403) where nothing is sent yet. The handler is told by that exception when it goes on. Once the content
+        is sealed there is nothing to stop. The first word counts.
+
+        Args:
+            what: Why, for people; it is sent to the caller.
+            clause: The clause of the terms that says so.
+            code: The same for programs, stable.
+        """
+        self._stop(PolicyStop(what, clause=clause, reason=code))
 
     def report_usage(
         self, *, input_tokens: float | None = None, output_tokens: float | None = None, reasoning_tokens: float | None = None

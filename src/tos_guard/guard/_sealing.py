@@ -42,6 +42,24 @@ class Sealing(Keeping):
         self.telemetry.stream_started(exchange.observed)
         return token
 
+    def checkpoint(self, exchange: Exchange, response: Sealable) -> Steps[str | None]:
+        """A token over the content so far, of which there is no record; None where none could be made.
+
+        Without it the stream goes on: it proves itself later, and whether anything leaves unsealed is decided then.
+        """
+        now = self.clock()
+        content = response.content
+        assert content is not None  # noqa: S101 - a response that asks for a checkpoint has content
+        try:
+            key: KeyRecord = yield CurrentKey(now)
+            token = yield from _signed(exchange.checkpoint_claims(now, content), key)
+            if len(token) > MAX_WRITTEN_CHARS and content.is_inline:
+                token = yield from _signed(exchange.checkpoint_claims(now, content.with_leaves_beside()), key)
+        except SignerError as failure:
+            self.report_failure("signer", failure)
+            return None
+        return token
+
     def seal(self, exchange: Exchange, response: Sealable, status: int) -> Steps[Sealed]:
         """Make the final token, and give it out once its record is durable: whoever holds one can demand its record.
 

@@ -10,6 +10,7 @@ The rules are those of `tos_guard.web.asgi`. What a response means and when it i
 from __future__ import annotations
 
 from collections.abc import Generator
+from datetime import datetime
 from typing import Any, Final, NamedTuple, TypeVar
 
 from tos_guard.dialects import Step
@@ -104,6 +105,7 @@ class Delivery:
         self._exchange = exchange
         self._bodiless = bodiless
         self._denied: str | None = None
+        self._asked_at: datetime | None = None
         self._reason = "client_gone"  # unless we learn better: a server may also end us by cancelling
         self._closed = False
 
@@ -117,11 +119,13 @@ class Delivery:
 
         Raises:
             DeniedError: It goes on although it met a denial, which is by now the answer; so with `feed` and `finish`.
+            PolicyStop: The host has stopped it (`Admission.stop`), which is by now the answer; likewise.
         """
         if self._exchange.is_refused:
             yield from self._insist()
         if self.ended:
             return
+        yield from self._mind_stop()
         self.status = head.status
         self.response = respond(self._exchange, head, bodiless=self._bodiless)
         if not self.response.early:
@@ -139,8 +143,12 @@ class Delivery:
             yield from self._insist()
         if self.ended or self.response is None:
             return
+        if self._exchange.stopped is not None:
+            yield from self._mind_stop()
+        if self._exchange.checkpoint_seconds is not None:
+            self._mind_time(self.response, self._exchange.checkpoint_seconds)
         step = self.response.feed(chunk)
-        if self.started and not step.seal:  # so are nearly all chunks of a stream
+        if self.started and not step.seal and not step.checkpoint:  # so are nearly all chunks of a stream
             if step.out:
                 yield SendBody(step.out, last=False)
         else:
@@ -153,6 +161,7 @@ class Delivery:
         response = self.response
         if self.ended or response is None:
             return
+        yield from self._mind_stop()
         # Reading and canonicalising megabytes takes seconds, which no other request should wait for.
         step = (yield Ask(response.finish)) if response.held_bytes > LARGE_BYTES else response.finish()
         yield from self._forward(response, step, last=True)
@@ -168,6 +177,8 @@ class Delivery:
             yield from self._deny()
         elif self.ended:
             self._reason = ""
+        elif self._exchange.stopped is not None and not self.sealed:
+            yield from self._stop(self._exchange.stopped)
         elif not self.client_gone:
             self._reason = "handler_ended_early"
 
@@ -176,8 +187,7 @@ class Delivery:
         if self._exchange.is_refused:
             yield from self._deny()
         elif (stop := _policy_stop_in(error)) is not None:
-            self._reason = ""
-            yield from self._fail(str(stop.what), stop.code, {"clause": stop.clause}, Completion.POLICY)
+            yield from self._stop(stop)
         elif not self.client_gone:
             self._reason = "" if self.ended else "handler_raised"
             if self.started:
@@ -188,6 +198,26 @@ class Delivery:
         if self._exchange.is_refused:
             return _is_only(DeniedError, error) or isinstance(error.__cause__, DeniedError)
         return _is_only(PolicyStop, error)
+
+    def _mind_stop(self) -> Delivering[None]:
+        """End the response where the host has said so, and tell the app, which need not go on."""
+        stop = self._exchange.stopped
+        if stop is not None and not self.sealed:
+            yield from self._stop(stop)
+            raise stop
+
+    def _stop(self, stop: PolicyStop) -> Delivering[None]:
+        self._reason = ""
+        yield from self._fail(str(stop.what), stop.reason, {"clause": stop.clause}, Completion.POLICY)
+
+    def _mind_time(self, response: Response, seconds: float) -> None:
+        """Ask for a checkpoint where the last was asked for so many seconds ago. A clock that was set back begins again."""
+        now = self._guard.clock()
+        if self._asked_at is None or now < self._asked_at:
+            self._asked_at = now
+        elif (now - self._asked_at).total_seconds() >= seconds:
+            self._asked_at = now
+            response.ask_checkpoint()
 
     def close(self) -> Steps[None]:
         """Record and settle the exchange, once; however the response ended."""
@@ -211,6 +241,11 @@ class Delivery:
 
     def _forward(self, response: Response, step: Step, *, last: bool = False) -> Delivering[None]:
         """Send what a step says, sealing when it asks for that. After a *last* step nothing follows but what its seal adds."""
+        while step.checkpoint:
+            if step.out:
+                yield from self._send(step.out, last=False)
+            token = yield from self._guard.checkpoint(self._exchange, response)
+            step = response.checkpointed(token)
         if step.out:
             if not self.started:
                 yield from self._start(response, None)  # a body too large to wait for

@@ -11,11 +11,14 @@ from typing import Any
 
 import pytest
 
+from fuzz import seeds
+from streams import event
+from tos_guard.dialects import ChatFormat, StreamSealing
 from tos_guard.errors import EXIT_CODES
 from tos_guard.keys import join_jws
 from tos_guard.stores import FileSigner, load_terms
 from tos_guard.terms import new_acceptance, receipt_signing_input
-from tos_guard.types import AcceptanceMethod, Identification, KeyPurpose, SubjectKind
+from tos_guard.types import AcceptanceMethod, Identification, KeyPurpose, Stage, SubjectKind
 
 Call = Callable[..., Any]
 FOLDER = Path(__file__).parents[2] / "vectors" / "v1"
@@ -30,6 +33,7 @@ KEYS = {
     "proven",
     "uncovered",
     "notes",
+    "prefix",
     "request_checked",
     "error",
     "unverified_claims",
@@ -118,6 +122,24 @@ def test_the_exit_code_of_each_vector_is_that_of_its_verdict(vector: dict[str, A
     assert done.code == EXIT_CODES[vector["expected"]["verdict"]], done.out + done.err
     assert done.document["verdict"] == vector["expected"]["verdict"]
     assert done.document.keys() == (RECEIPT_KEYS if vector["kind"] == "receipt" else KEYS)
+
+
+def test_a_stream_that_was_cut_is_proven_as_far_as_its_newest_checkpoint(call: Call, tmp_path: Path) -> None:
+    events = [event({"choices": [{"index": 0, "delta": {"content": text}}]}) for text in ("Hel", "lo", " there")]
+    sealing = StreamSealing(ChatFormat(), checkpoint_events=2)
+    step = sealing.feed(b"".join(events))
+    token = seeds.token(sealing.content, stage=Stage.CHECKPOINT, completion=None)
+    proven = step.out + sealing.checkpointed(b'{"token":"%s"}' % token.encode()).out.removesuffix(events[2])
+    (tmp_path / "cut").write_bytes(proven + events[2])
+    (tmp_path / "keys").write_text(json.dumps(seeds.KEYS.to_document()))
+    options = ["cut", "--keys", "keys", "--issuer", seeds.ISSUER, "--at", seeds.NOW.isoformat()]
+    done = call("verify", *options)
+    assert done.code == EXIT_CODES["incomplete"]
+    assert f"Proven by a checkpoint: the first {len(proven)} bytes, and nothing of what follows" in done.out
+    document = call("verify", *options, "--json").document
+    assert (document["prefix"]["bytes"], document["prefix"]["stage"], document["proven"]) == (len(proven), "checkpoint", None)
+    (tmp_path / "cut").write_bytes(proven.replace(b"Hel", b"Bel"))
+    assert call("verify", *options, "--json").document["prefix"] is None
 
 
 @pytest.fixture
