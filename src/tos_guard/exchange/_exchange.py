@@ -311,10 +311,16 @@ class Exchange:
             fields.append((b"ai-provenance-salt", b64url_encode(ids.salt).encode("ascii")))
         if self.limit_states:
             fields += limit_fields(self.limit_states, room=MAX_ADDED_BYTES - fields_size(fields))
-            of_dialect = self.dialect.limit_fields(self.limit_states, now=self.started)
-            if fields_size(of_dialect) <= MAX_ADDED_BYTES - fields_size(fields):
-                fields += of_dialect
+            self._add_fields_of_dialect(fields)
         return fields
+
+    def _add_fields_of_dialect(self, fields: Headers) -> None:
+        """Tell limits as the dialect's clients read them: of each quantity all fields or none, for so many as there is room."""
+        states = self.limit_states
+        for quantity in dict.fromkeys([state.limit.quantity for state in states]):
+            told = self.dialect.limit_fields([state for state in states if state.limit.quantity is quantity], now=self.started)
+            if fields_size(told) <= MAX_ADDED_BYTES - fields_size(fields):
+                fields += told
 
 
 def _milliseconds(moment: datetime) -> int:
