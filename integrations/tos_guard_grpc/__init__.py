@@ -15,6 +15,7 @@ try:
     from tos_guard_grpc._channel_checks import ChannelChecks, verified
     from tos_guard_grpc._guarding import GuardInterceptor
     from tos_guard_grpc._guarding_aio import AsyncGuardInterceptor
+    from tos_guard_grpc._infer import verify_infer_result, verify_infer_stream
 except ModuleNotFoundError as _missing:
     if _missing.name not in {"google", "grpc", "grpc_status"}:
         raise
@@ -32,4 +33,6 @@ __all__ = [
     "verified",
     "verified_async_channel",
     "verified_channel",
+    "verify_infer_result",
+    "verify_infer_stream",
 ]

@@ -147,7 +147,7 @@ class _MultiCallable:
         self._deserializer = deserializer
 
     def _begin(self, options: tuple[Any, ...], named: dict[str, Any]) -> tuple[Attempt, Any, dict[str, Any]]:
-        attempt = Attempt(self._issuer, streams_requests=self.arity.startswith("stream"))
+        attempt = Attempt(self._issuer, self._method, streams_requests=self.arity.startswith("stream"))
         below = self._below(self._method, attempt.serializer(self._serializer), attempt.deserializer(self._deserializer))
         given = named_options(options, named)
         return attempt, below, given | {"metadata": attempt.metadata(given.get("metadata"))}
@@ -256,18 +256,18 @@ class _Call(grpc.Call, _Future):
 
     def _prove(self, ended: grpc.Call, *, is_ok: bool) -> None:
         try:
-            checker = self._check_received(ended)
-            proven = checker.finish(self._attempt.final(ended.trailing_metadata()))
+            initial, trailing = ended.initial_metadata(), ended.trailing_metadata()
+            checker = self._check_received(initial)
+            proven = checker.finish(self._attempt.final(trailing), expected=self._attempt.expected(initial, trailing))
             self._attempt.accept(proven, is_ok=is_ok)
         except VerificationError as error:
             self._attempt.fail(error, self)
         else:
             self._attempt.succeed(proven, self)
 
-    def _check_received(self, ended: grpc.Call) -> Any:
+    def _check_received(self, initial: Any) -> Any:
         """A checker that has been fed what was received."""
-        initial = ended.initial_metadata()
-        checker = self._verifier.messages(pending=self._attempt.pending(initial), expected=self._attempt.expected(initial))
+        checker = self._verifier.messages(pending=self._attempt.pending(initial), method=self._attempt.method)
         for message in self._attempt.received:
             checker.feed(message)
         return checker
@@ -398,16 +398,15 @@ class VerifiedStream(_Call):
     def _check_on_the_way(self) -> None:
         with self._lock:
             try:
-                self._check_received(self._inner)
+                self._check_received(self._inner.initial_metadata())
             except VerificationError as error:
                 self._inner.cancel()
                 self._attempt.fail(error, self)
 
-    def _check_received(self, ended: grpc.Call) -> Any:
+    def _check_received(self, initial: Any) -> Any:
         received = self._attempt.received
         if self._checker is None:
-            initial = ended.initial_metadata()
-            self._checker = self._verifier.messages(pending=self._attempt.pending(initial), expected=self._attempt.expected(initial))
+            self._checker = self._verifier.messages(pending=self._attempt.pending(initial), method=self._attempt.method)
         while received:
             self._checker.feed(received.popleft())
         return self._checker

@@ -157,7 +157,7 @@ class _MultiCallable:
         self._deserializer = deserializer
 
     def _call(self, request: Any, options: tuple[Any, ...], named: dict[str, Any]) -> Any:
-        attempt = Attempt(self._issuer, streams_requests=self.arity.startswith("stream"))
+        attempt = Attempt(self._issuer, self._method, streams_requests=self.arity.startswith("stream"))
         below = self._below(self._method, attempt.serializer(self._serializer), attempt.deserializer(self._deserializer))
         given = named_options(options, named)
         inner = below(request, **(given | {"metadata": attempt.metadata(given.get("metadata"))}))
@@ -209,7 +209,7 @@ class _Call(grpc.aio.Call):
     async def _prove(self, initial: Any, trailing: Any, *, is_ok: bool) -> None:
         try:
             checker = await self._check_received(initial)
-            proven = await checker.finish(self._attempt.final(trailing))
+            proven = await checker.finish(self._attempt.final(trailing), expected=self._attempt.expected(initial, trailing))
             self._attempt.accept(proven, is_ok=is_ok)
         except VerificationError as error:
             self._attempt.fail(error, self)
@@ -218,7 +218,7 @@ class _Call(grpc.aio.Call):
 
     async def _check_received(self, initial: Any) -> Any:
         """A checker that has been fed what was received."""
-        checker = self._verifier.messages(pending=self._attempt.pending(initial), expected=self._attempt.expected(initial))
+        checker = self._verifier.messages(pending=self._attempt.pending(initial), method=self._attempt.method)
         for message in self._attempt.received:
             await checker.feed(message)
         return checker
@@ -332,7 +332,7 @@ class _StreamedResponse(_Call):
     async def _check_received(self, initial: Any) -> Any:
         received = self._attempt.received
         if self._checker is None:
-            self._checker = self._verifier.messages(pending=self._attempt.pending(initial), expected=self._attempt.expected(initial))
+            self._checker = self._verifier.messages(pending=self._attempt.pending(initial), method=self._attempt.method)
         while received:
             await self._checker.feed(received.popleft())
         return self._checker

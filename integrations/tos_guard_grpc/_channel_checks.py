@@ -44,12 +44,12 @@ Transform = Callable[[Any], Any]
 
 class _Messages(Protocol):
     def feed(self, message: bytes) -> None: ...
-    def finish(self, token: str | None) -> Verified: ...
+    def finish(self, token: str | None, *, expected: Expected | None) -> Verified: ...
 
 
 class _AsyncMessages(Protocol):
     async def feed(self, message: bytes) -> None: ...
-    async def finish(self, token: str | None) -> Verified: ...
+    async def finish(self, token: str | None, *, expected: Expected | None) -> Verified: ...
 
 
 class MessagesVerifier(Protocol):
@@ -60,7 +60,7 @@ class MessagesVerifier(Protocol):
         """Origins of the issuers that are trusted."""
         ...
 
-    def messages(self, *, pending: str | None, expected: Expected | None) -> _Messages:
+    def messages(self, *, pending: str | None, method: str | None) -> _Messages:
         """Check the messages of a call as they are read."""
         ...
 
@@ -73,7 +73,7 @@ class AsyncMessagesVerifier(Protocol):
         """Origins of the issuers that are trusted."""
         ...
 
-    def messages(self, *, pending: str | None, expected: Expected | None) -> _AsyncMessages:
+    def messages(self, *, pending: str | None, method: str | None) -> _AsyncMessages:
         """As `MessagesVerifier.messages`."""
         ...
 
@@ -86,8 +86,8 @@ class ChannelChecks:
         exempt_methods: Methods whose responses pass unverified, as ``/package.Service/Method``; ``*`` at the end stands for the rest.
         on_missing: ``raise`` refuses a response without any token; ``report`` hands it on and tells `on_unverified`.
         require_request: A response must bring the salt that binds its token to the request. Without it a token that is bound by its
-            nonce alone is accepted, and `Verified.request_checked` is false; so it is for a stream that ends with OK and no message, of
-            which `grpc.aio` may lose the initial metadata. Of a stream of requests no byte is bound.
+            nonce alone is accepted, and `Verified.request_checked` is false; so it may be of a stream that ends with OK and no message, for
+            `grpc.aio` may lose its initial metadata. Of a stream of requests no byte is bound.
         send_nonce: Send a fresh nonce with each call, unless the caller's metadata have one, and demand it back.
         expected: Further demands: audience, policies.
         on_verified: Called with what was proven and the call, once per call.
@@ -140,18 +140,20 @@ class Attempt:
     """One call: what was sent and received, and what is known of it.
 
     Attributes:
+        method: What is called, ``/package.Service/Method``.
         check: What is known.
         received: Bytes of messages that have come and have not been checked yet.
         is_judged: Whether the verdict has been reached, whatever it is.
     """
 
-    def __init__(self, issuer: Issuer, *, streams_requests: bool) -> None:
+    def __init__(self, issuer: Issuer, method: str, *, streams_requests: bool) -> None:
         self._issuer = issuer
         self._checks = issuer.checks
         self._request: bytes | None = b"" if streams_requests else None
         self._captures = not streams_requests
         self._nonce: str | None = None
         self._raised: VerificationError | None = None
+        self.method: str = method
         self.check: ResponseCheck = ResponseCheck()
         self.received: deque[bytes] = deque()
         self.is_judged: bool = False
@@ -211,13 +213,13 @@ class Attempt:
         """
         return _only(trailing, TOKEN_METADATA, "trailing metadata")
 
-    def expected(self, initial: Metadata | None) -> Expected:
-        """What the token must be bound to.
+    def expected(self, initial: Metadata | None, trailing: Metadata | None) -> Expected:
+        """What the token must be bound to. A server may send its salt at the end: of a call without a message it may have no other time.
 
         Raises:
             MalformedError: There are two salts.
         """
-        salt = _only(initial, SALT_METADATA, "initial metadata")
+        salt = _only((*(initial or ()), *(trailing or ())), SALT_METADATA, "metadata")
         binds = salt is not None and self._request is not None
         demands = self._checks.expected or Expected()
         nonce = self._nonce if self._nonce is not None else demands.nonce

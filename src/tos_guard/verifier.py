@@ -26,6 +26,7 @@ from tos_guard.keys import KeyHistory, KeySet
 from tos_guard.provenance import parse_token
 from tos_guard.remote import DEFAULT_TIMEOUT, AsyncKeyDiscovery, CachePolicy, KeyDiscovery, utc_now
 from tos_guard.verify import Expected, MessagesVerifier, StreamVerifier, Trust, Verified, verify_body, verify_text, verify_token
+from tos_guard.verify._messages import token_in_message
 
 __all__ = ["AsyncVerifier", "AsyncVerifierMessages", "AsyncVerifierStream", "Verifier", "VerifierMessages", "VerifierStream"]
 
@@ -130,19 +131,21 @@ class _StreamSteps:
 class _MessagesSteps:
     """The rule of messages: the keys of a token are found before what carries it is checked."""
 
-    def __init__(self, clock: Callable[[], datetime], pending: str | None, expected: Expected | None) -> None:
+    def __init__(self, clock: Callable[[], datetime], pending: str | None, method: str | None, expected: Expected | None) -> None:
         self._keys: dict[str, KeySet] = {}
-        self._checker = MessagesVerifier(trust=Trust(self._keys), now=clock, pending=pending, expected=expected)
+        self._checker = MessagesVerifier(trust=Trust(self._keys), now=clock, pending=pending, method=method, expected=expected)
         self._pending = pending
+        self._method = method
 
     def feed(self, message: bytes) -> _Steps[None]:
         yield from self._know_pending()
+        yield from self._know(token_in_message(message, self._method))
         self._checker.feed(message)
 
-    def finish(self, token: str | None) -> _Steps[Verified]:
+    def finish(self, token: str | None, expected: Expected | None) -> _Steps[Verified]:
         yield from self._know_pending()
         yield from self._know(token)
-        return self._checker.finish(token)
+        return self._checker.finish(token, expected=expected)
 
     def _know_pending(self) -> _Steps[None]:
         pending, self._pending = self._pending, None
@@ -255,22 +258,29 @@ class Verifier:
         return VerifierStream(self, _StreamSteps(self._clock, token, expected))
 
     def verify_messages(
-        self, messages: Iterable[bytes], *, token: str | None, pending: str | None = None, expected: Expected | None = None
+        self,
+        messages: Iterable[bytes],
+        *,
+        token: str | None,
+        pending: str | None = None,
+        method: str | None = None,
+        expected: Expected | None = None,
     ) -> Verified:
         """As `tos_guard.verify.verify_messages`. Raises as `verify_body`."""
-        checked = self.messages(pending=pending, expected=expected)
+        checked = self.messages(pending=pending, method=method, expected=expected)
         for message in messages:
             checked.feed(message)
         return checked.finish(token)
 
-    def messages(self, *, pending: str | None = None, expected: Expected | None = None) -> VerifierMessages:
+    def messages(self, *, pending: str | None = None, method: str | None = None, expected: Expected | None = None) -> VerifierMessages:
         """Check the messages of a gRPC call as they are read.
 
         Args:
             pending: Value of ``ai-provenance`` in initial metadata, where it was kept.
+            method: The method that answered; see `tos_guard.verify.MessagesVerifier`.
             expected: Further demands.
         """
-        return VerifierMessages(self, _MessagesSteps(self._clock, pending, expected))
+        return VerifierMessages(self, _MessagesSteps(self._clock, pending, method, expected))
 
     def _run(self, steps: _Steps[_Result]) -> _Result:
         try:
@@ -340,16 +350,17 @@ class VerifierMessages:
         """
         self._verifier._run(self._steps.feed(message))
 
-    def finish(self, token: str | None) -> Verified:
+    def finish(self, token: str | None, *, expected: Expected | None = None) -> Verified:
         """The call ended.
 
         Args:
             token: Value of ``ai-provenance`` in trailing metadata, or None where there was none.
+            expected: Further demands in place of those given before.
 
         Raises:
             VerificationError: As `tos_guard.verify.MessagesVerifier.finish`.
         """
-        return self._verifier._noted(self._verifier._run(self._steps.finish(token)))
+        return self._verifier._noted(self._verifier._run(self._steps.finish(token, expected)))
 
 
 class AsyncVerifier:
@@ -426,17 +437,23 @@ class AsyncVerifier:
         return AsyncVerifierStream(self, _StreamSteps(self._clock, token, expected))
 
     async def verify_messages(
-        self, messages: Iterable[bytes], *, token: str | None, pending: str | None = None, expected: Expected | None = None
+        self,
+        messages: Iterable[bytes],
+        *,
+        token: str | None,
+        pending: str | None = None,
+        method: str | None = None,
+        expected: Expected | None = None,
     ) -> Verified:
         """As `Verifier.verify_messages`."""
-        checked = self.messages(pending=pending, expected=expected)
+        checked = self.messages(pending=pending, method=method, expected=expected)
         for message in messages:
             await checked.feed(message)
         return await checked.finish(token)
 
-    def messages(self, *, pending: str | None = None, expected: Expected | None = None) -> AsyncVerifierMessages:
+    def messages(self, *, pending: str | None = None, method: str | None = None, expected: Expected | None = None) -> AsyncVerifierMessages:
         """As `Verifier.messages`."""
-        return AsyncVerifierMessages(self, _MessagesSteps(self._clock, pending, expected))
+        return AsyncVerifierMessages(self, _MessagesSteps(self._clock, pending, method, expected))
 
     async def _run(self, steps: _Steps[_Result]) -> _Result:
         try:
@@ -494,6 +511,6 @@ class AsyncVerifierMessages:
         """As `VerifierMessages.feed`."""
         await self._verifier._run(self._steps.feed(message))
 
-    async def finish(self, token: str | None) -> Verified:
+    async def finish(self, token: str | None, *, expected: Expected | None = None) -> Verified:
         """As `VerifierMessages.finish`."""
-        return self._verifier._noted(await self._verifier._run(self._steps.finish(token)))
+        return self._verifier._noted(await self._verifier._run(self._steps.finish(token, expected)))

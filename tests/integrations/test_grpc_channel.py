@@ -202,6 +202,16 @@ async def test_a_stream_without_messages_is_proven_too(server: SealingServer, wa
         assert (got.texts, got.error, len(got.kept.verified)) == ([], None, 1)
 
 
+async def test_a_server_may_send_its_salt_at_the_end(server: SealingServer, way: Any, method: str) -> None:
+    """As ours does where a call ends before its first message, or where an interceptor has sent initial metadata before it."""
+    salt = "ai-provenance-salt"
+    server.tamper = lambda reply: replace(reply.ending((salt, dict(reply.initial)[salt])), initial=())
+    got = await way.ask(server.target, method, keys=server.keys)
+    assert (got.error, [proven.request_checked for proven in got.kept.verified]) == (None, [True])
+    server.tamper = lambda reply: reply.ending((salt, dict(reply.initial)[salt]))
+    assert type((await way.ask(server.target, method, keys=server.keys)).error) is MalformedError
+
+
 async def test_without_a_nonce_a_stream_without_messages_needs_its_salt(server: SealingServer, way: Any) -> None:
     server.texts = ()
     server.tamper = TAMPERED["the salt dropped"][0]

@@ -34,11 +34,13 @@ class Prefix:
 
     Attributes:
         size_bytes: How many bytes of the stream, from its beginning to the end of the event with the token. What follows is not proven.
+            Of a gRPC call, how many bytes its messages have to the end of the one with the token.
         claims: What the token says of them. Their stage tells a checkpoint, behind which more was to come, from the end of the content.
         kid: The key that signed.
         token: The token itself.
         uncovered: Members up to there that the token does not cover: they may have been changed.
         request_checked: Whether the request was checked too.
+        messages: How many messages of a gRPC call that are; None of a stream of events.
     """
 
     size_bytes: int
@@ -47,6 +49,7 @@ class Prefix:
     token: str
     uncovered: tuple[str, ...]
     request_checked: bool
+    messages: int | None = None
 
 
 class StreamVerifier:
