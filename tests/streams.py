@@ -110,7 +110,36 @@ def responses_events() -> list[dict[str, Any]]:
     return found
 
 
+def _messages() -> list[bytes]:
+    def say(kind: str, **members: Any) -> bytes:
+        return event({"type": kind, **members}, kind)
+
+    def delta(index: int, kind: str, **members: Any) -> bytes:
+        return say("content_block_delta", index=index, delta={"type": f"{kind}_delta", **members})
+
+    usage = {"input_tokens": 3, "output_tokens": 1}
+    return [
+        say("message_start", message={"id": "msg_1", "type": "message", "role": "assistant", "content": [], "usage": usage}),
+        say("ping"),
+        say("content_block_start", index=0, content_block={"type": "thinking", "thinking": "", "signature": ""}),
+        delta(0, "thinking", thinking="hm"),
+        delta(0, "signature", signature="c2ln"),
+        say("content_block_stop", index=0),
+        say("content_block_start", index=1, content_block={"type": "text", "text": ""}),
+        delta(1, "text", text="Hello, wö"),
+        delta(1, "text", text="rld"),
+        say("content_block_stop", index=1),
+        say("content_block_start", index=2, content_block={"type": "tool_use", "id": "t", "name": "weather", "input": {}}),
+        delta(2, "input_json", partial_json='{"city": "K'),
+        delta(2, "input_json", partial_json='öln"}'),
+        say("content_block_stop", index=2),
+        say("message_delta", delta={"stop_reason": "tool_use"}, usage={"output_tokens": 2}),
+        say("message_stop"),
+    ]
+
+
 STREAMS: dict[str, list[bytes]] = {
+    "anthropic-messages": _messages(),
     "openai-chat": _chat(),
     "openai-completions": _completions(),
     "openai-responses": [event(each, each["type"]) for each in responses_events()],

@@ -181,6 +181,35 @@ async def test_every_refusal_and_every_field_is_as_the_document_says() -> None:
     assert {answer.status for _, _, answer in answers} == {200, 400, 401, 403, 413, 429}
 
 
+async def test_refusals_of_messages_are_as_the_document_says() -> None:
+    """In the shape of Anthropic's errors, with its fields."""
+    app = FastAPI()
+
+    @app.post("/v1/messages")
+    async def messages() -> Any:
+        return {"content": []}
+
+    kit = install(app, settings={"routes": {"/v1/messages": "anthropic-messages"}, "max_request_bytes": 1024})
+    document = app.openapi()
+    assert list(OpenAPIV31SpecValidator(document).iter_errors()) == []
+    told = Draft202012Validator({"$ref": "#/components/schemas/TosGuardMessagesError", "components": document["components"]})
+    statuses = []
+    for body in (REQUEST, REQUEST.replace(b"small", b"other"), b"{", b" " * 2000, REQUEST[:-1] + b',"max_tokens":90000}'):
+        answer = await ask(app, "/v1/messages", key=kit.key, body=body)
+        described = operation(document, "/v1/messages")["responses"][str(answer.status)]
+        ours = answer.headers.keys() - {"content-type", "content-length", "cache-control"}
+        assert ours <= {name.lower() for name in described["headers"]}
+        statuses.append(answer.status)
+        if answer.status != 200:
+            assert described["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/TosGuardMessagesError"}
+            refused = json.loads(answer.body)
+            told.validate(refused)
+            written = document["components"]["schemas"]["TosGuardMessagesError"]["properties"]
+            assert refused.keys() == written.keys()
+            assert refused["error"].keys() <= written["error"]["properties"].keys()
+    assert statuses == [200, 403, 400, 413, 429]
+
+
 def to_be_accepted() -> Any:
     """Terms that bind nobody who has not accepted them."""
     head = f'[terms]\nversion = "2"\ntitle = "T"\nuri = "https://api.example.com/terms/2"\neffective = {date(2026, 11, 2)}\ntext = "t.md"\n'

@@ -9,11 +9,11 @@ Documents come in and go out as plain JSON values; adapters know where their fra
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from typing import Any, Final
 
-from tos_guard.dialects import OpenAIDialect
+from tos_guard.dialects import Dialect, MessagesDialect, OpenAIDialect
 from tos_guard.guard import AsyncGuard, Guard, Route
 from tos_guard.web.wellknown import account_addresses, addresses, is_well_known
 
@@ -27,7 +27,7 @@ EXTENSION: Final = "x-tos-guard"
 _METHODS: Final = ("get", "put", "post", "delete", "options", "head", "patch", "trace")
 _ACTION_SCHEME: Final = "TosGuard.action."
 _BEARER, _KEY = "TosGuardBearer", "TosGuardKey"
-_ERROR, _PROBLEM = "TosGuardError", "TosGuardProblem"
+_ERROR, _MESSAGES_ERROR, _PROBLEM = "TosGuardError", "TosGuardMessagesError", "TosGuardProblem"
 
 _SEALED: Final = {
     "AI-Provenance": "The signed provenance token of this response (compact JWS).",
@@ -46,6 +46,15 @@ _OPENAI: Final = {
     f"X-RateLimit-{what}-{unit}": f"{said} of {unit.lower()}."
     for unit in ("Requests", "Tokens")
     for what, said in (("Limit", "The tightest limit"), ("Remaining", "What is left"), ("Reset", "When some comes back: 6m0s"))
+}
+_ANTHROPIC: Final = {
+    f"Anthropic-RateLimit-{unit}-{what}": f"{said} of {unit.lower().replace('-', ' ')}."
+    for unit in ("Requests", "Tokens", "Input-Tokens", "Output-Tokens")
+    for what, said in (
+        ("Limit", "The tightest limit"),
+        ("Remaining", "What is left"),
+        ("Reset", "When some comes back, as a date and time"),
+    )
 }
 _REFUSED: Final = {"X-Should-Retry": "Whether trying again soon can help: true or false."}
 _REFUSED_WITH: Final = {
@@ -115,9 +124,9 @@ class _Writer:
 
     def write(self, operation: dict[str, Any], route: Route) -> None:
         """Say of one operation what the guard does on its route."""
-        is_openai = isinstance(route.dialect, OpenAIDialect)
-        media_type, schema = route.dialect.refusal_type.decode("ascii"), _ERROR if is_openai else _PROBLEM
-        always = _ALWAYS | (_OPENAI if is_openai else {})
+        media_type = route.dialect.refusal_type.decode("ascii")
+        schema, of_dialect, refusal = self._shape(route.dialect)
+        always = {**_ALWAYS, **of_dialect}
         actions = [self._guard.settings.routes[route.path].action, *_demanded(operation)]
         operation.setdefault(EXTENSION, {"actions": list(dict.fromkeys(actions))})
         if self._guard.takes_credentials and not self._has_own_security:
@@ -132,7 +141,15 @@ class _Writer:
                 content.setdefault(media_type, {"schema": {"$ref": f"#/components/schemas/{schema}"}})
             self._add_fields(response, _REFUSED | _REFUSED_WITH.get(status, {}) | always)
         if schema not in self._components.get("schemas", {}):
-            self._put("schemas", schema, self._error() if is_openai else self._problem())
+            self._put("schemas", schema, refusal())
+
+    def _shape(self, dialect: Dialect) -> tuple[str, Mapping[str, str], Callable[[], Schema]]:
+        """How refusals of a dialect look: name of their schema, fields of its own, and what makes the schema."""
+        if isinstance(dialect, OpenAIDialect):
+            return _ERROR, _OPENAI, self._error
+        if isinstance(dialect, MessagesDialect):
+            return _MESSAGES_ERROR, _ANTHROPIC, self._messages_error
+        return _PROBLEM, {}, self._problem
 
     def finish(self) -> None:
         """Say what is the same for all of them."""
@@ -182,6 +199,15 @@ class _Writer:
         error = {"type": "object", "required": ["message", "type", "code", *_NAMED], "properties": {**said, **self._members()}}
         return {"type": "object", "required": ["error"], "properties": {"error": error}}
 
+    def _messages_error(self) -> Schema:
+        """A refusal in the shape of Anthropic's errors, whose request id stands outside."""
+        members = self._members()
+        rid = members.pop("request_id")
+        said = {"type": _text("Kind of error."), "message": _text("For people."), "code": _text(_CODE)}
+        error = {"type": "object", "required": [*said, "terms_url"], "properties": {**said, **members}}
+        properties = {"type": _text("error"), "error": error, "request_id": rid}
+        return {"type": "object", "required": list(properties), "properties": properties}
+
     def _problem(self) -> Schema:
         """A refusal as problem details (RFC 9457)."""
         said = {
@@ -193,7 +219,7 @@ class _Writer:
         return {"type": "object", "required": [*said, *_NAMED], "properties": {**said, **self._members()}}
 
     def _members(self) -> Schema:
-        """What refusals of both shapes have."""
+        """What refusals of every shape have."""
         accept = {name: _text(said) for name, said in _TO_ACCEPT.items()}
         return {
             "terms_url": _text("Where the terms in force are."),

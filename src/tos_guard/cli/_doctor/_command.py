@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["doctor"]
 
 _MAX_KEY_CHARS: Final = 4_096  # a bearer token of another server; a wrong file is refused and not sent
-_CHAT: Final = "openai-chat"
+_CHAT: Final = frozenset({"openai-chat", "anthropic-messages"})  # that can be asked the same small question
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,11 +171,11 @@ def _question(asking: _Asking, key: str, settings: GuardSettings | None, store: 
 
     routes = {} if settings is None else settings.routes
     plain = [name for name in routes if "*" not in name]
-    chosen = asking.path or next((name for name in plain if routes[name].dialect == _CHAT), None) or next(iter(plain), None)
+    chosen = asking.path or next((name for name in plain if routes[name].dialect in _CHAT), None) or next(iter(plain), None)
     if chosen is None:
         raise ConfigurationError("no guarded path is known", where="--path", cure="Name one: /v1/chat/completions.")
     route = routes.get(chosen)
-    is_chat = route.dialect == _CHAT if route is not None else chosen.endswith("/chat/completions")
+    is_chat = route.dialect in _CHAT if route is not None else chosen.endswith(("/chat/completions", "/messages"))
     name = asking.model or (route.model if route is not None else None) or _model_of(store, key)
     if name is None:
         raise ConfigurationError("no model is known that this key may use", where="--model", cure="Name one.")

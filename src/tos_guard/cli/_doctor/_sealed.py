@@ -55,7 +55,7 @@ class Question:
         path: A guarded path.
         model: Model to ask.
         api_key: The credential.
-        is_chat: Whether it is a route of chat completions, which can stream.
+        is_chat: Whether it is a route of chat completions or messages, which can stream.
     """
 
     path: str
