@@ -130,13 +130,12 @@ async def test_an_upstream_tag_is_removed_and_counted() -> None:
 
 
 async def test_a_number_beside_a_foreign_tag_is_never_rewritten() -> None:
-    """1e400 has no Python float; such a body once went out as ``Infinity``. It goes out as it came, unsealed and counted."""
+    """1e400 has no Python float; such a body once went out as ``Infinity``. The tag goes, and every other byte stays."""
     kit = Kit()
-    body = b'{"n":1e400,"ai_provenance":{"token":"forged"}}'
-    answer = await ask(kit.wrap(whole(body)), key=kit.key)
-    assert answer.body == body
-    assert "ai-provenance" not in answer.headers
-    assert kit.guard.counts["unsealed:unprojectable"] == 1
+    answer = await ask(kit.wrap(whole(b'{"n":1e400, "ai_provenance":{"token":"forged"} }')), key=kit.key)
+    assert answer.body == b'{"n":1e400 }'
+    assert proven(kit, answer).claims.content is not None
+    assert kit.guard.counts["removed_tags"] == 1
 
 
 async def test_an_error_of_the_app_is_sealed_as_an_error() -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from tos_guard._canonical import MAX_SAFE_INTEGER, parse_json
 from tos_guard.errors import MalformedError, MalformedRequestError
@@ -19,6 +19,7 @@ __all__ = [
     "RequestFacts",
     "check_counts",
     "count_media",
+    "cut_tag",
     "is_running",
     "parse_request_object",
     "parse_response_json",
@@ -305,17 +306,61 @@ def splice_tag(data: bytes, tag: bytes, *, member: str | None = None) -> bytes:
     return b"".join((data[:end], comma, b'"', TAG_MEMBER.encode("ascii"), b'":', tag, data[end:]))
 
 
+def cut_tag(data: bytes, nested: Sequence[str] = ()) -> bytes:
+    """Take the tag member, and a comma beside it, out of a JSON object's bytes, without moving another byte.
+
+    Args:
+        data: Bytes of one JSON object, which has been parsed strictly.
+        nested: Members of it out of which the tag is taken too, where they are objects.
+    """
+    text = data.decode("utf-8")
+    members = _members(text, text.index("{"))
+    cuts = [_place_of_tag(members)]
+    cuts += [_place_of_tag(_members(text, each.value)) for each in members if each.name in nested and text[each.value] == "{"]
+    for cut in sorted(filter(None, cuts), reverse=True):
+        text = text[: cut[0]] + text[cut[1] :]
+    return text.encode("utf-8")
+
+
+class _Member(NamedTuple):
+    """Where a member of an object stands in its text: its name, its value, and what follows."""
+
+    name: str
+    start: int
+    value: int
+    end: int
+
+
+def _members(text: str, at: int) -> list[_Member]:
+    """The members of the object that begins there and has been parsed."""
+    found: list[_Member] = []
+    at = _after_white(text, at + 1)
+    while text[at] != "}":
+        name, colon = _scan(text, at)
+        value = _after_white(text, _after_white(text, colon) + 1)
+        _, end = _scan(text, value)
+        found.append(_Member(name, at, value, end))
+        at = _after_white(text, end)
+        if text[at] == ",":
+            at = _after_white(text, at + 1)
+    return found
+
+
+def _place_of_tag(members: list[_Member]) -> tuple[int, int] | None:
+    """From where to where an object holds its tag and the comma that goes with it."""
+    for number, member in enumerate(members):
+        if member.name == TAG_MEMBER:
+            if number:
+                return members[number - 1].end, member.end
+            return member.start, members[1].start if len(members) > 1 else member.end
+    return None
+
+
 def _end_of(data: bytes, member: str) -> int:
     """Where the closing brace of a member of an object stands, both of which have been parsed."""
     text = data.decode("utf-8")
-    at = _after_white(text, text.index("{") + 1)
-    while True:
-        name, at = _scan(text, at)
-        value, at = _scan(text, _after_white(text, _after_white(text, at) + 1))  # past the colon
-        if name == member:
-            assert isinstance(value, dict)  # noqa: S101 - a format names only objects
-            return len(text[: at - 1].encode("utf-8"))
-        at = _after_white(text, _after_white(text, at) + 1)  # past the comma
+    end = next(each.end for each in _members(text, text.index("{")) if each.name == member)
+    return len(text[: end - 1].encode("utf-8"))
 
 
 def _after_white(text: str, at: int) -> int:

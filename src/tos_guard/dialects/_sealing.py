@@ -11,10 +11,9 @@ The machine does no I/O: when a step says `seal` or `checkpoint`, its driver mak
 
 from __future__ import annotations
 
-import json
 from typing import Any, Final, NamedTuple
 
-from tos_guard.dialects._body import TAG_MEMBER, parse_response_json, response_id, splice_tag, without_tag
+from tos_guard.dialects._body import TAG_MEMBER, cut_tag, parse_response_json, response_id, splice_tag
 from tos_guard.dialects._projection import Projection
 from tos_guard.dialects._sse import DONE, EventStream, ServerSentEvent, has_data
 from tos_guard.dialects._streams import Role, StreamFormat, told_form
@@ -211,7 +210,9 @@ class StreamSealing:
                 self._tell(parsed)
             bears = self._projection.add_event(parsed)
             if TAG_MEMBER in parsed or (self._nested and self._is_tagged(parsed)):
-                event = self._without_tag(event, parsed)
+                data = cut_tag(_one_line(event.data), self._nested)
+                event = ServerSentEvent(event.with_data(data), data)
+                self.removed_tags += 1
             self.usage = self._format.usage(parsed, self.usage)
             role = self._format.role(parsed)
         except MalformedError:
@@ -308,18 +309,6 @@ class StreamSealing:
             if name in parsed and isinstance(parsed[name], dict) and TAG_MEMBER in parsed[name]:
                 return True
         return False
-
-    def _without_tag(self, event: ServerSentEvent, parsed: dict[str, Any]) -> ServerSentEvent:
-        cleaned = without_tag(parsed)
-        for name in self._nested:
-            if isinstance(inner := cleaned.get(name), dict):
-                cleaned[name] = without_tag(inner)
-        try:
-            data = json.dumps(cleaned, separators=(",", ":"), allow_nan=False).encode("ascii")
-        except ValueError:  # 1e400 is JSON, and infinite once read
-            raise MalformedError("a number is too large to be written again", where="event") from None
-        self.removed_tags += 1
-        return ServerSentEvent(event.with_data(data), data)
 
 
 def _tagged(event: ServerSentEvent, tag: bytes, place: str | None) -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any, Final, Protocol
 
@@ -17,6 +16,7 @@ from tos_guard.dialects import (
     Step,
     StreamFormat,
     StreamSealing,
+    cut_tag,
     is_running,
     parse_response_json,
     read_usage,
@@ -374,10 +374,7 @@ class WholeResponse(WithoutCheckpoints):
         if self.unsealed is not None:
             return Step(b"")
         self._body = b"".join(self._chunks)
-        try:
-            self._content = self._project()
-        except ValueError:  # a foreign tag beside a number that only JSON can hold: it cannot be taken out without changing the number
-            return self.unsealed_because("unprojectable")
+        self._content = self._project()
         return Step(b"", seal=True)
 
     def _project(self) -> Content:
@@ -405,7 +402,7 @@ class WholeResponse(WithoutCheckpoints):
             if TAG_MEMBER in document:
                 self.removed_tags += 1
                 document = without_tag(document)
-                self._body = _json_bytes(document)
+                self._body = cut_tag(self._body)
         projection = self._exchange.dialect.projection()
         try:
             if self._head.status >= 400:
@@ -458,10 +455,6 @@ class WholeResponse(WithoutCheckpoints):
             headers.append((b"content-length", str(len(self._body)).encode("ascii")))
             headers.append((b"content-digest", content_digest(self._body).encode("ascii")))
         return Head(self._head.status, headers)
-
-
-def _json_bytes(document: Any) -> bytes:
-    return json.dumps(document, separators=(",", ":"), allow_nan=False).encode("ascii")
 
 
 def tag_bytes(seal: Sealed) -> bytes:

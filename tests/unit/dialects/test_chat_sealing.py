@@ -171,16 +171,16 @@ def test_a_tag_of_an_upstream_is_removed_and_counted() -> None:
     out = driver.run(HELLO[0], foreign, DONE)
     assert out.count(b"ai_provenance") == 1
     assert b"x.y.z" not in out
-    assert b'"extra":1' in out
+    assert b'"extra": 1' in out
     assert driver.sealing.removed_tags == 1
 
 
 def test_an_infinite_number_beside_a_foreign_tag_never_becomes_the_word_infinity() -> None:
     """It once did: 1e400 is JSON, reads as infinity, and was written back as a word that is no JSON."""
-    foreign = b'data: {"x":1e400,"ai_provenance":{"token":"x"},"choices":[]}\n\n'
+    foreign = b'data: {"x":1e400,"ai_provenance":{"token":"x"},"choices":[], "y": 1.0e0}\n\n'
+    kept = b'data: {"x":1e400,"choices":[], "y": 1.0e0}\n\n'
     driver = Driver()
-    assert driver.run(HELLO[0], foreign, HELLO[1]) == HELLO[0] + foreign + HELLO[1]
-    assert driver.sealing.unsealed == "unprojectable"
+    assert driver.run(HELLO[0], foreign, *HELLO[1:], DONE) == HELLO[0] + kept + HELLO[1] + tagged(HELLO[2]) + DONE
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tos_guard.dialects import ChatProjection, Projection, Role, Step, StreamSealing, splice_tag
+from tos_guard.dialects import ChatProjection, Projection, Role, Step, StreamSealing, cut_tag, splice_tag
 from tos_guard.limits import Usage
 from tos_guard.types import Completion
 
@@ -107,3 +107,21 @@ def test_a_tag_is_found_where_it_was_put(before: str, inner: str, after: str) ->
 
 def test_a_name_written_with_escapes_is_the_same_name() -> None:
     assert splice_tag(b'{"\\u0069nner":{}}', TAG, member="inner") == b'{"\\u0069nner":{"ai_provenance":{"token":"a.b.c"}}}'
+
+
+@pytest.mark.parametrize(
+    ("data", "left"),
+    [
+        ('{"ai_provenance":1}', "{}"),
+        ('{ "ai_provenance" : {"a":[1,{}]} }', "{  }"),
+        ('{"ai_provenance":1, "b":2}', '{"b":2}'),
+        ('{"a":1.0e0 , "ai_provenance":"}" ,"b":2}', '{"a":1.0e0 ,"b":2}'),
+        ('{"a":"ai_provenance","ai_provenance":null}', '{"a":"ai_provenance"}'),
+        ('{"a":{"ai_provenance":1},"\\u0061i_provenance":1}', '{"a":{"ai_provenance":1}}'),
+        ('{"inner":{"ai_provenance":1,"k":"é"},"ai_provenance":2}', '{"inner":{"k":"é"}}'),
+        ('{"ai_provenance":2,"inner":{"k":1,"ai_provenance":1}}', '{"inner":{"k":1}}'),
+        ('{"inner":["ai_provenance"],"z":"\\ud83d\\ude00\\ud800"}', '{"inner":["ai_provenance"],"z":"\\ud83d\\ude00\\ud800"}'),
+    ],
+)
+def test_taking_a_tag_out_moves_no_other_byte(data: str, left: str) -> None:
+    assert cut_tag(data.encode(), ("inner",)) == left.encode()
