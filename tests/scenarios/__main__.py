@@ -6,7 +6,8 @@ import logging
 import sys
 
 from scenarios.cases import CASES
-from scenarios.doors import DOORS, rule_for, table
+from scenarios.doors import DOORS, table
+from scenarios.rules import rule_for
 
 logging.disable()  # of what is told to fail, the table is what counts
 outcomes = {}

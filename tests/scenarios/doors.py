@@ -1,58 +1,16 @@
-"""Every door, and the rules by which a scenario does not apply to one."""
+"""Every door, and the table of what comes of the scenarios at each."""
 
 from __future__ import annotations
 
-from typing import Protocol
-
-from scenarios.cases import CASES, Case, Does, Outcome
+from scenarios.cases import CASES, Case, Outcome
 from scenarios.grpc_doors import KINDS, AioGrpcDoor, GrpcDoor
-from scenarios.http_doors import ASGI, FastAPIDoor
+from scenarios.http_doors import ASGI, WSGI, FastAPIDoor
+from scenarios.rules import RULES, Door, expected_at, rule_for
 
-__all__ = ["DOORS", "RULES", "Door", "expected_at", "rule_for", "table"]
-
-
-class Door(Protocol):
-    """Serves a scenario over a real connection, and tells what came of it."""
-
-    name: str
-    kind: str
-    answers_errors: bool
-
-    def run(self, case: Case) -> Outcome:
-        """What comes of a case."""
-        ...
+__all__ = ["DOORS", "table"]
 
 
-DOORS: tuple[Door, ...] = (ASGI(), FastAPIDoor(), *map(GrpcDoor, KINDS), *map(AioGrpcDoor, KINDS))
-
-RULES = {
-    "n/a¹": "a gRPC kind with one response message has no stream",
-    "no token²": (
-        "an exception before the answer is answered by the framework or server outside the guard, so that the client holds no token; "
-        "the record is the same but for `unsealed: handler_raised`. Flask and gRPC answer it inside, and so it is sealed"
-    ),
-}
-"""Where a cell is not plain: by which rule."""
-
-
-def rule_for(case: Case, door: Door) -> str | None:
-    """The mark of the rule by which *case* does not apply to *door* as it stands, or None."""
-    if door.kind == "grpc-unary" and case.does in (Does.STREAM, Does.BREAK):
-        return "n/a¹"
-    if case.does is Does.RAISE and not door.answers_errors:
-        return "no token²"
-    return None
-
-
-def expected_at(case: Case, door: Door) -> Outcome | None:
-    """What must come of *case* at *door*; None where it does not apply."""
-    rule = rule_for(case, door)
-    if rule == "n/a¹":
-        return None
-    if rule == "no token²":
-        assert case.expected.record is not None
-        return case.expected._replace(token="", record=case.expected.record._replace(unsealed="handler_raised"))
-    return case.expected
+DOORS: tuple[Door, ...] = (ASGI(), FastAPIDoor(), WSGI(), *map(GrpcDoor, KINDS), *map(AioGrpcDoor, KINDS))
 
 
 def table(outcomes: dict[tuple[str, str], Outcome | None]) -> str:

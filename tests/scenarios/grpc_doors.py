@@ -15,7 +15,7 @@ import grpc.aio
 from google.rpc import error_details_pb2, status_pb2
 
 from scenarios.cases import STATUSES, Case, Does, Outcome
-from scenarios.http_doors import claims_are_of, record_after
+from scenarios.http_doors import claims_are_of, record_after, wants_record
 from scenarios.world import MODEL, PIECES, SECONDS, World
 from tos_guard.errors import AbsentError, IncompleteError
 from tos_guard.verify import verify_messages
@@ -42,6 +42,7 @@ class GrpcDoor:
     def __init__(self, method: str) -> None:
         self.method = method
         self.name = f"{self.flavour} {method.replace('_', '-')}"
+        self.streams_requests = method.startswith("stream")
         self.kind = "grpc-unary" if method.endswith("unary") else "grpc-stream"
 
     def run(self, case: Case) -> Outcome:
@@ -53,7 +54,7 @@ class GrpcDoor:
             before = {record.rid for record in world.kit.records()}
             case.prepare(world)
             verdict, code, token = self._ask(channel, world, case, case.does)
-            record = record_after(world, before, wants=case.expected.record is not None)
+            record = record_after(world, before, wants=wants_record(case, self))
         return Outcome(verdict, code, token, record)
 
     @contextmanager

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 import time
 from collections.abc import AsyncIterator, Iterator, Set
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import httpx
 from fastapi import FastAPI, Response
 from fastapi.responses import StreamingResponse
+from werkzeug.serving import make_server
 
 from scenarios.cases import STATUSES, Case, Does, Outcome, Record
+from scenarios.rules import Door, expected_at
 from scenarios.world import MODEL, PIECES, SECONDS, World
 from serving import serve_app
 from tos_guard.errors import AbsentError, IncompleteError, VerificationError
 from tos_guard.verify import Verified, verify_body, verify_stream
 from tos_guard.web.asgi import TosGuardMiddleware
+from tos_guard.web.wsgi import TosGuardMiddleware as WSGIMiddleware
 
-__all__ = ["ASGI", "FastAPIDoor", "HTTPDoor", "body_of", "events_of"]
+__all__ = ["ASGI", "WSGI", "FastAPIDoor", "HTTPDoor", "body_of", "events_of", "serve_wsgi"]
 
 CHAT = "/v1/chat/completions"
 TEXT = "".join(PIECES)
@@ -46,11 +50,13 @@ class HTTPDoor:
         name: As the table has it.
         kind: ``http``: for the rules of what does not apply.
         answers_errors: The framework answers an exception of the handler inside the guard.
+        streams_requests: Requests are streams of messages.
     """
 
     name = "HTTP"
     kind = "http"
     answers_errors = False
+    streams_requests = False
 
     def serve(self, world: World, does: Does) -> AbstractContextManager[str]:
         """Serve *world* with a handler that does so; gives the base URL."""
@@ -68,7 +74,7 @@ class HTTPDoor:
             before = {record.rid for record in world.kit.records()}
             case.prepare(world)
             verdict, code, token = _ask(url, world, case, case.does)
-            record = record_after(world, before, wants=case.expected.record is not None)
+            record = record_after(world, before, wants=wants_record(case, self))
         return Outcome(verdict, code, token, record)
 
 
@@ -137,6 +143,12 @@ def code_of(received: bytes) -> str:
             error = document.get("error") or {}
             return str(document.get("code") or (error.get("code") or "error" if error else ""))
     return ""
+
+
+def wants_record(case: Case, door: Door) -> bool:
+    """Whether a record must come of a case at a door, which is then waited for."""
+    expected = expected_at(case, door)
+    return expected is not None and expected.record is not None
 
 
 def record_after(world: World, before: Set[str], *, wants: bool) -> Record | None:
@@ -235,3 +247,34 @@ class FastAPIDoor(HTTPDoor):
         world.async_guard.settings = world.async_guard.settings.model_copy(update={"exempt": ("/healthz",)})
         TosGuard(world.async_guard).install(app)
         return serve_app(app, lifespan="off")
+
+
+class WSGI(HTTPDoor):
+    """The middleware around a bare WSGI app, under Werkzeug's server with a thread for each request."""
+
+    name = "WSGI"
+
+    def serve(self, world: World, does: Does) -> AbstractContextManager[str]:
+        def app(environ: dict[str, Any], start_response: Any) -> Iterator[bytes]:
+            world.calls += 1
+            if does is Does.RAISE:
+                raise RuntimeError("told to")
+            is_stream = does in (Does.STREAM, Does.BREAK, Does.LINGER) and environ["PATH_INFO"] == CHAT
+            start_response("200 OK", [("content-type", "text/event-stream" if is_stream else "application/json")])
+            return answer(world, does) if is_stream else iter([body_of()])
+
+        return serve_wsgi(WSGIMiddleware(app, guard=world.guard))
+
+
+@contextmanager
+def serve_wsgi(app: Any) -> Iterator[str]:
+    """Serve a WSGI app from threads."""
+    server = make_server("127.0.0.1", 0, app, threaded=True)
+    thread = threading.Thread(target=server.serve_forever, name="werkzeug")
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join(SECONDS)
+        server.server_close()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from scenarios.cases import CASES, Case
-from scenarios.doors import DOORS, Door, expected_at, rule_for
+from scenarios.doors import DOORS
+from scenarios.rules import Door, expected_at, rule_for
 
 APPLIES = [pytest.param(case, door, id=f"{case.name} at {door.name}") for door in DOORS for case in CASES if rule_for(case, door) != "n/a¹"]
 
