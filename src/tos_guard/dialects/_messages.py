@@ -115,8 +115,6 @@ class MessagesProjection(Projection):
         return Content.of(self.name, [*leaves, *given.leaves()])
 
     def _open(self, message: Any) -> bool:
-        if message is None:
-            return False
         if not isinstance(message, dict):
             raise MalformedError("message is not an object", where="message_start")
         blocks = message.get("content")
@@ -248,9 +246,7 @@ class MessagesFormat:
             return Role.FAILS
         if kind == "message_stop":
             return Role.TERMINAL
-        if kind == "message_start" and isinstance(event.get("message"), dict):
-            return Role.OPENS
-        return Role.PASSES
+        return Role.OPENS if kind == "message_start" else Role.PASSES
 
     def place(self, event: dict[str, Any]) -> str | None:
         """The message that starts, else the event itself."""

@@ -221,7 +221,7 @@ FIRST = start(0, {"type": "text", "text": ""})
         (start(0, THINKING), delta(0, "text_delta", text="a")),
         (start(0, RESULT), delta(0, "text_delta", text="a")),
         (start(0, {"type": "redacted_thinking"}), delta(0, "signature_delta", signature="a")),
-        *(({"type": "message_start", "message": message},) for message in (1, "x", [], {"content": {}}, {"content": [1]})),
+        *(({"type": "message_start", "message": message},) for message in (None, 1, "x", [], {"content": {}}, {"content": [1]})),
     ],
     ids=lambda events: json.dumps(events)[:70],
 )
@@ -234,7 +234,6 @@ def test_p11_events_of_another_form_are_refused(events: tuple[dict[str, Any], ..
     ("event", "bears"),
     [
         ({"type": "message_start", "message": body()}, False),
-        ({"type": "message_start"}, False),
         ({"type": "message_start", "message": {}}, False),
         (start(1, {"type": "text", "text": ""}), False),
         (start(1, {"type": "text", "text": "a"}), True),

@@ -137,9 +137,11 @@ def test_without_a_pending_token_the_start_passes_as_it_is() -> None:
     assert Driver(pending=None).feed(START) == START
 
 
-def test_a_start_without_a_message_carries_nothing() -> None:
-    for start in (event("message_start"), event("message_start", message=None)):
-        assert Driver().run(start, STOP) == start + tagged()
+def test_a_start_without_a_message_is_unsealed() -> None:
+    for start in (event("message_start"), event("message_start", message=None), event("message_start", message=[])):
+        driver = Driver()
+        assert driver.run(start, STOP) == start + STOP
+        assert driver.sealing.unsealed == "unprojectable"
 
 
 def test_a_stream_that_ends_without_its_last_event_is_unsealed() -> None:
