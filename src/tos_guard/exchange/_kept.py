@@ -10,12 +10,13 @@ from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from tos_guard.dialects import RequestFacts
+from tos_guard.dialects import Dialect, RequestFacts
 from tos_guard.exchange._exchange import Exchange, ExchangeIds, Sealed, TermsInForce
 from tos_guard.ledger import KeptSeal, SealKind
 from tos_guard.limits import Amounts
 from tos_guard.limits._document import reservation_document, reservation_from
 from tos_guard.provenance import Content, Terms, Usage
+from tos_guard.rights import Plan
 from tos_guard.types import Decision, Facts, Outcome, Reason
 
 __all__ = ["SealName", "closed", "covers", "kept_content", "kept_facts", "opened", "original_of"]
@@ -24,7 +25,7 @@ SealName = tuple[SealKind, str, int]
 """Kind, key, and until when the seal is kept under it, in ms since 1970."""
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_FOR_OPEN: Final = ("estimate", "names", "nonce", "pending_jti", "reservation")
+_FOR_OPEN: Final = ("estimate", "names", "nonce", "reservation")
 """What is needed only until there is a final token."""
 
 
@@ -90,13 +91,16 @@ def _under(seal: KeptSeal, names: tuple[SealName, ...]) -> tuple[KeptSeal, ...]:
     return tuple(replace(seal, kind=kind, key=key, until=until) for kind, key, until in names)
 
 
-def original_of(seal: KeptSeal, like: Exchange, *, salt: bytes = b"") -> Exchange:
+def original_of(seal: KeptSeal, *, dialect: Dialect, plan: Plan, request: RequestFacts, observed: Any, salt: bytes) -> Exchange:
     """The exchange that a kept seal is of.
 
     Args:
         seal: The seal.
-        like: The exchange that asks for it again: its dialect, plan and observation are those of the original.
-        salt: The salt of the original, where it is known again; empty where only its caller has it.
+        dialect: Of its route.
+        plan: What decides now; how it was decided is kept.
+        request: What is known of the request.
+        observed: What telemetry knows.
+        salt: The salt of the exchange, where it is known again; empty where only its caller has it.
 
     Raises:
         KeyError, TypeError, ValueError: What was kept is no exchange.
@@ -107,24 +111,22 @@ def original_of(seal: KeptSeal, like: Exchange, *, salt: bytes = b"") -> Exchang
     held = document.get("reservation")
     original = Exchange(
         issuer=seal.issuer,
-        ids=ExchangeIds(
-            rid=seal.rid, jti=seal.jti, pending_jti=document.get("pending_jti") or like.ids.pending_jti, sub=seal.sub, salt=salt
-        ),
+        ids=ExchangeIds(rid=seal.rid, jti=seal.jti, pending_jti=document.get("pending_jti", ""), sub=seal.sub, salt=salt),
         account_id=seal.account_id,
         account_version=document["account_version"],
         started=_EPOCH + timedelta(milliseconds=document["started"]),
-        dialect=like.dialect,
-        request=RequestFacts(action=facts.action, model=facts.model),
+        dialect=dialect,
+        request=request,
         facts=facts,
         decision=_decision(document["decision"]),
         in_force=TermsInForce(terms, Usage(**usage), document["grant"], tuple(document["also"])),
-        plan=like.plan,
+        plan=plan,
         request_body=b"",
         nonce=document.get("nonce"),
         monitored=document["monitored"],
         reservation=None if held is None else reservation_from(held),
         estimate=Amounts(**document["estimate"]) if "estimate" in document else Amounts(),
-        observed=like.observed,
+        observed=observed,
     )
     original.req = seal.req
     return original

@@ -16,6 +16,7 @@ record what was accepted elsewhere (`authenticate_admin`, `record_acceptance`, â
 
 from tos_guard.guard._accepting import Person, Subject
 from tos_guard.guard._base import Acceptor, AdminAuthorizer, Assertions, Identifier, utc_now
+from tos_guard.guard._batch import MAX_BATCH_LINES, Batch, BatchLine
 from tos_guard.guard._colours import AsyncGuard, Guard
 from tos_guard.guard._explaining import ExplainedRequest, explain_moment, explain_request
 from tos_guard.guard._keeping import IdempotencyMismatchError, SealConflictError, UnknownResponseError
@@ -27,12 +28,15 @@ from tos_guard.guard._reporting import LimitUse, PolicyFor
 from tos_guard.guard._steps import GuardSteps
 
 __all__ = [
+    "MAX_BATCH_LINES",
     "Acceptor",
     "AdminAuthorizer",
     "Admission",
     "Ask",
     "Assertions",
     "AsyncGuard",
+    "Batch",
+    "BatchLine",
     "Caller",
     "Estimator",
     "ExplainedRequest",

@@ -16,7 +16,7 @@ from tos_guard._canonical import b64url_encode
 from tos_guard.dialects import RequestFacts
 from tos_guard.errors import BearerError, DeniedError, MalformedRequestError, PolicyStop, StoreError
 from tos_guard.exchange import Exchange, ExchangeIds, TermsInForce
-from tos_guard.guard._keeping import Keeping, Retry
+from tos_guard.guard._keeping import Keeping
 from tos_guard.guard._leases import BACKGROUND_LEASE, LEASE
 from tos_guard.guard._needs import (
     Admission,
@@ -186,16 +186,35 @@ class Admitting(Keeping):
             facts = self._facts(caller, view, request)
             retry = self._retry(holder.account.id, view, route, body)
             seal = (yield from self._repeated(holder.account.id, retry)) if retry is not None else None
-        yield from self._read_terms()
-        plan = self.rulebook.plan(holder, request.model, now)
-        rights = plan.rights(facts)
-        yield from self._keep_policy(rights.usage)
-        exchange = self._exchange(holder, route, request, facts, plan, rights, body=body, nonce=nonce, now=now, retry=retry)
+        exchange, rights = yield from self._decided(
+            holder, route, request, facts, body=body, nonce=nonce, now=now, salt=retry[2] if retry is not None else None
+        )
+        if retry is not None:
+            exchange.key, exchange.request_hash, _ = retry
         if seal is not None:
             self._expect(exchange, seal, salt=exchange.ids.salt if retry is not None else b"")
         if exchange.decision.allowed and request.retrieves is None:
             yield from self._reserve(exchange, holder, rights)
         return exchange
+
+    def _decided(
+        self,
+        holder: Holder,
+        route: Route,
+        request: RequestFacts,
+        facts: Facts,
+        *,
+        body: bytes,
+        nonce: str | None,
+        now: datetime,
+        salt: bytes | None,
+    ) -> Steps[tuple[Exchange, Rights]]:
+        """The exchange of a request, decided under the terms in force, and the rights of its account."""
+        yield from self._read_terms()
+        plan = self.rulebook.plan(holder, request.model, now)
+        rights = plan.rights(facts)
+        yield from self._keep_policy(rights.usage)
+        return self._exchange(holder, route, request, facts, plan, rights, body=body, nonce=nonce, now=now, salt=salt), rights
 
     def _exchange(
         self,
@@ -209,10 +228,9 @@ class Admitting(Keeping):
         body: bytes,
         nonce: str | None,
         now: datetime,
-        retry: Retry | None,
+        salt: bytes | None,
     ) -> Exchange:
         account, general = holder.account, plan.terms.general
-        key, request_hash, salt = retry if retry is not None else (None, None, None)
         settings = self.settings.routes[route.path]
         return Exchange(
             issuer=self.settings.issuer,
@@ -238,8 +256,6 @@ class Admitting(Keeping):
             request_body=body,
             nonce=nonce,
             monitored=self.settings.mode == "monitor",
-            key=key,
-            request_hash=request_hash,
             checkpoint_seconds=settings.checkpoint_seconds,
             checkpoint_events=settings.checkpoint_events,
         )
@@ -286,7 +302,7 @@ class Admitting(Keeping):
         charges = self.meter.charges(holder, rights.larger_limits, exchange.facts, exchange.estimate)
         if not charges:
             return
-        background = exchange if exchange.request.background else None
+        background = exchange if exchange.request.background or exchange.facts.channel == "batch" else None
         answer, shadowed = yield from self._charge(charges, exchange.ids.rid, background)
         if isinstance(answer, LimitRefusal):
             exchange.limit_refusal = answer
@@ -327,12 +343,13 @@ class Admitting(Keeping):
         """Take all charges, or none.
 
         Of an exchange in the *background*, the slots of concurrency are taken apart from the rest: they come back when its first answer
-        has left, and what is counted over time can be settled by whoever fetches the response.
+        has left, and what is counted over time can be settled by whoever fetches the response. A line of a batch waits for its turn, and
+        takes no slot.
         """
         if background is None:
             answer: Reservation | LimitRefusal = yield Reserve(charges, id)
             return answer
-        slots = tuple(charge for charge in charges if charge.limit.window is None)
+        slots = tuple(charge for charge in charges if charge.limit.window is None and background.facts.channel != "batch")
         rest = tuple(charge for charge in charges if charge.limit.window is not None)
         taken: Reservation | LimitRefusal = Reservation(id, ())
         if rest:

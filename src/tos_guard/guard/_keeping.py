@@ -15,6 +15,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 from tos_guard._canonical import b64url_encode
+from tos_guard.dialects import RequestFacts
 from tos_guard.errors import MalformedRequestError, RequestError, StoreError
 from tos_guard.exchange import Exchange, Sealable, Sealed, SealName, covers, kept_content, kept_facts, opened, original_of
 from tos_guard.guard._base import GuardBase
@@ -25,7 +26,7 @@ from tos_guard.types import Completion, Facts
 if TYPE_CHECKING:
     from tos_guard.provenance import Content
 
-__all__ = ["IdempotencyMismatchError", "Keeping", "Retry", "SealConflictError", "UnknownResponseError"]
+__all__ = ["IdempotencyMismatchError", "Keeping", "Retry", "SealConflictError", "UnknownResponseError", "damaged"]
 
 MAX_KEY_CHARS: Final = 255  # of an Idempotency-Key, as OpenAI's and other providers' clients send them
 
@@ -137,15 +138,18 @@ class Keeping(GuardBase):
         try:
             return kept_facts(seal)
         except (KeyError, TypeError) as error:
-            raise _damaged(seal) from error
+            raise damaged(seal) from error
 
     @staticmethod
     def _expect(exchange: Exchange, seal: KeptSeal, *, salt: bytes) -> None:
         """Let the exchange repeat a kept one, if its response turns out to be the same."""
         try:
-            exchange.original = original_of(seal, exchange, salt=salt)
+            request = RequestFacts(action=exchange.facts.action, model=exchange.facts.model)
+            exchange.original = original_of(
+                seal, dialect=exchange.dialect, plan=exchange.plan, request=request, observed=exchange.observed, salt=salt
+            )
         except (KeyError, TypeError, ValueError) as error:
-            raise _damaged(seal) from error
+            raise damaged(seal) from error
         exchange.kept = seal
 
     # Once the response is known
@@ -200,5 +204,6 @@ def _until(now: datetime, days: int) -> int:
     return int((now + timedelta(days=days)).timestamp() * 1000)
 
 
-def _damaged(seal: KeptSeal) -> StoreError:
+def damaged(seal: KeptSeal) -> StoreError:
+    """What was kept cannot be read."""
     return StoreError("a kept seal cannot be read", where=f"kept seal {seal.rid}")
