@@ -1,0 +1,1 @@
+"""A small Flask provider of chat completions."""
