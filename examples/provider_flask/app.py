@@ -25,10 +25,10 @@ def create_app() -> Flask:
     def complete() -> Response | tuple[Response, int]:
         asked = request.get_json()
         if asked.get("model") not in MODELS:
-            return jsonify(
-                {"error": {"message": "there is no such model", "type": "invalid_request_error", "code": "model_not_found"}}
-            ), 404
-        words = _words(asked["messages"])
+            return _error("there is no such model", "model_not_found"), 404
+        if not isinstance(asked.get("messages"), list) or not asked["messages"]:
+            return _error("messages are missing", "invalid_messages"), 400
+        words = _words(str(asked["messages"][-1]))
         if asked.get("stream"):
             return Response(_events(asked["model"], words), mimetype="text/event-stream", headers={"Cache-Control": "no-cache"})
         message = {"role": "assistant", "content": "".join(words)}

@@ -8,7 +8,7 @@ The rules are those of `tos_guard.web.asgi`, by the same code: `tos_guard.web._d
   chunk of the app, and the head of a stream leaves with the first of them.
 - However the server lets go of the response, ``close`` closes the app's iterable and ends the exchange, once.
 - What the app raises once its stream has ended in-band is raised again in ``close``: the server knows of it, and the client has it whole.
-- Files of the server (``wsgi.file_wrapper``) and its sockets are not offered to the app: they lead past the seal.
+- The server's own way of sending files (``wsgi.file_wrapper``) and its sockets are not offered to the app: they lead past the seal.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from http import HTTPStatus
 from io import BytesIO
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
+from wsgiref.util import FileWrapper
 
 from tos_guard.errors import MalformedRequestError
 from tos_guard.exchange import Head
@@ -55,7 +56,6 @@ ISSUERS_KEY: Final = "tos_guard.issuers"
 
 _SIDE_DOORS: Final = (
     *(f"HTTP_{name.decode('ascii').upper().replace('-', '_')}" for name in BODY_CHOICES),
-    "wsgi.file_wrapper",
     "gunicorn.socket",
     "werkzeug.socket",
     "wsgi.websocket",
@@ -375,6 +375,8 @@ def _replay(environ: WSGIEnvironment, body: bytes) -> None:
 def _shut_side_doors(environ: WSGIEnvironment) -> None:
     for name in _SIDE_DOORS:
         environ.pop(name, None)
+    # Not taken out: gunicorn looks for it afterwards. What this one wraps the app's files in is no server's, and passes the seal as any other.
+    environ["wsgi.file_wrapper"] = FileWrapper
 
 
 def _bytes(headers: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
