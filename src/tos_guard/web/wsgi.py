@@ -375,7 +375,7 @@ def _replay(environ: WSGIEnvironment, body: bytes) -> None:
 def _shut_side_doors(environ: WSGIEnvironment) -> None:
     for name in _SIDE_DOORS:
         environ.pop(name, None)
-    # Not taken out: gunicorn looks for it afterwards. What this one wraps the app's files in is no server's, and passes the seal as any other.
+    # Replaced and not taken out, since gunicorn looks for it afterwards. This one is no server's: what it wraps passes the seal.
     environ["wsgi.file_wrapper"] = FileWrapper
 
 
