@@ -11,6 +11,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import anthropic
@@ -125,7 +126,7 @@ class Provider:
     async def messages(self, request: Request) -> Response:
         asked = await request.json()
         self.asked.append(asked)
-        blocks = BLOCKS[asked["messages"][0]["content"]]
+        blocks = BLOCKS.get(asked["messages"][0]["content"], BLOCKS["text"])
         if asked.get("stream"):
             return StreamingResponse(self.stream(self.says([*events_of(asked, blocks)])), media_type="text/event-stream")
         return JSONResponse(message(asked, blocks, stop_reason="end_turn", usage=USAGE))
@@ -551,6 +552,15 @@ def test_the_message_that_the_client_builds_is_proven_by_the_token_that_its_tran
     assert verify_body(json.dumps(kept).encode(), trust=guarded.kit.trust, now=guarded.kit.clock()).token == token
 
 
+def test_what_the_guide_shows_of_keeping_a_message_is_so(guarded: Guarded, client: Client, verifying: Verifying) -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "guides" / "dialects.md").read_text(encoding="utf-8")
+    (shown,) = [block for block in re.findall(r"```python\n(.*?)```", guide, re.DOTALL) if "get_final_message" in block]
+    known: dict[str, Any] = {"client": client(verifying.transport())}
+    exec(shown, known)
+    proven = verify_body(json.dumps(known["message"]).encode(), trust=guarded.kit.trust, now=guarded.kit.clock())
+    assert proven.token == verifying.verified[0].token
+
+
 def test_a_stream_is_judged_when_the_client_has_its_last_event_though_it_reads_no_further(client: Client, verifying: Verifying) -> None:
     with client(verifying.transport()).messages.create(**question(), stream=True) as stream:
         for event in stream:
@@ -651,6 +661,12 @@ def test_embeddings_are_the_same_with_the_guard_and_proven(
     assert verified.claims.content.projection == "json-1"  # type: ignore[union-attr]
     assert member_of(answer)["token"] == verified.token
     assert guarded.kit.used() == {"requests": 1, "input-tokens": 9, "output-tokens": 0}
+    kept: dict[str, Any] = {"body": answer.to_json(warnings=False).encode(), "trust": guarded.kit.trust, "now": guarded.kit.clock()}
+    if given:
+        assert verify_body(**kept).token == verified.token
+    else:  # the client asks for base64 by itself, and decodes it
+        with pytest.raises(ContentMismatchError):
+            verify_body(**kept)
 
 
 def test_embeddings_are_decided_and_reserve_no_output(guarded: Guarded, embedding: Callable[..., openai.OpenAI]) -> None:
