@@ -192,7 +192,7 @@ def test_a_purge_of_records_leaves_the_seals(case, record):
         pytest.param([], id="none"),
         pytest.param([seal(), seal(account_id="other")], id="of two accounts"),
         pytest.param([seal(key="")], id="no name"),
-        pytest.param([seal(key="k" * 513)], id="a name too long"),
+        pytest.param([seal(key="k" * 521)], id="a name too long"),
         pytest.param([seal(key="\udc00")], id="a name that cannot be stored"),
         pytest.param([seal(exchange={"model": "\udc00"})], id="content that cannot be stored"),
     ],

@@ -260,6 +260,13 @@ def test_what_is_no_batch_is_refused(kit: Kit, account: str, endpoint: str, batc
     assert kit.used()["r"] == 0
 
 
+def test_ids_may_be_as_long_as_they_may(kit: Kit) -> None:
+    """Of the batch and of the line at once."""
+    batch = opened(kit, [line("l" * 256)], batch_id="b" * 256)
+    assert verified(kit, sealed(kit, batch, "l" * 256))
+    assert run(kit, kit.guard.reopen_batch("acme", "b" * 256)).lines == []
+
+
 def test_nobody_opens_the_batch_of_another(kit: Kit) -> None:
     """An id is an account's own."""
     batch = opened(kit, [line("a")])

@@ -7,6 +7,7 @@ import hashlib
 import hmac
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -565,6 +566,15 @@ def test_a_guard_that_keeps_no_seals_serves_what_it_can(kit: Kit) -> None:
     assert verified(bare, answer).claims.completion == "complete"
     assert get(bare, whole(body())).status == 404
     bare.guard.purge()
+
+
+@pytest.mark.parametrize("exchange", [{}, {"facts": {"action": "generate"}}, {"facts": {"action": "generate", "model": "small"}}])
+def test_a_kept_seal_that_is_damaged_is_a_failure_of_the_store(kit: Kit, exchange: dict[str, Any]) -> None:
+    """Whoever changes the file gets no crash; the handler is not asked."""
+    call(kit, whole(body()))
+    (seal,) = kit.store.kept_of("acme")
+    kit.store.keep([replace(seal, rid="req_else", exchange=exchange)]).result(30)
+    assert get(kit, whole(body())).status == 503
 
 
 @pytest.mark.parametrize("fault", ["before", "after"])

@@ -103,7 +103,7 @@ def original_of(seal: KeptSeal, *, dialect: Dialect, plan: Plan, request: Reques
         salt: The salt of the exchange, where it is known again; empty where only its caller has it.
 
     Raises:
-        KeyError, TypeError, ValueError: What was kept is no exchange.
+        KeyError, TypeError, ValueError, ConfigurationError: What was kept is no exchange, or one of another machine.
     """
     document = seal.exchange
     usage = {**document["usage"], "clauses": tuple(document["usage"]["clauses"])}

@@ -23,7 +23,7 @@ from tos_guard.dialects._body import parse_request_object
 from tos_guard.errors import ConflictError, MalformedError, MalformedRequestError, NotFoundError, RequestError
 from tos_guard.exchange import Exchange, Head, Sealed, closed, covers, kept_content, opened, original_of, respond
 from tos_guard.guard._admitting import Admitting
-from tos_guard.guard._keeping import SealConflictError, damaged
+from tos_guard.guard._keeping import NO_EXCHANGE, SealConflictError, damaged
 from tos_guard.guard._needs import Ask, Caller, FindHolder, Keep, KeepSeals, RequestView, Route, Steps
 from tos_guard.guard._refusing import Refusing
 from tos_guard.guard._sealing import Sealing
@@ -151,6 +151,7 @@ class Batching(Admitting, Refusing, Sealing):
 
         Raises:
             NotFoundError: The batch has no such line that was admitted.
+            AuthenticationError: The account is there no more.
             SealConflictError: The line was sealed with another answer before.
             ValueError: The body is no JSON object, or has no canonical form.
             SignerError, StoreError: No token could be made.
@@ -193,6 +194,7 @@ class Batching(Admitting, Refusing, Sealing):
                 had reserved is given back.
 
         Raises:
+            AuthenticationError: The account is there no more, and nothing of the batch is.
             StoreError: The store failed. Closing again does the rest.
         """
         output: list[bytes] = []
@@ -292,7 +294,7 @@ class Batching(Admitting, Refusing, Sealing):
             return original_of(
                 seal, dialect=route.dialect, plan=plan, request=request, observed=observed, salt=self._line_salt(batch, custom_id)
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except NO_EXCHANGE as error:
             raise damaged(seal) from error
 
     def _line_salt(self, batch: Batch, custom_id: str) -> bytes:

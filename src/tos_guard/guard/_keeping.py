@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from tos_guard._canonical import b64url_encode
 from tos_guard.dialects import RequestFacts
-from tos_guard.errors import MalformedRequestError, RequestError, StoreError
+from tos_guard.errors import ConfigurationError, MalformedRequestError, RequestError, StoreError
 from tos_guard.exchange import Exchange, Sealable, Sealed, SealName, covers, kept_content, kept_facts, opened, original_of
 from tos_guard.guard._base import GuardBase
 from tos_guard.guard._needs import Ask, KeepSeals, RequestView, Route, Steps
@@ -26,9 +26,13 @@ from tos_guard.types import Completion, Facts
 if TYPE_CHECKING:
     from tos_guard.provenance import Content
 
-__all__ = ["IdempotencyMismatchError", "Keeping", "Retry", "SealConflictError", "UnknownResponseError", "damaged"]
+__all__ = ["NO_EXCHANGE", "IdempotencyMismatchError", "Keeping", "Retry", "SealConflictError", "UnknownResponseError", "damaged"]
 
 MAX_KEY_CHARS: Final = 255  # of an Idempotency-Key, as OpenAI's and other providers' clients send them
+
+
+NO_EXCHANGE: Final = (KeyError, TypeError, ValueError, ConfigurationError)
+"""What reading a kept exchange raises where it is damaged, or names a time zone that this machine does not know."""
 
 
 class UnknownResponseError(RequestError):
@@ -148,7 +152,7 @@ class Keeping(GuardBase):
             exchange.original = original_of(
                 seal, dialect=exchange.dialect, plan=exchange.plan, request=request, observed=exchange.observed, salt=salt
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except NO_EXCHANGE as error:
             raise damaged(seal) from error
         exchange.kept = seal
 

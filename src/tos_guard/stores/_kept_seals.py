@@ -36,8 +36,8 @@ KEPT_SEALS: Final = (
 )
 """Migration of the records' file."""
 
-MAX_KEY_CHARS: Final = 512
-"""Longest name of a seal: ids of responses have some 60, a line of a batch has its batch before its own id."""
+MAX_KEY_CHARS: Final = 520
+"""Longest name of a seal: ids of responses have some 60, a line of a batch has its batch before its own id, each of 256 at most."""
 
 _LAST: Final = "\U0010ffff"
 """Behind every other character."""
