@@ -118,7 +118,7 @@ class ResponsesProjection(Projection):
             raise MalformedError("has no array output", where="response")
         self._add_output(body, repeats=False)
         status = body.get("status")
-        self.completion = _ENDED.get(status, Completion.COMPLETE) if isinstance(status, str) else Completion.COMPLETE
+        self.completion: Completion = _ENDED.get(status, Completion.COMPLETE) if isinstance(status, str) else Completion.COMPLETE
 
     def add_event(self, event: dict[str, Any]) -> bool:
         """Take one event of a stream. Returns whether it bears content.

@@ -62,10 +62,16 @@ def data_of_one(raw: bytes) -> bytes | None:
 
     None for any other bytes.
     """
-    start = 0 if raw.startswith(b"data: ") else raw.find(b"\n") + 1 if raw.startswith(b"event: ") else -1
-    if start < 0 or raw.find(b"\n", start) != len(raw) - 2 or not raw.endswith(b"\n\n") or b"\r" in raw:
+    lines = raw.splitlines()  # at the line ends of an event stream, which are those of bytes
+    if len(lines) == 2:
+        data, end = lines
+    elif len(lines) == 3:
+        kind, data, end = lines
+        if kind[:7] != b"event: ":
+            return None
+    else:
         return None
-    return raw[start + 6 : -2] if start == 0 or raw.startswith(b"data: ", start) else None
+    return data[6:] if not end and data[:6] == b"data: " else None
 
 
 def has_data(tail: bytes) -> bool:
