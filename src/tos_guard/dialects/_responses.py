@@ -287,7 +287,7 @@ def _entry_part(entry: dict[str, Any], member: str, number: int) -> _Part:
     """The part of an entry of an item's ``content`` or ``summary``."""
     known = _entry_form(entry)
     if known is None:
-        return f"{member}.{number}", _Whole(entry), False
+        return f"{member}.{number}" if number else member, _Whole(entry), False
     part, value = known
     return f"{part}.{number}" if number else part, entry.get(value), True
 

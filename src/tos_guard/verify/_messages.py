@@ -92,6 +92,7 @@ class MessagesVerifier:
             self._problem = problem  # under a token that covers their bytes, messages may be anything
             return
         self._tensors.note_message(message, streamed=streamed)
+        self._tag = None  # one message alone carries the token of all
         if _TAG in message and (tag := read_infer_tag(message, streamed=streamed)) is not None:
             if streamed:
                 self._take_checkpoint(self._tensors, tag)
