@@ -1,5 +1,8 @@
 """An independent verifier of AI provenance tokens, version 1, written from the pages beside it; it shares no code with the package.
 
+This file has tokens, keys, texts, and bodies under chat-1, json-1 and bytes-1; dialect_verifier.py has streams, lines and what else LLM
+providers speak, infer_verifier.py Open Inference and gRPC.
+
 It decodes leniently, then checks strictly: each check is a call `rule("T5", condition, verdict)` that names the rule it enforces, so
 that a mutation run can leave out exactly one (`DISABLED`) and see which vectors notice.
 """
@@ -12,7 +15,6 @@ import json
 import re
 import time
 from decimal import Decimal
-
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, utils
@@ -24,6 +26,8 @@ P_256, B_256 = 2**256 - 2**224 + 2**192 + 2**96 - 1, 0x5AC635D8AA3A93E7B3EBBD557
 Y_8 = 0x7A03AC9277FDC74EC6CC392CFA53202A0F67100D760B3CBA4FD84D3D706A17C7  # with P_ED - Y_8: y of the Ed25519 points of order 8
 FIELD = r'[a-z*][a-z0-9_.*-]*=:[A-Za-z0-9+/]*={0,2}:( *; *[a-z*][a-z0-9_.*-]*(=([^,;" ]+|"[^"]*"))?)*'  # one digest of Content-Digest
 TEXTS = {"text": "content", "refusal": "refusal", "reasoning": "reasoning", "reasoning_content": "reasoning_content"}
+STAGES = ("pending", "checkpoint", "final")
+TEXT_NAME = r"(text|refusal|reasoning|reasoning_content|reasoning_summary|thinking|compaction)(\.\d+)?"
 
 class Refused(Exception):
     """(verdict, rule and reason)."""
@@ -70,14 +74,14 @@ def canonical(value):  # RFC 8785 bytes; ValueError where there are none (an int
         digits, places = (number := Decimal(repr(value)).normalize()), number.adjusted()
         return b"0" if value == 0 else (f"{digits:f}" if -7 < places < 21 else f"{digits.scaleb(-places):f}e{places:+d}").encode()
     return json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
-def normal(name, value): return value.replace("\r\n", "\n").replace("\r", "\n").strip("\t\n\r ") if name in TEXTS else value
+def normal(name, value): return value.replace("\r\n", "\n").replace("\r", "\n").strip("\t\n\r ") if is_text(name, TEXT_NAME) else value
 def encode(name, values):  # P2, P3: the bytes of a part, None for an uncoverable one
-    exact = name == "body" or (len(values) == 1 and has(values[0]) and name.endswith((".arguments", ".input")))
+    exact = name == "body" or (len(values) == 1 and has(values[0]) and name.endswith(("arguments", "input")))
     try:
         if is_list(values, is_text) and not exact:
             return normal(name, "".join(values).encode("utf-16-le", "surrogatepass").decode("utf-16-le")).encode()
-        return values[0] if isinstance(values[0], bytes) else canonical(values[0]) if exact else None
-    except ValueError:
+        return canonical(values[0]) if exact and not isinstance(values[0], bytes) else b"".join(values)
+    except (ValueError, TypeError):
         return None
 def leaves_of(values):  # P4, P5
     parts = {}
@@ -192,12 +196,15 @@ def check_signature(key, alg, signed, signature):
 def is_claims(claims):
     return has(
         claims, iss=lambda v: is_text(v, r"https://[^/?#@\s]+|http://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?"), iat=is_int, jti=is_id,
-        rid=is_id, sub=is_id, stage=lambda v: v in ("pending", "final"), model=lambda v: is_text(v, r"(?s).{1,96}"), dst=is_text,
+        rid=is_id, sub=is_id, stage=lambda v: v in STAGES, model=lambda v: is_text(v, r"(?s).{1,96}"), dst=is_text,
         req=is_digest, terms=lambda v: has(v, uri=is_text, version=is_text, sha256=is_digest, receipt_=is_text),
         usage=lambda v: has(v, sha256=is_digest, clauses=lambda ids: is_list(ids, is_text) and len(ids) <= 8, content_usage=is_text),
         completion_=lambda v: v in ("complete", "policy", "aborted", "error"), aud_=is_text, nonce_=lambda v: is_text(v, r"(?s).{1,128}"),
         exp_=is_int, grant_=is_text, status_=has, ledger_=lambda v: has(v, origin=is_text, size=is_int, root=is_digest, index_=is_int))
-def check_token(token, trust, now, stage="final"):  # `stage`: found as the tag, in an `event`, or as the `pending` one beside a stream
+def stage_of(token):  # unproven
+    value, _ = read_json(unb64([*token.split("."), ""][1]), 8, True)
+    return value.get("stage") if has(value) else None
+def check_token(token, trust, now, stage="final"):  # `stage`: found as the tag, in an `event`, or where a `pending` or `checkpoint` is due
     header, claims, signed, signature = open_jws(token, 8192, "ai-provenance+jwt")
     iss, kid, ver, content = claims.get("iss"), header.get("kid"), claims.get("ver"), claims.get("content", {})
     known = trusted_keys(trust[iss], iss) if is_text(iss) and iss in trust else []
@@ -208,10 +215,11 @@ def check_token(token, trust, now, stage="final"):  # `stage`: found as the tag,
     check_signature(key, header.get("alg"), signed, signature)
     rule("T8", is_int(ver, 1, 1), "undecidable" if is_int(ver) else "invalid", "another version")
     rule("T9", is_claims(claims), detail="a claim is missing or has another form")
-    final, iat = claims.get("stage") != "pending", claims["iat"] if is_int(claims.get("iat")) else 0
-    rule("T10", ("content" in claims, "completion" in claims) == (final, final), detail="stage, content and completion do not fit")
-    rule("C4", final or stage != "event", detail="a pending token in an event")
-    rule("T10", final or stage == "pending", "incomplete", "the tag is pending")
+    first, iat = claims.get("stage") == "pending", claims["iat"] if is_int(claims.get("iat")) else 0
+    final = not first and claims.get("stage") != "checkpoint"
+    rule("T10", ("content" in claims, "completion" in claims) == (not first, final), detail="stage, content and completion do not fit")
+    rule("C4", not first or stage != "event", detail="a pending token in an event")
+    rule("T10", final or stage in ("pending", "checkpoint"), "incomplete", "the tag is not final")
     shaped = has(content, proj=is_text, n=lambda v: is_int(v, 0, 65536), root=is_digest, leaves_=lambda v: isinstance(v, list))
     rule("T11", "content" not in claims or (shaped and ("leaves" not in content or content["n"] <= 4)), detail="form of content")
     if has(content, leaves=lambda v: isinstance(v, list)):
@@ -219,7 +227,7 @@ def check_token(token, trust, now, stage="final"):  # `stage`: found as the tag,
     rule("T12", iat <= now + 60, detail="signed in the future")
     rule("K8", key.get("nbf", iat) <= iat <= key.get("exp", iat), "unacceptable", "signed outside the key's time")
     rule("K9", "revoked" not in key or (key.get("reason") == "superseded" and iat < key["revoked"]), "undecidable", "a revoked key")
-    rule("P9", stage == "pending" or content.get("proj") in ("chat-1", "json-1", "bytes-1"), "undecidable", "unknown projection")
+    rule("P9", first or stage == "pending" or content.get("proj") in KNOWN, "undecidable", "unknown projection")
     return claims, content
 def check_tag(tag):
     rule("C1", has(tag, token=is_text, leaves_=lambda v: is_list(v, is_leaf)), detail="form of the tag member")
@@ -235,34 +243,20 @@ def check_body(content, trust, now, token, digest, *_):
     claims, sealed = check_token(own or token or "", trust, now)
     proj, rest = sealed.get("proj"), {name: member for name, member in body.items() if name != "ai_provenance"} if body else value
     rule("C9", proj == "bytes-1" or (not faults and len(content) <= 2**24), detail=", ".join(faults) or "over 16 MiB")
-    rule("P9", not (own and proj == "bytes-1") and (proj != "chat-1" or body.get("choices") is not None), detail="proj does not fit")
-    values = chat_values(body, "message") if proj not in ("json-1", "bytes-1") else [(0, "body", rest if proj == "json-1" else content)]
+    fits, read = BODIES.get(proj, BODIES["chat-1"])
+    rule("P9", proj in BODIES and fits(body) and not (own and proj == "bytes-1"), detail="proj does not fit")
+    values = read(body, content) if proj not in ("json-1", "bytes-1") else [(0, "body", rest if proj == "json-1" else content)]
     check_found(leaves_of(values), sealed, body.get("ai_provenance"))
     for field in re.split("[ \t]*,[ \t]*", digest.strip(" ")) if digest is not None else []:
         name, _, given = field.partition("=:")
         real = base64.b64encode(hashlib.new(name.replace("-", ""), content).digest()).decode() if name in ("sha-256", "sha-512") else ""
         rule("C10", is_text(field, FIELD) and real in ("", given.partition(":")[0]), detail="not byte sequences, or another digest")
     return claims, ""
-def events(content):  # C6: the data of every event that a blank line ends
-    text = content.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-    return [data for event in text.split(b"\n\n")[:-1] if (data := b"\n".join(re.findall(rb"(?m)^data(?:: ?(.*))?$", event)))]
-def check_stream(content, trust, now, pending, *_):
-    read = [(data, *read_json(data, 64, False)) for data in events(content)]
-    rule("C3", all(data == b"[DONE]" or (has(event) and not faults) for data, event, faults in read), detail="an event is not strict JSON")
-    bodies = [event for _, event, _ in read if has(event)]
-    tokens = {place: check_tag(event["ai_provenance"]) for place, event in enumerate(bodies) if "ai_provenance" in event}
-    rule("C4", len(tokens) == 1, "invalid" if tokens else "incomplete" if pending else "absent", "not exactly one final token")
-    claims, sealed = check_token(next(iter(tokens.values()), ""), trust, now, "event")
-    values = [chat_values(event, "delta") for event in bodies]
-    rule("C5", not any(values[at] or bodies[at].get("error") is not None for at in range(min(tokens or [0]) + 1, len(bodies))))
-    first = check_token(pending, trust, now, "pending")[0] if pending and "C7" not in DISABLED else claims
-    same = all(first.get(name) == claims.get(name) for name in ("iss", "rid", "sub", "req"))
-    rule("C7", same and (not pending or first.get("stage") == "pending"), detail="the pending token is none, or of another exchange")
-    rule("P9", sealed.get("proj") == "chat-1", detail="proj does not fit a stream")
-    check_found(leaves_of([value for some in values for value in some]), sealed, bodies[min(tokens)]["ai_provenance"] if tokens else None)
-    ends = [place for place, (data, _, _) in enumerate(read) if data == b"[DONE]"]  # C8
-    return claims, "terminator: " + ("missing" if not ends else "present" if ends[0] == len(read) - 1 else "followed")
-def check_text(content, trust, now, token, _, leaves, choice):
+BODIES = {  # what a body under a projection has, and its values
+    "chat-1": (lambda body: body.get("choices") is not None, lambda body, _: chat_values(body, "message")),
+    "json-1": (lambda _: True, None), "bytes-1": (lambda _: True, None)}
+KNOWN = {*BODIES}  # the other two files add to both, and to CHECKS
+def check_text(content, trust, now, token, _, leaves, choice, *_more):
     rule("C2", token, "absent", "a text alone carries no tag")
     claims, sealed = check_token(token or "", trust, now)
     if "leaves" not in sealed:
@@ -272,11 +266,12 @@ def check_text(content, trust, now, token, _, leaves, choice):
     rule("P8", any(leaf[1:] in own and choice in (None, leaf[0]) for leaf in sealed.get("leaves", leaves) or []), detail="no such text")
     return claims, ""
 
+
+CHECKS = {"body": check_body, "text": check_text}
 def verify(kind, content, *, trust, now, token=None, request=None, salt=None, audience=None, nonce=None, choice=None, content_digest=None,
-           leaves=None):  # `trust` maps an issuer to its key set, or to (history, key set that signs it, earlier one or None), all bytes
+           leaves=None, pending=None):  # `trust`: issuer -> key set, or (history, key set that signs it, earlier one or None), in bytes
     try:
-        check = {"body": check_body, "stream": check_stream, "text": check_text}[kind]
-        claims, detail = check(content, trust, now, token, content_digest, leaves, choice)
+        claims, detail = CHECKS[kind](content, trust, now, token, content_digest, leaves, choice, pending)
         rule("T13", now <= claims.get("exp", now), "unacceptable", "expired")
         rule("T14", claims.get("aud") == audience, "unacceptable", "for another audience")
         rule("T15", nonce is None or claims.get("nonce") == nonce, "unacceptable", "another nonce")
@@ -285,16 +280,20 @@ def verify(kind, content, *, trust, now, token=None, request=None, salt=None, au
         return "valid", detail
     except Refused as refused:
         return refused.args
-if __name__ == "__main__":
+
+def main():
     parser, read = argparse.ArgumentParser(description="Verify an AI provenance token offline."), argparse.FileType("rb")
     for option, form in {"file": read, "--keys": read, "--request": read, "--now": int}.items():
         parser.add_argument(option, type=form, **({"required": True} if option == "--keys" else {}))
-    for option in ("--issuer", "--token", "--salt", "--audience", "--nonce", "--as"):
-        parser.add_argument(option, required=option == "--issuer", choices=("body", "stream", "text") if option == "--as" else None)
+    for option in ("--issuer", "--token", "--salt", "--audience", "--nonce", "--pending", "--as"):
+        parser.add_argument(option, required=option == "--issuer", choices=CHECKS if option == "--as" else None)
     args = vars(parser.parse_args())
     shown, asked, clock = args["file"].read(), args["request"] and args["request"].read(), args["now"] or int(time.time())
     sort = args["as"] or ("stream" if b"\ndata:" in b"\n" + shown else "text" if args["token"] and shown[:1] not in b"{[" else "body")
     found, why = verify(sort, shown.decode() if sort == "text" else shown, trust={args["issuer"]: args["keys"].read()}, now=clock,
-                        request=asked, **{option: args[option] for option in ("token", "salt", "audience", "nonce")})
+                        request=asked, **{option: args[option] for option in ("token", "salt", "audience", "nonce", "pending")})
     print(found, why)
     raise SystemExit(EXIT[found])
+if __name__ == "__main__":
+    from infer_verifier import main
+    main()

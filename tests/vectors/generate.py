@@ -15,6 +15,7 @@ import hashlib
 import hmac
 import itertools
 import json
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -225,16 +226,20 @@ GOOD: list[Json] = []
 BAD: dict[str, list[Json]] = {}
 
 
-def vector(kind: str, data: str | bytes, verdict: str = "valid", /, *, rule: str = "", note: str, also: list[str] | None = None, **more: Any) -> None:
+def vector(kind: str, data: str | bytes | list[bytes], verdict: str = "valid", /, *, rule: str = "", note: str, also: list[str] | None = None, **more: Any) -> None:
     """File one vector; `more` holds trust, now and the arguments of the verification."""
-    terminator = more.pop("terminator", "present" if kind == "stream" and verdict == "valid" else None)
+    closes_itself = isinstance(data, str) and ('"type":"response.' in data or '"type":"message_start"' in data)  # without [DONE]
+    terminator = more.pop("terminator", "present" if kind == "stream" and verdict == "valid" and not closes_itself else None)
+    proven = more.pop("proven", None)
     found = BAD.setdefault(rule, []) if rule else GOOD
     made: Json = {"id": f"{rule or 'good'}-{len(found) + 1:02}", "rule": rule or None, **({"also": also} if also else {}), "note": note, "kind": kind}
     if isinstance(data, bytes):
         made["content_b64"] = base64.b64encode(data).decode()
+    elif isinstance(data, list):
+        made["messages_b64"] = [base64.b64encode(message).decode() for message in data]
     else:
         made["content"] = data
-    made |= {"trust": trust(), "now": NOW, **more, "expected": {"verdict": verdict, **({"terminator": terminator} if terminator else {})}}
+    made |= {"trust": trust(), "now": NOW, **more, "expected": {"verdict": verdict, **({"terminator": terminator} if terminator else {}), **({"proven": proven} if proven else {})}}
     found.append(made)
 
 
@@ -1326,6 +1331,975 @@ def shared_with_tokens() -> None:
     receipt(accepted(), "undecidable", "K9", "by a key superseded before", trust=receipt_trust(REC.jwk(revoked=IAT, reason="superseded")))
 
 
+# --- other dialects ---
+
+
+def carrying(document: Json, token: Any, leaves: list[Any] | None = None) -> str:
+    """A JSON body with the tag member."""
+    return json.dumps({**document, "ai_provenance": tag(token, leaves)}, separators=(",", ":"))
+
+
+def over(leaves: list[Any], proj: str, **more: Any) -> Json:
+    """Claims over these leaves, which the token holds only where they keep P4."""
+    held = len(leaves) <= 4 and all(0 <= choice <= 65_535 for choice, _, _ in leaves)
+    return claims(**{"content": content(leaves, proj, **({} if held else {"leaves": DROP})), **more})
+
+
+def point(leaves: list[Any], proj: str = "chat-1", **more: Any) -> Json:
+    """The claims of a checkpoint."""
+    return over(leaves, proj, **{"stage": "checkpoint", "completion": DROP, "jti": "tok-c", **more})
+
+
+def response_of(output: Any, **more: Any) -> Json:
+    return {"id": "resp_1", "object": "response", "created_at": IAT, "model": "small-1", "status": "completed", "output": output, **more}
+
+
+def message_item(*contents: Any, **more: Any) -> Json:
+    return {"type": "message", "id": "msg_1", "status": "completed", "role": "assistant", "content": [{"type": "output_text", "text": one, "annotations": []} if isinstance(one, str) else one for one in contents], **more}
+
+
+def refused(words: Any) -> Json:
+    return {"type": "refusal", "refusal": words}
+
+
+def call_item(name: Any = "weather", arguments: Any = '{"city": "Paris"}', **more: Any) -> Json:
+    return {"type": "function_call", "id": "fc_1", "call_id": "call_1", "status": "completed", "name": name, "arguments": arguments, **more}
+
+
+def reasoning_item(summary: list[Any] | None = None, contents: list[Any] | None = None, **more: Any) -> Json:
+    texts = [{"type": "summary_text", "text": one} if isinstance(one, str) else one for one in summary or []]
+    found = [{"type": "reasoning_text", "text": one} if isinstance(one, str) else one for one in contents or []]
+    return {"type": "reasoning", "id": "rs_1", "summary": texts, **({"content": found} if contents is not None else {}), **more}
+
+
+SEARCH = {"type": "web_search_call", "id": "ws_1", "status": "completed", "action": {"type": "search", "query": "caf\u00e9"}}
+SEARCH_LEAF = '{"action":{"query":"caf\u00e9","type":"search"},"type":"web_search_call"}'
+
+
+def said(kind: str, **members: Any) -> Json:
+    """An event of a Responses stream; a member of DROP is left out."""
+    return {name: value for name, value in {"type": f"response.{kind}", "sequence_number": 0, **members}.items() if value is not DROP}
+
+
+def ended(token: Any, output: Any, kind: str = "completed", leaves: list[Any] | None = None, **more: Any) -> Json:
+    """The terminal event with the tag in its response; with a token of None there is none."""
+    return said(kind, response=response_of(output, status=kind, **({} if token is None else {"ai_provenance": tag(token, leaves)})), **more)
+
+
+def typed(events: list[Any], **how: Any) -> str:
+    """A stream with `event` lines and without [DONE]."""
+    lines = [event if isinstance(event, str) else f"event: {event.get('type')}\ndata: {json.dumps(event, separators=(',', ':'))}" for event in events]
+    return sse(lines, done=False, **how)
+
+
+def text_events(text: str = HELLO, /, at: int = 0, place: int = 0, **repeated: Any) -> list[Json]:
+    """A message item as a server streams it; `repeated` changes what an event repeats, a value of DROP leaves the event out."""
+    where = {"output_index": at, "content_index": place, "item_id": "msg_1"}
+    half = len(text) // 2
+    events = [said("output_item.added", output_index=at, item=message_item(status="in_progress")), said("content_part.added", **where, part={"type": "output_text", "text": "", "annotations": []})]
+    events += [said("output_text.delta", **where, delta=part) for part in (text[:half], text[half:])]
+    ends = {"text": said("output_text.done", **where, text=repeated.get("text", text)), "part": said("content_part.done", **where, part={"type": "output_text", "text": repeated.get("part", text)})}
+    ends["item"] = said("output_item.done", output_index=at, item=repeated.get("item", message_item(text)))
+    return events + [event for name, event in ends.items() if repeated.get(name) is not DROP]
+
+
+CREATED = said("created", response=response_of([], status="in_progress"))
+
+
+def responses(leaves: list[Any], events: list[Any], output: Any, *, key: Key = A, proj: str = "responses-1", **how: Any) -> str:
+    """A sealed Responses stream."""
+    token = seal(over(leaves, proj, **how.pop("claims", {})), key)
+    return typed([CREATED, *events, ended(token, output, how.pop("kind", "completed"), leaves if len(leaves) > 4 else None)], **how)
+
+
+def message_of(blocks: Any, **more: Any) -> Json:
+    return {"id": "msg_1", "type": "message", "role": "assistant", "model": "small-1", "content": blocks, "stop_reason": "end_turn", "stop_sequence": None, "usage": {"input_tokens": 3, "output_tokens": 4}, **more}
+
+
+def begin(block: Any, at: Any = 0) -> Json:
+    return {name: value for name, value in {"type": "content_block_start", "index": at, "content_block": block}.items() if value is not DROP}
+
+
+def delta(kind: Any, at: Any = 0, **members: Any) -> Json:
+    return {name: value for name, value in {"type": "content_block_delta", "index": at, "delta": {"type": kind, **members}}.items() if value is not DROP}
+
+
+def started(first: Any = None, blocks: Any = (), **more: Any) -> Json:
+    """`message_start`, with a pending token where one is given."""
+    return {"type": "message_start", "message": message_of(list(blocks), stop_reason=None, **({} if first is None else {"ai_provenance": tag(first)}), **more)}
+
+
+def stopped(token: Any, leaves: list[Any] | None = None) -> list[Json]:
+    return [{"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 4}}, {"type": "message_stop", **({} if token is None else {"ai_provenance": tag(token, leaves)})}]
+
+
+TEXT_BLOCK = [begin({"type": "text", "text": ""}), {"type": "ping"}, delta("text_delta", text="Hello, "), delta("text_delta", text="world."), {"type": "content_block_stop", "index": 0}]
+
+
+def spoken(leaves: list[Any], events: list[Any], *, first: Any = None, key: Key = A, proj: str = "messages-1", **how: Any) -> str:
+    """A sealed Messages stream."""
+    token = seal(over(leaves, proj, **how.pop("claims", {})), key)
+    return typed([started(first), *events, *stopped(token, leaves if len(leaves) > 4 else None)], **how)
+
+
+def legacy(text: Any, index: Any = 0, **top: Any) -> Json:
+    """A chunk, or a body, of the older completions."""
+    made = {"id": "cmpl-1", "object": "text_completion", "created": IAT, "model": "small-1", "choices": [{"index": index, "text": text, "logprobs": None, "finish_reason": None}], **top}
+    return {name: value for name, value in made.items() if value is not DROP}
+
+
+# protobuf
+
+
+def number(value: int) -> bytes:
+    """A varint."""
+    value &= (1 << 64) - 1
+    made = bytearray()
+    while value > 127:
+        made.append(value & 127 | 128)
+        value >>= 7
+    return bytes([*made, value])
+
+
+def field(at: int, value: bytes | str | int, wire: int | None = None) -> bytes:
+    """A field: of an integer a varint, else as long as it is; of wire type 1 or 5 the bytes as they are."""
+    if isinstance(value, int):
+        return number(at << 3 | (wire or 0)) + number(value)
+    data = value.encode() if isinstance(value, str) else value
+    return number(at << 3 | (2 if wire is None else wire)) + (number(len(data)) if wire is None else b"") + data
+
+
+def output(name: str = "OUT", datatype: str = "BYTES", shape: bytes | list[int] = b"", contents: bytes | None = None, more: bytes = b"") -> bytes:
+    """An output tensor; `shape` is packed where it is a list."""
+    sizes = field(3, b"".join(map(number, shape))) if isinstance(shape, list) else shape
+    return field(5, field(1, name) + field(2, datatype) + sizes + more + (b"" if contents is None else field(5, contents)))
+
+
+def parameter(token: str, name: str = "ai_provenance") -> bytes:
+    return field(4, field(1, name) + field(2, field(3, token)))
+
+
+def reply(*outputs: bytes, raw: tuple[bytes, ...] = (), token: str | None = None, more: bytes = b"") -> bytes:
+    """A ModelInferResponse."""
+    head = field(1, "small-1") + field(2, "1") + field(3, "id-1")
+    return head + (b"" if token is None else parameter(token)) + b"".join(outputs) + b"".join(field(6, one) for one in raw) + more
+
+
+def streamed_reply(message: bytes, error: str | None = None) -> bytes:
+    """A ModelStreamInferResponse."""
+    return (b"" if error is None else field(1, error)) + field(2, message)
+
+
+def strings(*texts: str | bytes) -> bytes:
+    """BYTES tensor data."""
+    return b"".join(len(data).to_bytes(4, "little") + data for data in (text.encode() if isinstance(text, str) else text for text in texts))
+
+
+def tensor_leaves(datatype: str, shape: str, data: bytes | None, *, at: int = 0, name: str = "OUT", choice: int = 0) -> list[Any]:
+    """The leaves of an output, in their order; `data` of nothing is no part."""
+    found = [] if data == b"" else [leaf(choice, f"outputs.{at}.data", data)]
+    return [*found, leaf(choice, f"outputs.{at}.datatype", datatype), leaf(choice, f"outputs.{at}.name", name), leaf(choice, f"outputs.{at}.shape", shape)]
+
+
+GREETING = strings(HELLO)
+GREETING_LEAVES = tensor_leaves("BYTES", "[1]", GREETING)
+GREETING_JSON = {"model_name": "small-1", "model_version": "1", "id": "id-1", "outputs": [{"name": "OUT", "datatype": "BYTES", "shape": [1], "data": [HELLO]}]}
+
+
+def greeting(token: str | None = None, more: bytes = b"") -> bytes:
+    return reply(output(shape=[1], contents=field(8, HELLO)), token=token, more=more)
+
+
+def framed(*messages: bytes) -> bytes:
+    return b"".join(len(message).to_bytes(4, "big") + message for message in messages)
+
+
+def lines_of(*lines: str, token: str | None = None) -> str:
+    return "".join(f"{line}\n" for line in (*lines, *([json.dumps({"ai_provenance": tag(token)})] if token else [])))
+
+
+def good_dialects() -> None:
+    """What passes: the other dialects, in bodies, streams, lines and messages."""
+    good_completions()
+    good_responses()
+    good_messages()
+    good_infer()
+    good_calls()
+    good_lines()
+    good_untold()
+    good_checkpoints()
+
+
+def good_completions() -> None:
+    def whole(note: str, leaves: list[Any], *choices: Any, **more: Any) -> None:
+        vector("body", carrying(legacy(None, choices=list(choices)), seal(over(leaves, "completions-1")), leaves if len(leaves) > 4 else None), note=f"completions: {note}", **more)
+
+    def streamed(note: str, leaves: list[Any], *events: Json, **more: Any) -> None:
+        token = seal(over(leaves, "completions-1"))
+        vector("stream", sse([*events, legacy("", ai_provenance=tag(token))], done=more.pop("done", True)), note=f"completions, stream: {note}", **more)
+
+    whole("one choice", LEAVES, {"index": 0, "text": HELLO, "finish_reason": "stop"})
+    whole("n = 6, in another order", [leaf(i, "text", f"Answer {i}.") for i in range(6)], *({"index": i, "text": f"Answer {i}."} for i in (5, 0, 3, 1, 2, 4)))
+    whole("white space at the ends", LEAVES, {"index": 0, "text": f"\r\n {HELLO}\n"})
+    whole("no text", [], {"index": 0, "text": ""}, {"index": 1, "text": None}, {"index": 2})
+    whole("a number for a text", [[0, "text", None]], {"index": 0, "text": 5})
+    whole("members of chat completions are not covered", LEAVES, {"index": 0, "text": HELLO, "message": {"content": "Hi."}})
+    streamed("one choice", LEAVES, legacy("Hello, "), legacy("world."))
+    streamed("a pending token in the header", LEAVES, legacy("Hello, "), legacy("world."), token=seal(pending()))
+    streamed("two choices, and a usage chunk first", [leaf(0, "text", HELLO), leaf(1, "text", "Hi.")], legacy(None, choices=[], usage={"total_tokens": 1}), legacy("H"), legacy("Hi.", 1), legacy(HELLO[1:]))
+    streamed("known by `text` alone", LEAVES, legacy(HELLO, object=DROP))
+    streamed("no [DONE]", LEAVES, legacy(HELLO), done=False, terminator="missing")
+    streamed("halves of a character in two chunks", [leaf(0, "text", "\U0001f600")], legacy("\ud83d"), legacy("\ude00"))
+    vector("text", HELLO, note="completions: a text with its token", token=seal(over(LEAVES, "completions-1")))
+
+
+def good_responses() -> None:
+    def whole(note: str, leaves: list[Any], *items: Any, **more: Any) -> None:
+        token = seal(over(leaves, "responses-1"))
+        vector("body", carrying(response_of(list(items), **more.pop("top", {})), token, leaves if len(leaves) > 4 else None), note=f"responses: {note}", **more)
+
+    def streamed(note: str, leaves: list[Any], events: list[Any], output: Any, **more: Any) -> None:
+        how = {name: more.pop(name) for name in ("kind", "end", "claims", "key") if name in more}
+        vector("stream", responses(leaves, events, output, **how), note=f"responses, stream: {note}", **more)
+
+    call_leaves = [leaf(0, "arguments", '{"city": "Paris"}'), leaf(0, "name", "weather")]
+    whole("a message", LEAVES, message_item(HELLO))
+    whole("two texts in one message", [leaf(0, "text", "One."), leaf(0, "text.1", "Two.")], message_item("One.", "Two."))
+    whole("a refusal after a text", [leaf(0, "refusal.1", "No."), leaf(0, "text", HELLO)], message_item(HELLO, refused("No.")))
+    whole("a refusal", [leaf(0, "refusal", "I cannot.")], message_item(refused(" I cannot.\r\n")))
+    whole("a function call", call_leaves, call_item())
+    whole("arguments as an object", [leaf(0, "arguments", '{"a":1,"b":"x"}'), leaf(0, "name", "f")], call_item("f", {"b": "x", "a": 1}))
+    whole("a custom tool", [leaf(0, "custom_name", "sql"), leaf(0, "input", " SELECT 1\n")], {"type": "custom_tool_call", "id": "ctc_1", "call_id": "c", "name": "sql", "input": " SELECT 1\n"})
+    whole("reasoning: text, summaries and what is encrypted", [leaf(0, "encrypted_content", "gAAA=\n"), leaf(0, "reasoning", "Hm."), leaf(0, "reasoning_summary", "One."), leaf(0, "reasoning_summary.1", "Two.")],
+          reasoning_item([" One.", "Two.\n"], ["Hm."], encrypted_content="gAAA=\n"))
+    whole("an item of another type", [leaf(0, "item", SEARCH_LEAF), leaf(1, "text", HELLO)], SEARCH, message_item(HELLO))
+    whole("an item of a type that nobody knows", [leaf(0, "item", '{"more":{"a":[1.5]},"type":"x"}')], {"type": "x", "more": {"a": [1.50]}, "id": "i", "status": "failed"})
+    whole("an item without a type", [leaf(0, "item", '{"a":1}')], {"a": 1})
+    whole("an item that has no RFC 8785 bytes", [[0, "item", None], leaf(1, "text", HELLO)], {"type": "x", "n": 2**53}, message_item(HELLO))
+    whole("an entry of another type in a message", [leaf(0, "content.1", '{"audio":"AAAA","type":"output_audio"}'), leaf(0, "text", HELLO)], message_item(HELLO, {"type": "output_audio", "audio": "AAAA"}))
+    whole("an entry of another type, the first", [leaf(0, "content", '{"type":"output_audio"}')], message_item({"type": "output_audio"}))
+    whole("an entry is taken by its own type, whatever item it is in", [leaf(0, "reasoning", "Hm."), leaf(1, "text", HELLO), leaf(1, "text.1", "Hi.")], message_item({"type": "reasoning_text", "text": "Hm."}), reasoning_item() | {"content": [{"type": "output_text", "text": HELLO}, {"type": "output_text", "text": "Hi."}]})
+    whole("an entry of another type in content and in summary", [leaf(0, "content", '{"type":"x"}'), leaf(0, "summary", '{"type":"y"}')], reasoning_item([{"type": "y"}], [{"type": "x"}]))
+    whole("no items", [])
+    whole("empty members", [], message_item(""), message_item(contents=None), reasoning_item([""], []), call_item("", None), {"type": "message", "content": None})
+    whole("annotations, ids and status are not covered", LEAVES, {**message_item({"type": "output_text", "text": HELLO, "annotations": [{"url": "x"}], "logprobs": [1.5]}), "id": "other", "status": "incomplete"}, top={"status": "incomplete", "usage": None})
+    whole("a text that is a number", [[0, "text", None]], message_item({"type": "output_text", "text": 5}))
+    whole("a lone surrogate", [[0, "text", None]], message_item("a\ud800"))
+    whole("eight items", [leaf(i, "text", f"Answer {i}.") for i in range(8)], *(message_item(f"Answer {i}.") for i in range(8)))
+    whole("the header carries the token too", LEAVES, message_item(HELLO), token=seal(over(LEAVES, "responses-1")))
+    line = json.dumps({"id": "batch_1", "custom_id": "r-1", "response": {"status_code": 200, "body": json.loads(carrying(response_of([message_item(HELLO)]), seal(over(LEAVES, "responses-1"))))}})
+    vector("body", json.dumps(json.loads(line)["response"]["body"]), note="responses: the body of a line of a batch")
+    for text in ("Two.", "One."):
+        vector("text", text, "valid" if text == "One." else "invalid", **({} if text == "One." else {"rule": "P8"}), note=f"responses: the {'first' if text == 'One.' else 'second'} of two texts in a message", token=seal(over([leaf(0, "text", "One."), leaf(0, "text.1", "Two.")], "responses-1")))
+
+    call_events = [said("output_item.added", output_index=0, item=call_item(arguments="", status="in_progress")), *(said("function_call_arguments.delta", output_index=0, item_id="fc_1", delta=part) for part in ('{"city":', ' "Paris"}')),
+                   said("function_call_arguments.done", output_index=0, item_id="fc_1", arguments='{"city": "Paris"}'), said("output_item.done", output_index=0, item=call_item())]
+    streamed("a message", LEAVES, text_events(), [message_item(HELLO)])
+    streamed("a pending token in the header", LEAVES, text_events(), [message_item(HELLO)], token=seal(pending()))
+    for end, name in (("\r\n", "CR LF"), ("\r", "CR")):
+        streamed(name, LEAVES, text_events(), [message_item(HELLO)], end=end)
+    streamed("a function call", call_leaves, call_events, [call_item()])
+    streamed("a function call whose name comes at its end", call_leaves, [call_events[1], call_events[2], call_events[4]], [call_item()])
+    custom = {"type": "custom_tool_call", "id": "ctc_1", "call_id": "c", "name": "sql", "input": "SELECT 1"}
+    streamed("a custom tool", [leaf(0, "custom_name", "sql"), leaf(0, "input", "SELECT 1")], [said("output_item.added", output_index=0, item={**custom, "input": ""}), said("custom_tool_call_input.delta", output_index=0, delta="SELECT 1"), said("custom_tool_call_input.done", output_index=0, input="SELECT 1"), said("output_item.done", output_index=0, item=custom)], [custom])
+    thought = reasoning_item(["Sum."], ["Hm."], encrypted_content="gAAA")
+    thinking = [said("output_item.added", output_index=0, item=reasoning_item()), said("reasoning_summary_part.added", output_index=0, summary_index=0, part={"type": "summary_text", "text": ""}), said("reasoning_summary_text.delta", output_index=0, summary_index=0, delta="Sum."),
+                said("reasoning_summary_text.done", output_index=0, summary_index=0, text="Sum."), said("reasoning_summary_part.done", output_index=0, summary_index=0, part={"type": "summary_text", "text": "Sum."}), said("content_part.added", output_index=0, content_index=0, part={"type": "reasoning_text", "text": ""}),
+                said("reasoning_text.delta", output_index=0, content_index=0, delta="Hm."), said("reasoning_text.done", output_index=0, content_index=0, text="Hm."), said("output_item.done", output_index=0, item=thought)]
+    thought_leaves = [leaf(0, "encrypted_content", "gAAA"), leaf(0, "reasoning", "Hm."), leaf(0, "reasoning_summary", "Sum.")]
+    streamed("reasoning, then a message: what is encrypted comes at the end of its item", [*thought_leaves, leaf(1, "text", HELLO)], [*thinking, *text_events(at=1)], [thought, message_item(HELLO)])
+    no = {"output_index": 0, "content_index": 0}
+    streamed("a refusal", [leaf(0, "refusal", "I cannot.")], [said("content_part.added", **no, part=refused("")), said("refusal.delta", **no, delta="I can"), said("refusal.delta", **no, delta="not."), said("refusal.done", **no, refusal="I cannot."), said("content_part.done", **no, part=refused("I cannot."))], [message_item(refused("I cannot."))])
+    streamed("an item of another type", [leaf(0, "item", SEARCH_LEAF), leaf(1, "text", HELLO)], [said("output_item.added", output_index=0, item={"type": "web_search_call", "id": "ws_1", "status": "in_progress"}), said("web_search_call.searching", output_index=0), said("output_item.done", output_index=0, item=SEARCH), *text_events(at=1)], [SEARCH, message_item(HELLO)])
+    audio = {"type": "output_audio", "audio": "AAAA"}
+    streamed("an entry of another type", [leaf(0, "content.1", '{"audio":"AAAA","type":"output_audio"}'), leaf(0, "text", HELLO)], [*text_events(item=DROP), said("content_part.added", output_index=0, content_index=1, part={"type": "output_audio", "audio": ""}), said("content_part.done", output_index=0, content_index=1, part=audio)], [message_item(HELLO, audio)])
+    streamed("two texts in one message", [leaf(0, "text", "One."), leaf(0, "text.1", "Two.")], [*text_events("One.", item=DROP), *text_events("Two.", place=1, item=message_item("One.", "Two."))], [message_item("One.", "Two.")])
+    streamed("only deltas", LEAVES, text_events(text=DROP, part=DROP, item=DROP), [])
+    streamed("only what repeats", LEAVES, [said("output_text.done", **no, text=HELLO), said("output_item.done", output_index=0, item=message_item(HELLO))], [message_item(HELLO)])
+    streamed("all in the terminal event", LEAVES, [], [message_item(HELLO)])
+    streamed("all in the first event", LEAVES, [said("in_progress", response=response_of([message_item(HELLO)]))], [message_item(HELLO)])
+    streamed("the item begins with text, and deltas follow", LEAVES, [said("output_item.added", output_index=0, item=message_item("Hello, ")), said("output_text.delta", **no, delta="world.")], [message_item(HELLO)])
+    streamed("empty deltas and members of null", LEAVES, [*text_events(), said("output_text.delta", output_index=1, content_index=0, delta=""), said("refusal.delta", **no, delta=None), said("output_item.added", output_index=2, item={"type": "message", "content": None})], [message_item(HELLO)])
+    streamed("white space around the text", LEAVES, [said("output_text.delta", **no, delta=f"\n{HELLO} "), said("output_text.done", **no, text=f"\n{HELLO} ")], [message_item(f"\n{HELLO} ")])
+    streamed("halves of a character in two deltas", [leaf(0, "text", "\U0001f600")], [said("output_text.delta", **no, delta="\ud83d"), said("output_text.delta", **no, delta="\ude00"), said("output_text.done", **no, text="\U0001f600")], [message_item("\U0001f600")])
+    streamed("a number among the deltas", [[0, "text", None]], [said("output_text.delta", **no, delta="Hello"), said("output_text.delta", **no, delta=5)], [])
+    streamed("items, parts and responses of null", LEAVES, [said("in_progress", response=None), said("output_item.added", output_index=0, item=None), *text_events(), said("content_part.done", **no, part=None)], [message_item(HELLO)])
+    streamed("an empty delta after the text was repeated, and the text once more", LEAVES, [*text_events(), said("output_text.delta", **no, delta=""), said("output_text.done", **no, text=f"{HELLO}\n")], [message_item(f" {HELLO}")])
+    streamed("uncoverable in other ways where it repeats", [[0, "text", None]], [said("output_text.delta", **no, delta=5), said("output_text.done", **no, text=["x"])], [message_item({"type": "output_text", "text": "\ud800"})])
+    streamed("events that are not covered", LEAVES, [*text_events(), said("output_text.annotation.added", **no, annotation={"url": "x"}), said("something.new", delta="x"), {"type": "keepalive"}, {"type": "x", "delta": "x"}], [message_item(HELLO)])
+    streamed("cut short by the model", [leaf(0, "text", "Hello,")], text_events("Hello,"), [message_item("Hello,")], kind="incomplete")
+    streamed("failed", [leaf(0, "text", "Hello,")], text_events("Hello,"), [message_item("Hello,")], kind="failed", claims={"completion": "error"})
+    streamed("eight items", [leaf(i, "text", f"Answer {i}.") for i in range(8)], [event for i in range(8) for event in text_events(f"Answer {i}.", i)], [message_item(f"Answer {i}.") for i in range(8)])
+    error = {"type": "error", "code": "tos_policy", "message": "stopped", "param": None, "sequence_number": 9}
+    made = seal(over([leaf(0, "text", "Hello,")], "responses-1", completion="policy"))
+    vector("stream", typed([CREATED, *text_events("Hello,", text=DROP, part=DROP, item=DROP), {**error, "ai_provenance": tag(made)}]), note="responses, stream: a stop by policy in an error event", token=seal(pending()))
+    vector("stream", typed([": ping", {"type": "ping"}, CREATED, *text_events(), ended(seal(over(LEAVES, "responses-1")), [message_item(HELLO)]), ": bye"]), note="responses, stream: comments, and a ping first")
+    vector("stream", typed([CREATED, *text_events(), ended(seal(over(LEAVES, "responses-1")), [message_item(HELLO)]), "data: [DONE]"]), note="responses, stream: [DONE] after the terminal event")
+
+
+def good_messages() -> None:
+    def whole(note: str, leaves: list[Any], *blocks: Any, **more: Any) -> None:
+        token = seal(over(leaves, "messages-1"))
+        vector("body", carrying(message_of(list(blocks), **more.pop("top", {})), token, leaves if len(leaves) > 4 else None), note=f"messages: {note}", **more)
+
+    def streamed(note: str, leaves: list[Any], events: list[Any], **more: Any) -> None:
+        how = {name: more.pop(name) for name in ("first", "end", "claims", "key") if name in more}
+        vector("stream", spoken(leaves, events, **how), note=f"messages, stream: {note}", **more)
+
+    text = {"type": "text", "text": HELLO}
+    tool = {"type": "tool_use", "id": "toolu_1", "name": "weather", "input": {"city": "Paris", "at": 1.50}}
+    tool_leaves = [leaf(0, "input", '{"at":1.5,"city":"Paris"}'), leaf(0, "name", "weather")]
+    found = {"type": "web_search_tool_result", "tool_use_id": "srvtoolu_1", "content": [{"type": "web_search_result", "url": "https://example.com", "title": "caf\u00e9"}]}
+    found_leaf = '{"content":[{"title":"caf\u00e9","type":"web_search_result","url":"https://example.com"}],"tool_use_id":"srvtoolu_1","type":"web_search_tool_result"}'
+    whole("a text", LEAVES, text)
+    whole("thinking, then a text", [leaf(0, "signature", "EqQB+/=="), leaf(0, "thinking", "Hm."), leaf(1, "text", HELLO)], {"type": "thinking", "thinking": "Hm.\r\n", "signature": "EqQB+/=="}, text)
+    whole("redacted thinking", [leaf(0, "redacted_thinking", "EmwK \n"), leaf(1, "text", HELLO)], {"type": "redacted_thinking", "data": "EmwK \n"}, text)
+    whole("a tool", tool_leaves, tool)
+    for kind in ("server_tool_use", "mcp_tool_use"):
+        whole(f"a tool of type {kind}", tool_leaves, {**tool, "type": kind})
+    whole("a tool without input", [leaf(0, "input", "{}"), leaf(0, "name", "now")], {**tool, "name": "now", "input": {}})
+    whole("input that has no RFC 8785 bytes", [[0, "input", None], leaf(0, "name", "f")], {**tool, "name": "f", "input": {"n": 2**53}})
+    whole("a block of another type", [leaf(0, "block", found_leaf), leaf(1, "text", HELLO)], found, text)
+    whole("a block of a type that nobody knows", [leaf(0, "block", '{"a":1,"type":"x"}')], {"type": "x", "a": 1})
+    whole("a block without a type, and one that has no RFC 8785 bytes", [leaf(0, "block", '{"text":"x"}'), [1, "block", None]], {"text": "x"}, {"type": "x", "n": 2**60})
+    whole("a compaction", [leaf(0, "compaction", "So far."), leaf(0, "encrypted_content", "EqQB"), leaf(1, "text", HELLO)], {"type": "compaction", "content": " So far.", "encrypted_content": "EqQB"}, text)
+    whole("input that is a string", [leaf(0, "input", " x"), leaf(0, "name", "f")], {**tool, "name": "f", "input": " x"})
+    whole("input that is an array", [[0, "input", None], leaf(0, "name", "f")], {**tool, "name": "f", "input": [1]})
+    whole("no blocks", [])
+    whole("empty members", [], {"type": "text", "text": ""}, {"type": "text", "text": None}, {"type": "thinking"}, {"type": "redacted_thinking", "data": ""})
+    whole("citations, ids and usage are not covered", LEAVES, {**text, "citations": [{"cited_text": "x"}]}, top={"id": "msg_2", "usage": None, "stop_reason": "max_tokens"})
+    whole("seven blocks", [leaf(i, "text", f"Answer {i}.") for i in range(7)], *({"type": "text", "text": f"Answer {i}."} for i in range(7)))
+    whole("a text that is a number", [[0, "text", None]], {"type": "text", "text": 5})
+    whole("in header and member", LEAVES, text, token=seal(over(LEAVES, "messages-1")))
+    vector("text", HELLO, note="messages: a text with its token", token=seal(over([leaf(0, "thinking", "Hm."), leaf(1, "text", HELLO)], "messages-1")), choice=1)
+
+    first = seal(pending())
+    tool_events = [begin({**tool, "input": {}}), delta("input_json_delta", partial_json=""), delta("input_json_delta", partial_json='{"city": "Pa'), delta("input_json_delta", partial_json='ris", "at": 1.50}'), {"type": "content_block_stop", "index": 0}]
+    streamed("a text", LEAVES, TEXT_BLOCK)
+    streamed("a pending token in message_start", LEAVES, TEXT_BLOCK, first=first)
+    streamed("a pending token in message_start and in the header", LEAVES, TEXT_BLOCK, first=first, token=first)
+    streamed("a pending token in the header alone", LEAVES, TEXT_BLOCK, token=first)
+    streamed("a pending token of another key of the issuer", LEAVES, TEXT_BLOCK, first=seal(pending(), EC), trust=trust(A.jwk(), EC.jwk()))
+    for end, name in (("\r\n", "CR LF"), ("\r", "CR")):
+        streamed(name, LEAVES, TEXT_BLOCK, first=first, end=end)
+    thinking = [begin({"type": "thinking", "thinking": "", "signature": ""}), delta("thinking_delta", thinking="H"), delta("thinking_delta", thinking="m."), delta("signature_delta", signature="EqQB"), delta("signature_delta", signature="+/==")]
+    streamed("thinking, then a text", [leaf(0, "signature", "EqQB+/=="), leaf(0, "thinking", "Hm."), leaf(1, "text", HELLO)], [*thinking, begin({"type": "text", "text": ""}, 1), delta("text_delta", 1, text=HELLO)])
+    streamed("redacted thinking", [leaf(0, "redacted_thinking", "EmwK"), leaf(1, "text", HELLO)], [begin({"type": "redacted_thinking", "data": "EmwK"}), begin({"type": "text", "text": HELLO}, 1)])
+    streamed("a tool", tool_leaves, tool_events)
+    streamed("a tool without deltas", [leaf(0, "input", "{}"), leaf(0, "name", "now")], [begin({**tool, "name": "now", "input": {}})])
+    streamed("a tool with empty deltas", [leaf(0, "input", '{"a":1}'), leaf(0, "name", "now")], [begin({**tool, "name": "now", "input": {"a": 1}}), delta("input_json_delta", partial_json=""), delta("input_json_delta", partial_json=None)])
+    streamed("two tools, interleaved", [leaf(0, "input", '{"a":1}'), leaf(0, "name", "f"), leaf(1, "input", '{"b":"\u20ac"}'), leaf(1, "name", "g")],
+             [begin({**tool, "name": "f", "input": {}}), begin({**tool, "type": "server_tool_use", "name": "g", "input": {}}, 1), delta("input_json_delta", 1, partial_json='{"b":'), delta("input_json_delta", partial_json='{"a":1'), delta("input_json_delta", 1, partial_json='"\\u20ac"} '), delta("input_json_delta", partial_json="}")])
+    for joined, note in (('{"a":', "cut"), ("[1]", "an array"), ('{"a":1,"a":2}', "a name twice"), ('{"n":9007199254740993}', "without RFC 8785 bytes"), ('{"a":NaN}', "NaN"), ("{}{}", "two objects"), ('{"a":"\ud800"}', "a lone surrogate"), ("5", "a number"), ('{"a":' + "[" * 64 + "]" * 64 + "}", "depth 65")):
+        streamed(f"partial JSON that is no object to cover: {note}", [[0, "input", None], leaf(0, "name", "f")], [begin({**tool, "name": "f", "input": {}}), delta("input_json_delta", partial_json=joined[:3]), delta("input_json_delta", partial_json=joined[3:])])
+    streamed("partial JSON that is no string", [[0, "input", None], leaf(0, "name", "f")], [begin({**tool, "name": "f", "input": {}}), delta("input_json_delta", partial_json="{}"), delta("input_json_delta", partial_json={})])
+    streamed("halves of a character in partial JSON", [leaf(0, "input", '{"a":"\U0001f600"}'), leaf(0, "name", "f")], [begin({**tool, "name": "f", "input": {}}), delta("input_json_delta", partial_json='{"a":"\ud83d'), delta("input_json_delta", partial_json='\ude00"}')])
+    streamed("a block of another type", [leaf(0, "block", found_leaf), leaf(1, "text", HELLO)], [begin(found), begin({"type": "text", "text": ""}, 1), delta("text_delta", 1, text=HELLO)])
+    streamed("deltas of other types, citations among them", LEAVES, [*TEXT_BLOCK, delta("citations_delta", citation={"cited_text": "x"}), delta("new_delta", text="x")])
+    compaction = {"type": "compaction", "content": "So far: ", "encrypted_content": "Eq"}
+    streamed("a compaction", [leaf(0, "compaction", "So far: much."), leaf(0, "encrypted_content", "EqQB"), leaf(1, "text", HELLO)], [begin(compaction), delta("compaction_delta", content="much."), delta("compaction_delta", content=None, encrypted_content="QB"), begin({"type": "text", "text": HELLO}, 1)])
+    streamed("the block begins with text", LEAVES, [begin({"type": "text", "text": "Hello, "}), delta("text_delta", text="world.")])
+    streamed("a number among the deltas", [[0, "text", None]], [begin({"type": "text", "text": ""}), delta("text_delta", text="Hello"), delta("text_delta", text=5)])
+    streamed("the largest index", [leaf(65_535, "text", HELLO)], [begin({"type": "text", "text": HELLO}, 65_535)])
+    streamed("six blocks", [leaf(i, "text", f"Answer {i}.") for i in range(6)], [begin({"type": "text", "text": f"Answer {i}."}, i) for i in range(6)])
+    streamed("no blocks", [], [], first=first)
+    made = seal(over(LEAVES, "messages-1"))
+    vector("stream", typed([started(first, [text]), *stopped(made)]), note="messages, stream: all in message_start")
+    vector("stream", typed([{"type": "ping"}, ": hi", started(first), *TEXT_BLOCK, *stopped(made), {"type": "ping"}]), note="messages, stream: a ping first and last")
+    vector("stream", typed([started(first), *TEXT_BLOCK, {**stopped(None)[0], "ai_provenance": tag(made)}]), note="messages, stream: the token in message_delta, and no message_stop")
+    for completion in ("error", "policy"):
+        made = seal(over([leaf(0, "text", "Hello, ".strip())], "messages-1", completion=completion))
+        error = {"type": "error", "error": {"type": "overloaded_error", "message": "stopped"}, "ai_provenance": tag(made)}
+        vector("stream", typed([started(first), *TEXT_BLOCK[:3], error]), note=f"messages, stream: an error event, completion {completion}", token=first)
+
+
+def good_infer() -> None:
+    def whole(note: str, leaves: list[Any], *outputs: Any, **more: Any) -> None:
+        body = {**GREETING_JSON, "outputs": list(outputs)}
+        vector("body", carrying(body, seal(over(leaves, "infer-1")), leaves if len(leaves) > 4 else None), note=f"infer: {note}", **more)
+
+    def tensor(note: str, datatype: str, shape: str, data: bytes | None, spelt: str, **more: Any) -> None:
+        """One tensor as JSON text, which Python would spell otherwise."""
+        made = carrying({"model_name": "m", "outputs": []}, seal(over(tensor_leaves(datatype, shape, data), "infer-1")))
+        vector("body", made.replace('"outputs":[]', f'"outputs":[{{"name":"OUT","datatype":"{datatype}","shape":{shape},"data":{spelt}}}]'), note=f"infer: {note}", **more)
+
+    def packed(form: str, *values: Any) -> bytes:
+        return struct.pack(f"<{form}", *values)
+
+    whole("a string", GREETING_LEAVES, GREETING_JSON["outputs"][0])
+    tensor("three strings, nested", "BYTES", "[3,1]", strings("One", "", "\u20ac"), '[["One"],[""],["\\u20ac"]]')
+    tensor("a string that holds a lone surrogate", "BYTES", "[1]", None, '["\\ud800"]')
+    tensor("FP32, flat", "FP32", "[2,2]", packed("4f", 0.1, -1.5, 3e-10, 16_777_217.0), "[0.1,-1.5,3e-10,16777217]")
+    tensor("FP32, nested", "FP32", "[2,2]", packed("4f", 0.1, -1.5, 2.0, 0.0), "[[0.1,-1.5],[2,0]]")
+    tensor("FP32 out of its range", "FP32", "[1]", None, "[3.5e38]")
+    tensor("FP32 with a number that overflows a double", "FP32", "[1]", None, "[1e400]")
+    tensor("FP16", "FP16", "[3]", packed("3e", 0.1, 65_504.0, -2.0), "[0.1,65504,-2]")
+    tensor("FP16 out of its range", "FP16", "[1]", None, "[65520]")
+    tensor("FP64", "FP64", "[2]", packed("2d", 0.1, 1e300), "[0.1,1e300]")
+    tensor("INT64 beyond 2^53", "INT64", "[3]", packed("3q", 2**53 + 1, -(2**63), 2**63 - 1), "[9007199254740993,-9223372036854775808,9223372036854775807]")
+    tensor("UINT64, the largest", "UINT64", "[1]", packed("Q", 2**64 - 1), "[18446744073709551615]")
+    tensor("UINT64 out of its range", "UINT64", "[1]", None, "[18446744073709551616]")
+    tensor("INT8", "INT8", "[2]", packed("2b", -128, 127), "[-128,127]")
+    tensor("INT8 out of its range", "INT8", "[1]", None, "[128]")
+    tensor("UINT8 negative", "UINT8", "[1]", None, "[-1]")
+    for name, form in (("INT16", "h"), ("INT32", "i"), ("UINT16", "H"), ("UINT32", "I")):
+        tensor(name, name, "[2]", packed(f"2{form}", 1, 300), "[1,300]")
+    tensor("BOOL", "BOOL", "[2,2]", b"\1\0\0\1", "[[true,false],[false,true]]")
+    tensor("a number among BYTES", "BYTES", "[2]", None, '["x",5]')
+    tensor("a string among INT32", "INT32", "[2]", None, '[1,"2"]')
+    tensor("true among INT32", "INT32", "[1]", None, "[true]")
+    tensor("null among FP32", "FP32", "[1]", None, "[null]")
+    tensor("an unknown datatype", "FP8", "[1]", None, "[1]")
+    tensor("fewer elements than the shape", "INT32", "[3]", None, "[1,2]")
+    tensor("more elements than the shape", "INT32", "[1]", None, "[1,2]")
+    tensor("no elements", "FP32", "[0,4]", b"", "[]")
+    tensor("no elements, and data null", "FP32", "[0]", b"", "null")
+    tensor("elements, and data null", "FP32", "[1]", None, "null")
+    tensor("data that is no array", "FP32", "[1]", None, "1.5")
+    tensor("BF16 in JSON", "BF16", "[1]", None, "[1.5]")
+    tensor("INT32 written with a fraction", "INT32", "[1]", None, "[1.0]")
+    tensor("a negative size", "INT32", "[-1,-1]", None, "[7]")
+    tensor("0 and 1 for BOOL", "BOOL", "[2]", None, "[0,1]")
+    tensor("zero, negative", "FP32", "[2]", packed("2f", -0.0, -0.0), "[-0.0,-0e0]")
+    tensor("nested unevenly", "INT32", "[3]", packed("3i", 1, 2, 3), "[[1,[2]],3]")
+    tensor("a scalar", "FP32", "[]", packed("f", 1.5), "[1.5]")
+    whole("an output whose data is elsewhere", [[0, "outputs.0.data", None], *tensor_leaves("FP32", "[2]", b"")], {"name": "OUT", "datatype": "FP32", "shape": [2], "parameters": {"binary_data_size": 8}})
+    whole("binary data of no elements", tensor_leaves("FP32", "[0]", None), {"name": "OUT", "datatype": "FP32", "shape": [0], "parameters": {"binary_data_size": 0}})
+    whole("a shape that is no array of integers", [[0, "outputs.0.data", None], leaf(0, "outputs.0.datatype", "FP32"), leaf(0, "outputs.0.name", "OUT"), [0, "outputs.0.shape", None]], {"name": "OUT", "datatype": "FP32", "shape": [1.0], "data": [1]})
+    whole("no shape", [[0, "outputs.0.data", None], leaf(0, "outputs.0.datatype", "FP32"), leaf(0, "outputs.0.name", "OUT")], {"name": "OUT", "datatype": "FP32", "data": [1]})
+    whole("a name that is a number", [leaf(0, "outputs.0.data", strings("x")), leaf(0, "outputs.0.datatype", "BYTES"), [0, "outputs.0.name", None], leaf(0, "outputs.0.shape", "[1]")], {"name": 5, "datatype": "BYTES", "shape": [1], "data": ["x"]})
+    whole("two outputs", [*GREETING_LEAVES, *tensor_leaves("INT32", "[1]", packed("i", 7), at=1, name="LENGTH")], GREETING_JSON["outputs"][0], {"name": "LENGTH", "datatype": "INT32", "shape": [1], "data": [7]})
+    whole("eleven outputs: names are ordered by code point", sorted([leaf for i in range(11) for leaf in tensor_leaves("BOOL", "[1]", b"\1", at=i, name=f"O{i}")], key=lambda one: one[1]), *({"name": f"O{i}", "datatype": "BOOL", "shape": [1], "data": [True]} for i in range(11)))
+    whole("no outputs", [])
+    whole("parameters are not covered", GREETING_LEAVES, {**GREETING_JSON["outputs"][0], "parameters": {"a": 1}})
+    whole("in header and member", GREETING_LEAVES, GREETING_JSON["outputs"][0], token=seal(over(GREETING_LEAVES, "infer-1")))
+
+    def unary(note: str, leaves: list[Any], *outputs: bytes, raw: tuple[bytes, ...] = (), **more: Any) -> None:
+        vector("infer", [reply(*outputs, raw=raw, token=seal(over(leaves, "infer-1")))], note=f"infer, protobuf: {note}", **more)
+
+    def contents(note: str, datatype: str, shape: list[int], data: bytes | None, held: bytes, **more: Any) -> None:
+        unary(f"{datatype}, {note}", tensor_leaves(datatype, compact(shape), data), output("OUT", datatype, shape, held), **more)
+
+    contents("in its contents", "BYTES", [1], GREETING, field(8, HELLO))
+    contents("with bytes that are no UTF-8", "BYTES", [2], strings(b"\xff\0", b""), field(8, b"\xff\0") + field(8, b""))
+    contents("packed", "FP32", [2], packed("2f", 0.1, -1.5), field(6, packed("2f", 0.1, -1.5)))
+    contents("not packed", "FP32", [2], packed("2f", 0.1, -1.5), field(6, packed("f", 0.1), 5) + field(6, packed("f", -1.5), 5))
+    contents("packed", "FP64", [1], packed("d", 0.1), field(7, packed("d", 0.1)))
+    contents("not a number", "FP32", [1], packed("f", float("nan")), field(6, packed("f", float("nan"))))
+    contents("negative", "INT32", [2], packed("2i", -1, 7), field(2, number(-1) + number(7)))
+    contents("not packed", "INT64", [2], packed("2q", -(2**63), 2**53 + 1), field(3, -(2**63)) + field(3, 2**53 + 1))
+    contents("the largest", "UINT64", [1], packed("Q", 2**64 - 1), field(5, number(2**64 - 1)))
+    contents("in range", "INT8", [2], b"\x80\x7f", field(2, number(-128) + number(127)))
+    contents("out of its range", "INT8", [1], None, field(2, number(128)))
+    contents("in range", "UINT16", [1], packed("H", 65_535), field(4, number(65_535)))
+    contents("out of its range", "UINT8", [1], None, field(4, number(256)))
+    contents("packed", "BOOL", [3], b"\1\0\1", field(1, b"\1\0\1"))
+    contents("fewer than the shape", "INT32", [3], None, field(2, number(1)))
+    contents("in the contents of another datatype", "INT64", [1], None, field(2, number(1)))
+    contents("nowhere", "FP16", [1], None, b"")
+    contents("no elements", "INT32", [0], b"", b"")
+    contents("a scalar", "INT32", [], packed("i", 7), field(2, number(7)))
+    unary("raw", tensor_leaves("FP32", "[2]", packed("2f", 0.1, 2.0)), output("OUT", "FP32", [2]), raw=(packed("2f", 0.1, 2.0),))
+    unary("FP16, raw", tensor_leaves("FP16", "[1]", packed("e", 0.5)), output("OUT", "FP16", [1]), raw=(packed("e", 0.5),))
+    unary("BYTES, raw", tensor_leaves("BYTES", "[2]", strings("One", "Two")), output("OUT", "BYTES", [2]), raw=(strings("One", "Two"),))
+    unary("BYTES, raw, cut", tensor_leaves("BYTES", "[1]", None), output("OUT", "BYTES", [1]), raw=(GREETING[:-1],))
+    unary("BYTES, raw, of another count", tensor_leaves("BYTES", "[1]", None), output("OUT", "BYTES", [1]), raw=(strings("One", "Two"),))
+    unary("raw of another size", tensor_leaves("FP32", "[2]", None), output("OUT", "FP32", [2]), raw=(packed("f", 1.0),))
+    unary("data that is raw and in contents", tensor_leaves("INT32", "[1]", None), output("OUT", "INT32", [1], field(2, number(7))), raw=(packed("i", 7),))
+    unary("contents of two kinds", tensor_leaves("INT32", "[1]", None), output("OUT", "INT32", [1], field(2, number(7)) + field(3, number(7))))
+    unary("contents of two kinds, one of them of no number", tensor_leaves("INT32", "[1]", packed("i", 7)), output("OUT", "INT32", [1], field(2, number(7)) + field(3, b"")))
+    unary("BF16, raw", tensor_leaves("BF16", "[2]", b"\x80\x3f\0\0"), output("OUT", "BF16", [2]), raw=(b"\x80\x3f\0\0",))
+    unary("FP16 of no elements", tensor_leaves("FP16", "[0]", b""), output("OUT", "FP16", [0]))
+    unary("a negative size", tensor_leaves("INT32", "[-1,-1]", None), output("OUT", "INT32", [-1, -1], field(2, number(7))))
+    unary("data in shared memory", tensor_leaves("FP32", "[0]", None), output("OUT", "FP32", [0], more=field(4, field(1, "shared_memory_region") + field(2, field(3, "r")))))
+    unary("an integer beyond 32 bits", tensor_leaves("INT32", "[1]", None), output("OUT", "INT32", [1], field(2, number(2**32 + 7))))
+    unary("one output raw and one in its contents", [*tensor_leaves("INT32", "[1]", packed("i", 7)), *tensor_leaves("BYTES", "[1]", GREETING, at=1, name="TEXT")], output("OUT", "INT32", [1]), output("TEXT", "BYTES", [1], field(8, HELLO)), raw=(packed("i", 7),))
+    unary("shape not packed", tensor_leaves("INT32", "[1,2]", packed("2i", 1, 2)), output("OUT", "INT32", field(3, 1) + field(3, 2), field(2, b"\1\2")))
+    unary("a field that nobody knows", GREETING_LEAVES, output(shape=[1], contents=field(8, HELLO), more=field(15, "x") + field(16, 7) + field(17, b"12345678", 1)))
+    unary("no outputs", [])
+    token = seal(over(GREETING_LEAVES, "infer-1"))
+    vector("infer", [greeting()], note="infer, protobuf: the token in trailing metadata", token=token)
+    vector("infer", [greeting(token)], note="infer, protobuf: in trailing metadata and parameter, with a pending token", token=token, pending=seal(pending()))
+    vector("infer", [reply(output(shape=[1], contents=field(8, HELLO)), more=parameter("x", "other") + parameter(token))], note="infer, protobuf: a parameter beside the token's, and the token's last")
+    vector("infer", [greeting()], note="infer, protobuf: grpc-1 over its bytes", token=seal(over([leaf(0, "messages", framed(greeting()))], "grpc-1")))
+
+    def stream(note: str, texts: list[str], errors: dict[int, str] | None = None, **more: Any) -> None:
+        leaves = [one for k, text in enumerate(texts) for one in [*([leaf(k, "error_message", (errors or {})[k])] if k in (errors or {}) else []), *tensor_leaves("BYTES", "[1]", strings(text), choice=k)]]
+        upto = [[one for one in leaves if one[0] <= k] for k in range(len(texts))]
+        points = [seal(point(upto[k], "infer-1", jti=f"tok-c{k}")) if more.get("points", True) else None for k in range(len(texts))]
+        messages = [streamed_reply(reply(output(shape=[1], contents=field(8, text)), token=points[k]), (errors or {}).get(k)) for k, text in enumerate(texts)]
+        vector("infer-stream", messages, note=f"infer, stream of messages: {note}", token=seal(over(leaves, "infer-1")), **{name: value for name, value in more.items() if name != "points"})
+
+    stream("one", [HELLO])
+    stream("three, each with a checkpoint, and a pending token", ["Hello", ", ", "world."], pending=seal(pending()))
+    stream("without checkpoints", ["Hello", ", ", "world."], points=False)
+    stream("an error in one", ["Hello", "x"], {1: "overloaded"})
+    vector("infer-stream", [field(1, "overloaded")], note="infer, stream of messages: an error alone", token=seal(over([leaf(0, "error_message", "overloaded")], "infer-1", completion="error")))
+    vector("infer-stream", [], note="infer, stream of messages: none", token=seal(over([], "infer-1")))
+    vector("infer-stream", [streamed_reply(reply(output(shape=[1], contents=field(8, HELLO)), token=seal(point(GREETING_LEAVES, "infer-1"))))], "incomplete", rule="C11", note="infer, stream of messages: a checkpoint and no final token", proven="1 messages")
+
+
+def good_calls() -> None:
+    def call(note: str, *messages: bytes, **more: Any) -> None:
+        leaves = [leaf(0, "messages", framed(*messages))] if messages else []
+        vector("messages", list(messages), note=f"grpc: {note}", token=seal(over(leaves, "grpc-1")), **more)
+
+    call("one message", b"\x0a\x05Hello")
+    call("three messages, one of them empty", b"\x0a\x05Hello", b"", b"\xff\0")
+    call("no messages")
+    call("one empty message", b"")
+    call("with a pending token", b"\x0a\x05Hello", pending=seal(pending()))
+    call("with the request and the salt", b"\x0a\x05Hello", request=REQUEST, salt=SALT_TEXT)
+    call("ES256", b"\x0a\x05Hello", pending=seal(pending(), EC), trust=trust(A.jwk(), EC.jwk()))
+    call("a message that is no protobuf", b"\x07\x07")
+
+
+def good_lines() -> None:
+    def lined(note: str, shown: str, covered: str | None, *, carried: bool = True, **more: Any) -> None:
+        leaves = [] if covered == "" else [leaf(0, "lines", covered)]
+        token = seal(over(leaves, "ndjson-1"))
+        vector("lines", shown + (lines_of(token=token) if carried else ""), note=f"lines: {note}", **({} if carried else {"token": token}), **more)
+
+    two = '{"b": 1, "a": "x"}\n[1, 2.50]\n'
+    covered = '{"a":"x","b":1}\n[1,2.5]\n'
+    for carried in (True, False):
+        which = "a line with the tag" if carried else "the token beside them"
+        lined(f"two, {which}", two, covered, carried=carried)
+        lined(f"CR LF, blank lines and blanks, {which}", '\r\n{"b": 1, "a": "x"}\r\n \t\r\n\n[1, 2.50] \r\n', covered, carried=carried)
+        lined(f"a string, null and a number, {which}", '"x"\nnull\n1e2\n', '"x"\nnull\n100\n', carried=carried)
+        lined(f"none, {which}", "\n" if carried else "", "", carried=carried)
+        lined(f"one without RFC 8785 bytes, {which}", two + '{"n": 9007199254740993}\n', None, carried=carried)
+        lined(f"a lone surrogate, {which}", two + '"\\ud800"\n', None, carried=carried)
+    lined("the last one not ended", two[:-1], covered, carried=False)
+    lined("depth 64", "[" * 64 + "]" * 64 + "\n", "[" * 64 + "]" * 64 + "\n")
+    lined("a line with a tag and a member more is a line", f'{two}{{"ai_provenance": {{"token": "x"}}, "a": 1}}\n', covered + '{"a":1,"ai_provenance":{"token":"x"}}\n', carried=False)
+    token = seal(over([leaf(0, "lines", covered)], "ndjson-1"))
+    vector("lines", two + lines_of(token=token), note="lines: a line with the tag, and the token beside them", token=token)
+    vector("lines", (two + lines_of(token=token))[:-1] + "\n \n", note="lines: a blank line after the tag")
+    vector("lines", (two + lines_of(token=token))[:-1], note="lines: the tag's line not ended")
+    vector("lines", two + json.dumps({"ai_provenance": tag(token, [leaf(0, "lines", covered)])}), note="lines: leaves beside the token")
+    vector("lines", two, note="lines: as bytes, with a token given beside them", token=seal(over([leaf(0, "body", two)], "bytes-1")))
+
+
+def good_untold() -> None:
+    """Streams of which no event tells the form: their token does."""
+    for form in ("chat-1", "completions-1", "responses-1", "messages-1"):
+        token = seal(over([], form, completion="error"))
+        vector("stream", sse([{"type": "ping"}, {"type": "error", "error": {"message": "overloaded"}, "ai_provenance": tag(token)}], done=False), note=f"stream: an error alone, whose token says {form}", terminator="missing" if form[0] == "c" else None)
+        vector("stream", sse([{"id": "x", "choices": []}, {"error": {"message": "overloaded"}, "ai_provenance": tag(token)}], done=False), note=f"stream: no choices and an error, whose token says {form}", terminator="missing" if form[0] == "c" else None)
+    vector("stream", sse([{"error": {"message": "overloaded"}, "ai_provenance": tag(seal(over([], "json-1", completion="error")))}]), "invalid", rule="P9", note="json-1 over a stream that tells no form")
+    vector("stream", sse([{"type": "thread.created"}, *HELLO_EVENTS, last(seal(claims()))]), note="stream: another type of event, then chat completions")
+
+
+def good_checkpoints() -> None:
+    def sealed(note: str, shown: str, **more: Any) -> None:
+        vector("stream", shown, note=f"checkpoints: {note}", **more)
+
+    half = [leaf(0, "text", "Hello,")]
+    first, token = seal(pending()), seal(claims())
+    middle = chunk({"content": "Hello, "}, ai_provenance=tag(seal(point(half))))
+    sealed("chat", sse([HELLO_EVENTS[0], middle, HELLO_EVENTS[2], last(token)]))
+    sealed("chat, with a pending token", sse([HELLO_EVENTS[0], middle, HELLO_EVENTS[2], last(token)]), token=first)
+    sealed("chat, one that covers all", sse([*HELLO_EVENTS[:2], chunk({"content": "world."}, ai_provenance=tag(seal(point(LEAVES)))), last(token)]))
+    sealed("chat, on an event without content", sse([HELLO_EVENTS[0], HELLO_EVENTS[1], {"id": "x", "ai_provenance": tag(seal(point(half)))}, HELLO_EVENTS[2], last(token)]))
+    sealed("chat, before any content", sse([chunk({"role": "assistant"}, ai_provenance=tag(seal(point([])))), *HELLO_EVENTS, last(token)]))
+    sealed("chat, one with each event, under two keys", sse([chunk({"content": "Hello, "}, ai_provenance=tag(seal(point(half), EC))), chunk({"content": "world."}, ai_provenance=tag(seal(point(LEAVES)))), last(token)]), trust=trust(A.jwk(), EC.jwk()))
+    many = [leaf(i, "text", f"Answer {i}.") for i in range(6)]
+    sealed("chat, its leaves beside it", sse([*(chunk({"content": f"Answer {i}."}, i) for i in range(5)), chunk({"content": "Answer 5."}, 5, ai_provenance=tag(seal(point(many)), many)), chunk(None, 0, "stop", ai_provenance=tag(seal(claims(many)), many))]))
+    sealed("completions", sse([{**legacy("Hello, "), "ai_provenance": tag(seal(point(half, "completions-1")))}, legacy("world."), legacy("", ai_provenance=tag(seal(over(LEAVES, "completions-1"))))]))
+    events = text_events()
+    events[2]["ai_provenance"] = tag(seal(point([leaf(0, "text", HELLO[:6])], "responses-1")))
+    sealed("responses", responses(LEAVES, events, [message_item(HELLO)]), token=first)
+    call = [said("output_item.added", output_index=0, item=call_item(arguments="")), said("function_call_arguments.delta", output_index=0, delta='{"city": ', ai_provenance=tag(seal(point([leaf(0, "arguments", '{"city": '), leaf(0, "name", "weather")], "responses-1"))))]
+    sealed("responses, within a call", responses([leaf(0, "arguments", '{"city": "Paris"}'), leaf(0, "name", "weather")], [*call, said("function_call_arguments.delta", output_index=0, delta='"Paris"}')], [call_item()]))
+    block = [TEXT_BLOCK[0], {**TEXT_BLOCK[2], "ai_provenance": tag(seal(point(half, "messages-1")))}, TEXT_BLOCK[3]]
+    sealed("messages", spoken(LEAVES, block, first=first), token=first)
+    tool = {"type": "tool_use", "id": "t", "name": "f", "input": {}}
+    parts = [begin(tool), {**delta("input_json_delta", partial_json='{"a":'), "ai_provenance": tag(seal(point([[0, "input", None], leaf(0, "name", "f")], "messages-1")))}, delta("input_json_delta", partial_json="1}")]
+    sealed("messages, within the input of a tool", spoken([leaf(0, "input", '{"a":1}'), leaf(0, "name", "f")], parts))
+    for kind, shown in (("LF", sse([HELLO_EVENTS[0], middle], done=False)), ("CR LF", sse([HELLO_EVENTS[0], middle], done=False, end="\r\n"))):
+        for rest, given in (("", {}), (": ping", {}), ('data: {"choices":[{"index":0,"delta":{"content":"wor', {}), ("data: [DONE]\n\n", {}), ("", {"token": first})):
+            vector("stream", shown + rest, "incomplete", rule="C11", note=f"a checkpoint and no final token, {kind}{', then ' + repr(rest[:12]) if rest else ''}{', a pending token given' if given else ''}", proven=f"{len(shown)} bytes", **given)
+    vector("stream", sse([middle, chunk({"content": "world."}, ai_provenance=tag(seal(point(LEAVES)))), chunk({"content": " More"})], done=False), "incomplete", rule="C11", note="two checkpoints and no final token", proven=f"{len(sse([middle, chunk({'content': 'world.'}, ai_provenance=tag(seal(point(LEAVES))))], done=False))} bytes")
+    vector("stream", typed([started(first), *block]), "incomplete", rule="C11", note="messages: a checkpoint and no final token", proven=f"{len(typed([started(first), *block[:2]]))} bytes")
+    vector("stream", typed([CREATED, *events]), "incomplete", rule="C11", note="responses: a checkpoint and no final token", proven=f"{len(typed([CREATED, *events[:3]]))} bytes")
+
+
+def bad_dialects() -> None:
+    """P7 to P12 and C1 to C15 in the other dialects, and what a checkpoint adds to T10."""
+    bad_responses_form()
+    bad_messages_form()
+    bad_infer_form()
+    bad_checkpoints()
+    bad_first_tokens()
+    bad_forms()
+    bad_lines()
+    bad_calls()
+    bad_content()
+    bad_projections()
+
+
+def bad_responses_form() -> None:
+    def body_of(note: str, leaves: list[Any], output: Any) -> None:
+        vector("body", carrying(response_of(output), seal(over(leaves, "responses-1"))), "invalid", rule="P10", note=note)
+
+    def streamed(note: str, leaves: list[Any], *events: Json, output: Any = (), **more: Any) -> None:
+        vector("stream", responses(leaves, list(events), list(output), **more), "invalid", rule="P10", note=note)
+
+    words = lambda **where: said("output_text.delta", **{"output_index": 0, "content_index": 0, "delta": HELLO, **where})  # noqa: E731 - a table's shorthand
+    for odd in ("0", None, True, 0.5, DROP, [0]):
+        streamed(f"output_index {'absent' if odd is DROP else repr(odd)}", LEAVES, words(output_index=odd))
+    for odd in ("0", None, DROP, {}):
+        streamed(f"content_index {'absent' if odd is DROP else repr(odd)}", LEAVES, words(content_index=odd))
+    streamed("output_index -1", [leaf(-1, "text", HELLO)], words(output_index=-1))
+    streamed("output_index 65,536", [leaf(65_536, "text", HELLO)], words(output_index=65_536))
+    streamed("content_index 65,536", [leaf(0, "text.65536", HELLO)], words(content_index=65_536))
+    streamed("summary_index '0'", [leaf(0, "reasoning_summary", "Hm.")], said("reasoning_summary_text.delta", output_index=0, summary_index="0", delta="Hm."))
+    streamed("an index that only repeats", LEAVES, words(), said("output_text.done", output_index="0", content_index=0, text=HELLO))
+    for odd in ("x", [], 5, True):
+        streamed(f"an item that is {odd!r}", LEAVES, words(), said("output_item.added", output_index=1, item=odd))
+    for odd in ("x", [], 5):
+        streamed(f"a part that is {odd!r}", LEAVES, words(), said("content_part.added", output_index=0, content_index=1, part=odd))
+        streamed(f"a response that is {odd!r}", LEAVES, words(), said("in_progress", response=odd))
+    for odd in (None, DROP, "x"):
+        end = said("completed", response=odd, ai_provenance=tag(seal(over(LEAVES, "responses-1"))))
+        vector("stream", typed([CREATED, words(), end]), "invalid", rule="P10", note=f"the response of the terminal event {'absent' if odd is DROP else repr(odd)}")
+    streamed("output of an event an object", LEAVES, words(), said("in_progress", response=response_of({})))
+    body_of("an item that is a number", [leaf(0, "text", HELLO), leaf(1, "item", "{}")], [message_item(HELLO), 5])
+    body_of("an entry of content that is a string", [leaf(0, "content.1", "{}"), leaf(0, "text", HELLO)], [{**message_item(HELLO), "content": [{"type": "output_text", "text": HELLO}, "x"]}])
+    body_of("a summary that is a string", [leaf(0, "reasoning", "Hm.")], [{"type": "reasoning", "content": [{"type": "reasoning_text", "text": "Hm."}], "summary": "x"}])
+    body_of("content that is an object", [], [{"type": "message", "content": {"type": "output_text", "text": HELLO}}])
+
+    other = "Hello, World."
+    for name in ("text", "part", "item"):
+        changed = {"text": other, "part": other, "item": message_item(other)}[name]
+        vector("stream", responses(LEAVES, text_events(**{name: changed}), [message_item(HELLO)]), "invalid", rule="P10", note=f"the deltas say one thing and the event with the whole {name} another")
+    vector("stream", responses(LEAVES, text_events(), [message_item(other)]), "invalid", rule="P10", note="the terminal event says another thing than the deltas")
+    vector("stream", responses(LEAVES, text_events(text=DROP, part=DROP, item=DROP), [message_item(HELLO[:5])]), "invalid", rule="P10", note="the terminal event says only the beginning")
+    streamed("two events repeat a part differently, and nothing was added", LEAVES, said("output_text.done", output_index=0, content_index=0, text=HELLO), said("output_item.done", output_index=0, item=message_item(other)))
+    streamed("more deltas after the text was repeated", [leaf(0, "text", "Hello, world. Hi.")], words(), said("output_text.done", output_index=0, content_index=0, text=HELLO), words(delta=" Hi."))
+    streamed("a text repeated that no text can be", LEAVES, words(), said("output_text.done", output_index=0, content_index=0, text=5))
+    streamed("a name that changes", [leaf(0, "arguments", "{}"), leaf(0, "name", "f")], said("output_item.added", output_index=0, item=call_item("f", "{}")), output=[call_item("g", "{}")])
+    streamed("arguments that change", [leaf(0, "arguments", "{}"), leaf(0, "name", "f")], said("output_item.added", output_index=0, item=call_item("f", "{}")), said("function_call_arguments.done", output_index=0, arguments="{ }"))
+    streamed("an item of another type that changes", [leaf(0, "item", SEARCH_LEAF)], said("output_item.done", output_index=0, item=SEARCH), output=[{**SEARCH, "action": {"type": "open"}}])
+
+
+def bad_messages_form() -> None:
+    def streamed(note: str, leaves: list[Any], *events: Json, **more: Any) -> None:
+        vector("stream", spoken(leaves, list(events), **more), "invalid", rule="P11", note=note)
+
+    text = begin({"type": "text", "text": ""})
+    words = lambda at=0: delta("text_delta", at, text=HELLO)  # noqa: E731 - a table's shorthand
+    for odd in ("0", None, True, 0.5, DROP, [0]):
+        streamed(f"index {'absent' if odd is DROP else repr(odd)} of a delta", LEAVES, text, words(odd))
+        streamed(f"index {'absent' if odd is DROP else repr(odd)} of a block", LEAVES, begin({"type": "text", "text": ""}, odd), words())
+    for odd in (-1, 65_536):
+        streamed(f"index {odd}", [leaf(odd, "text", HELLO)], begin({"type": "text", "text": ""}, odd), words(odd))
+    for odd in (None, "x", [], 5):
+        streamed(f"a block that is {odd!r}", [leaf(0, "text", HELLO), leaf(1, "block", "{}")], text, words(), begin(odd, 1))
+        streamed(f"a delta that is {odd!r}", LEAVES, text, words(), {"type": "content_block_delta", "index": 0, "delta": odd})
+    streamed("a delta of a block that has not begun", [leaf(0, "text", HELLO), leaf(1, "text", HELLO)], text, words(), words(1))
+    streamed("a delta before its block begins", LEAVES, words(), text)
+    streamed("a delta of another type, of a block that has not begun", LEAVES, text, words(), delta("citations_delta", 1, citation={}))
+    block = {"type": "thinking", "thinking": "Hm.", "signature": "EqQB"}
+    thought = [leaf(0, "signature", "EqQB"), leaf(0, "thinking", "Hm.")]
+    tool = {"type": "tool_use", "id": "t", "name": "f", "input": {}}
+    called = [leaf(0, "input", "{}"), leaf(0, "name", "f")]
+    streamed("text for a block of thinking", sorted([*thought, leaf(0, "text", HELLO)], key=lambda one: one[1]), begin(block), words())
+    streamed("text for a tool", [*called, leaf(0, "text", HELLO)], begin(tool), words())
+    streamed("thinking for a block of text", [leaf(0, "text", HELLO), leaf(0, "thinking", "Hm.")], text, words(), delta("thinking_delta", thinking="Hm."))
+    streamed("a signature for a block of text", [leaf(0, "signature", "EqQB"), leaf(0, "text", HELLO)], text, words(), delta("signature_delta", signature="EqQB"))
+    streamed("partial JSON for a block of text", [leaf(0, "input", "{}"), leaf(0, "text", HELLO)], text, words(), delta("input_json_delta", partial_json="{}"))
+    streamed("an empty text for a block of thinking", thought, begin(block), delta("text_delta", text=""))
+    streamed("text for redacted thinking", [leaf(0, "redacted_thinking", "EmwK"), leaf(0, "text", HELLO)], begin({"type": "redacted_thinking", "data": "EmwK"}), words())
+    streamed("text for a block of another type", [leaf(0, "block", '{"type":"x"}'), leaf(0, "text", HELLO)], begin({"type": "x"}), words())
+    streamed("a block begins twice", LEAVES, begin({"type": "text", "text": "Hello, "}), begin({"type": "text", "text": "world."}))
+    streamed("a block begins again as another", [leaf(0, "text", HELLO), leaf(0, "thinking", "Hm.")], begin({"type": "text", "text": HELLO}), begin({"type": "thinking", "thinking": "Hm."}))
+    token = seal(over(LEAVES, "messages-1"))
+    vector("stream", typed([started(None, [{"type": "text", "text": "Hello, "}]), begin({"type": "text", "text": "world."}), *stopped(token)]), "invalid", rule="P11", note="a block begins in message_start and again")
+    for odd in (5, None, "x", DROP):
+        begins = {name: value for name, value in {"type": "message_start", "message": odd}.items() if value is not DROP}
+        vector("stream", typed([begins, *TEXT_BLOCK, *stopped(token)]), "invalid", rule="P11", note=f"the message of message_start {'absent' if odd is DROP else repr(odd)}")
+    for odd in (5, None, "x"):
+        vector("body", carrying(message_of([{"type": "text", "text": HELLO}, odd]), seal(over([*LEAVES, leaf(1, "block", "{}")], "messages-1"))), "invalid", rule="P11", note=f"a block of a body that is {odd!r}")
+
+
+def bad_infer_form() -> None:
+    def malformed(note: str, message: bytes, leaves: list[Any] | None = None, kind: str = "infer") -> None:
+        vector(kind, [message], "invalid", rule="P12", note=note, token=seal(over(GREETING_LEAVES if leaves is None else leaves, "infer-1")))
+
+    vector("body", carrying({"outputs": [{}] * 4097}, seal(over([[0, f"outputs.{name}.data", None] for name in sorted(map(str, range(4097)), key=lambda name: f"{name}.")], "infer-1"))), "invalid", rule="P12", note="4,097 outputs in JSON")
+    many = sorted([[0, f"outputs.{i}.{part}", value] for i in range(4097) for part, value in (("shape", sha("[]")), ("data", None))], key=lambda one: one[1])
+    malformed("4,097 outputs", field(5, b"") * 4097, many)
+    vector("infer-stream", [b""], "invalid", rule="P12", note="65,537 messages", times=65_537, token=seal(over([], "infer-1")))
+    for extra, note in (
+        (b"\x2a\x05\x01", "a length beyond the end"), (b"\x2a", "a field without its length"), (b"\x28\x01", "outputs as an integer"), (b"\x0d\1\2\3\4", "the model's name of four bytes"), (b"\x7b", "the start of a group"), (b"\x7c", "the end of a group"), (b"\x7e\1", "wire type 6"), (b"\x7f\1", "wire type 7"),
+        (b"\x00\x01", "field 0"), (b"\x02\x00", "field 0 with a length"), (b"\x78\x80", "an integer cut"), (b"\x78" + b"\x80" * 10 + b"\x01", "an integer of eleven bytes"), (b"\x78" + b"\xff" * 9 + b"\x02", "an integer beyond 64 bits"), (b"\x79\1\2\3", "eight bytes cut"), (b"\x7d\1\2", "four bytes cut"), (b"\x80", "a key cut"),
+        (number(1 << 29 << 3) + b"\x01", "field 2^29"), (field(6, 7), "raw contents as an integer"), (field(4, 7), "a parameter as an integer"),
+    ):  # fmt: skip
+        malformed(note, greeting(more=extra))
+    malformed("a length beyond the end, inside an output", reply(field(5, field(1, "OUT") + field(2, "BYTES") + field(3, b"\1") + field(5, field(8, HELLO)) + b"\x0a\x7f")))
+    malformed("a length beyond the end, inside contents", reply(output(shape=[1], contents=field(8, HELLO) + b"\x42\x7f")))
+    malformed("contents of BYTES as an integer", reply(output(shape=[1], contents=field(8, HELLO) + field(8, 7))))
+    malformed("contents of FP32 as an integer", reply(output("OUT", "FP32", [1], field(6, struct.pack("<f", 1.0)) + field(6, 7))), tensor_leaves("FP32", "[1]", struct.pack("<f", 1.0)))
+    malformed("packed FP32 of another length", reply(output("OUT", "FP32", [0], field(6, b"\0\0\0"))), tensor_leaves("FP32", "[0]", b""))
+    malformed("a packed shape cut", reply(output("OUT", "BYTES", field(3, b"\1") + field(3, b"\x80"), field(8, HELLO))))
+    malformed("a shape of four bytes", reply(field(5, field(1, "OUT") + field(2, "BYTES") + field(3, b"\1") + field(5, field(8, HELLO)) + field(3, b"\1\0\0\0", 5))))
+    malformed("contents twice", reply(field(5, field(1, "OUT") + field(2, "BYTES") + field(3, b"\1") + field(5, field(8, HELLO)) + field(5, field(8, "Hi.")))))
+    malformed("a datatype twice", reply(field(5, field(1, "OUT") + field(2, "BYTES") + field(3, b"\1") + field(5, field(8, HELLO)) + field(2, "FP32"))))
+    malformed("a model's name twice", greeting(more=field(1, "small-2")))
+    malformed("more raw contents than outputs", reply(output("OUT", "INT32", [1]), raw=(b"\7\0\0\0", b"\7\0\0\0")), tensor_leaves("INT32", "[1]", b"\7\0\0\0"))
+    malformed("a stream's response twice", streamed_reply(greeting()) + field(2, greeting()), kind="infer-stream")
+    malformed("a stream's error message twice", field(1, "x") + field(1, "y"), [leaf(0, "error_message", "x")], kind="infer-stream")
+    malformed("a name that is not UTF-8", field(5, field(1, b"O\xff") + field(2, "BYTES") + field(3, b"\1") + field(5, field(8, HELLO))), tensor_leaves("BYTES", "[1]", GREETING, name="O\ufffd"))
+    malformed("a stream's response as an integer", streamed_reply(greeting()) + field(2, 7), kind="infer-stream")
+    malformed("a stream's response cut", streamed_reply(greeting()) + b"\x12\x7f", kind="infer-stream")
+    malformed("an error message that is not UTF-8", field(1, b"\xff"), [leaf(0, "error_message", "\ufffd")], kind="infer-stream")
+
+
+def bad_checkpoints() -> None:
+    half, whole, token = [leaf(0, "text", "Hello,")], LEAVES, seal(claims())
+
+    def chat(note: str, checkpoint: str, verdict: str = "invalid", leaves: Any = None, final: str = token, **more: Any) -> None:
+        middle = chunk({"content": "Hello, "}, ai_provenance=tag(checkpoint, leaves))
+        vector("stream", sse([HELLO_EVENTS[0], middle, HELLO_EVENTS[2], last(final)]), verdict, rule="C11", note=note, **more)
+
+    both = {**trust(A.jwk(), EC.jwk()), OTHER: {"keys": json.dumps({"issuer": OTHER, "keys": [THEIRS.jwk()]})}}
+    table: Table = [
+        (seal(point(half, rid="req-2")), "invalid", "another rid"), (seal(point(half, sub="sub-2")), "invalid", "another sub"), (seal(point(half, req=sha("x"))), "invalid", "another req"), (seal(point(half, iss=OTHER), THEIRS), "invalid", "another trusted issuer"),
+        (seal(point(half), EVIL, kid=A.kid), "invalid", "a wrong signature"), (seal(point(half), EVIL), "undecidable", "an unknown key"), (seal(point(half, iss="https://third.example")), "undecidable", "an unknown issuer"), (seal(point(half), typ="JWT"), "invalid", "another typ"),
+        (seal(point(half), alg="none"), "invalid", "alg none"), (seal(point(half, iat=NOW + 61)), "invalid", "signed in the future"), (seal(point(half, ver=2)), "undecidable", "another version"), (seal(point(half, model="")), "invalid", "a claim out of form"), (seal(point(half), EC, alg="Ed25519"), "invalid", "the alg of another key"),
+        (seal(point(whole)), "invalid", "one that covers what comes later"), (seal(point([])), "invalid", "one that covers what came before its event"), (seal(point([leaf(0, "text", "Hello")])), "invalid", "one of another text"), (seal(point([leaf(1, "text", "Hello,")])), "invalid", "one of another choice"),
+        (seal(point(half, content=content(half, n=2, leaves=DROP))), "invalid", "one of another number of leaves"), (seal(point(half, content=content(half, root=sha("x"), leaves=DROP))), "invalid", "one of another root"),
+    ]  # fmt: skip
+    for checkpoint, verdict, note in table:
+        chat(f"a checkpoint with {note}" if not note.startswith("one ") else f"a checkpoint: {note}", checkpoint, verdict, trust=both)
+    for others, note in (([leaf(0, "text", "Hi.")], "other leaves"), ([], "no leaves"), (whole, "the leaves of the whole")):
+        chat(f"{note} beside a checkpoint", seal(point(half)), leaves=others)
+    good = seal(point(half))
+    vector("stream", sse([*HELLO_EVENTS, last(token), {**USAGE_EVENT, "ai_provenance": tag(seal(point(whole)))}]), "invalid", rule="C11", note="a checkpoint after the final token")
+    vector("stream", sse([*HELLO_EVENTS, last(token), "data: [DONE]", {"ai_provenance": tag(seal(point(whole)))}], done=False), "invalid", rule="C11", note="a checkpoint after [DONE]")
+    vector("stream", sse([HELLO_EVENTS[0], chunk({"content": "Hello, "}, ai_provenance=tag(good)), chunk({"content": "world."}, ai_provenance=tag(good)), last(token)]), "invalid", rule="C11", note="one checkpoint twice")
+    vector("stream", sse([chunk({"content": "Hello, "}, ai_provenance=tag(good)), chunk({"content": "world."}, ai_provenance=tag(seal(point(whole, rid="req-2"))))], done=False), "invalid", rule="C11", note="two checkpoints of different exchanges, and no final token")
+    vector("stream", sse([chunk({"content": "Hello! "}, ai_provenance=tag(good))], done=False), "invalid", rule="C11", note="a text changed before a checkpoint, and no final token")
+    vector("stream", sse([chunk({"content": "Hello, "}, ai_provenance=tag(seal(point(half), EVIL)))], done=False), "undecidable", rule="C11", note="a checkpoint by an unknown key, and no final token")
+    vector("stream", sse([chunk({"content": "Hello, "}, ai_provenance=tag(good))], done=False), "invalid", rule="C11", note="a checkpoint of another exchange than the pending token", token=seal(pending(rid="req-2")), also=["C7"])
+    events = text_events()
+    events[2]["ai_provenance"] = tag(seal(point(LEAVES, "responses-1")))
+    vector("stream", responses(LEAVES, events, [message_item(HELLO)]), "invalid", rule="C11", note="responses: a checkpoint that covers more than came")
+    block = [TEXT_BLOCK[0], {**TEXT_BLOCK[2], "ai_provenance": tag(seal(point(LEAVES, "messages-1")))}, TEXT_BLOCK[3]]
+    vector("stream", spoken(LEAVES, block), "invalid", rule="C11", note="messages: a checkpoint that covers more than came")
+    texts = ["Hello", " world."]
+    leaves = [one for k, text in enumerate(texts) for one in tensor_leaves("BYTES", "[1]", strings(text), choice=k)]
+    for own, note in ((point(leaves, "infer-1"), "covers more than came"), (point(leaves[:4], "infer-1", rid="req-2"), "is of another exchange"), (point([], "infer-1"), "covers nothing"), (over(leaves[:4], "infer-1"), "is a final token"), (pending(), "is a pending token")):
+        messages = [streamed_reply(reply(output(shape=[1], contents=field(8, text)), token=seal(own) if not k else None)) for k, text in enumerate(texts)]
+        vector("infer-stream", messages, "invalid", rule="C11", note=f"infer: a checkpoint that {note}", token=seal(over(leaves, "infer-1")))
+
+    for made, note in ((point(half, completion="complete"), "a checkpoint with completion"), (point(half, completion="aborted"), "a checkpoint with another completion")):
+        middle = chunk({"content": "Hello, "}, ai_provenance=tag(seal(made)))
+        vector("stream", sse([HELLO_EVENTS[0], middle, HELLO_EVENTS[2], last(token)]), "invalid", rule="T10", note=f"{note}, in a stream")
+        vector("body", body(seal({**made, "content": content(LEAVES)})), "invalid", rule="T10", note=f"{note}, in a body")
+    vector("stream", sse([HELLO_EVENTS[0], chunk({"content": "Hello, "}, ai_provenance=tag(seal(point(half, content=DROP)))), HELLO_EVENTS[2], last(token)]), "invalid", rule="T10", note="a checkpoint without content, in a stream", also=["C11", "P9"])
+    vector("body", body(seal(point(LEAVES))), "incomplete", rule="T10", note="a checkpoint for a body")
+    vector("text", HELLO, "incomplete", rule="T10", note="a checkpoint for a text", token=seal(point(LEAVES)))
+    vector("body", body(None, tagged=tag(seal(point(LEAVES), EC))), "incomplete", rule="T10", note="a checkpoint for a body, ES256", trust=trust(EC.jwk()))
+    vector("body", carrying(message_of([{"type": "text", "text": HELLO}]), seal(point(LEAVES, "messages-1"))), "incomplete", rule="T10", note="a checkpoint for a message")
+    vector("body", carrying(response_of([message_item(HELLO)], status="in_progress"), seal(pending())), "incomplete", rule="T10", note="a pending token for a response that goes on in the background")
+    vector("lines", '{"a":1}\n', "incomplete", rule="T10", note="a checkpoint beside lines", token=seal(point([leaf(0, "lines", '{"a":1}\n')], "ndjson-1")))
+    vector("lines", '{"a":1}\n', "incomplete", rule="T10", note="a pending token beside lines", token=seal(pending()))
+    vector("messages", [b"\x0a\x01x"], "incomplete", rule="T10", note="a checkpoint for gRPC messages", token=seal(point([leaf(0, "messages", framed(b"\x0a\x01x"))], "grpc-1")))
+    vector("messages", [b"\x0a\x01x"], "incomplete", rule="T10", note="a pending token in trailing metadata", token=seal(pending()))
+
+
+def bad_first_tokens() -> None:
+    """C12, and C7 where the stream is none of chat completions."""
+    both = {**trust(A.jwk(), EC.jwk()), OTHER: {"keys": json.dumps({"issuer": OTHER, "keys": [THEIRS.jwk()]})}}
+    first, final = seal(pending()), seal(over(LEAVES, "messages-1"))
+    firsts: Table = [
+        (seal(pending(rid="req-2")), "invalid", "another rid"), (seal(pending(sub="sub-2")), "invalid", "another sub"), (seal(pending(req=sha("x"))), "invalid", "another req"), (seal(pending(iss=OTHER), THEIRS), "invalid", "another trusted issuer"), (final, "invalid", "the final token itself"),
+        (seal(over([], "messages-1", jti="tok-2")), "invalid", "a final token of nothing"), (seal(point([], "messages-1")), "invalid", "a checkpoint"), (seal(pending(), EVIL, kid=A.kid), "invalid", "a wrong signature"), (seal(pending(), EVIL), "undecidable", "an unknown key"),
+        (seal(pending(iss="https://third.example")), "undecidable", "an unknown issuer"), (seal(pending(), typ="JWT"), "invalid", "another typ"), (seal(pending(), alg="none"), "invalid", "alg none"), (seal(pending(iat=NOW + 61)), "invalid", "signed in the future"), (seal(pending(ver=2)), "undecidable", "another version"),
+        (first[:-2], "invalid", "a cut token"), (seal(pending(completion="complete")), "invalid", "a pending token with completion"), (seal(pending(model="")), "invalid", "a claim out of form"), ("x", "invalid", "no token at all"), (first + "=", "invalid", "padding"),
+    ]  # fmt: skip
+    for token, verdict, note in firsts:
+        vector("stream", spoken(LEAVES, TEXT_BLOCK, first=token), verdict, rule="C12", note=f"in message_start: {note}", trust=both)
+    vector("stream", spoken(LEAVES, TEXT_BLOCK, first=first), "invalid", rule="C12", note="another genuine pending token in the header", token=seal(pending(jti="tok-9")))
+    vector("stream", spoken(LEAVES, TEXT_BLOCK, first=first), "invalid", rule="C12", note="the same claims under another key in the header", token=seal(pending(), EC), trust=both)
+    for token, verdict, note in (firsts[0], firsts[4], firsts[7], firsts[8], firsts[12]):
+        vector("stream", spoken(LEAVES, TEXT_BLOCK), verdict, rule="C7", note=f"messages: a pending token was given: {note}", token=token, trust=both)
+        vector("stream", responses(LEAVES, text_events(), [message_item(HELLO)]), verdict, rule="C7", note=f"responses: a pending token was given: {note}", token=token, trust=both)
+    vector("stream", stream(seal(claims())), "invalid", rule="C7", note="a pending token was given: a checkpoint", token=seal(point([])))
+
+
+def bad_forms() -> None:
+    """C13: what a stream is read as is not for its token to say."""
+    tagged = {
+        "chat": lambda token: sse([*HELLO_EVENTS, last(token)]),
+        "completions": lambda token: sse([legacy(HELLO), legacy("", ai_provenance=tag(token))]),
+        "responses": lambda token: typed([CREATED, *text_events(), {**ended(None, [message_item(HELLO)]), "ai_provenance": tag(token)}]),
+        "messages": lambda token: typed([started(), *TEXT_BLOCK, *stopped(token)]),
+    }
+    for form, made in tagged.items():
+        for claimed in tagged:
+            if claimed != form:
+                vector("stream", made(seal(over([], f"{claimed}-1"))), "invalid", rule="C13", note=f"a stream of {form}-1 whose token says {claimed}-1, as which it has no content")
+    hello = seal(over(LEAVES, "chat-1"))
+    for begins, note in (([CREATED], "Responses"), ([{"type": "ping"}, started()], "Messages, after a ping"), ([{"type": "error"}, CREATED], "Responses, after an error"), ([said("x")], "some Responses event"), ([{"choices": []}, started()], "Messages, after an event with choices")):
+        vector("stream", sse([*begins, *HELLO_EVENTS, last(hello)]), "invalid", rule="C13", note=f"chat completions in a stream that begins as {note}")
+    vector("stream", sse([legacy(None, choices=[{"index": 0}]), *HELLO_EVENTS, last(hello)]), "invalid", rule="C13", note="chat completions in a stream whose first choices are of the object text_completion")
+    vector("stream", sse([chunk(choices=[{"index": 0, "text": ""}]), *HELLO_EVENTS, last(hello)]), "invalid", rule="C13", note="chat completions in a stream whose first choices have text")
+    vector("stream", sse([HELLO_EVENTS[0], legacy(HELLO), {"ai_provenance": tag(seal(over(LEAVES, "completions-1")))}]), "invalid", rule="C13", note="completions in a stream whose first choices are chat's")
+    vector("stream", sse([{"type": "x"}, CREATED, *text_events(), {"ai_provenance": tag(seal(over(LEAVES, "responses-1")))}]), "invalid", rule="C13", note="Responses in a stream that begins as something else")
+
+
+def bad_lines() -> None:
+    two = covered = '{"a":1}\n{"b":2}\n'
+
+    def lined(note: str, shown: str | bytes, covered: str = covered, **more: Any) -> None:
+        token = seal(over([leaf(0, "lines", covered)], "ndjson-1"))
+        made = shown if isinstance(shown, bytes) else shown.encode()
+        vector("lines", made, "invalid", rule="C14", note=note, token=token, **more)
+
+    for line, spelt, note in (
+        (b'{"a":1,"a":2}', '{"a":2}', "a name twice"), (b'\xef\xbb\xbf{"a":1}', '{"a":1}', "a byte-order mark"), (b'{"a":1}{"b":2}', '{"a":1}', "two objects"), (b'{"a":NaN}', '{"a":null}', "NaN"), (b"[Infinity]", "[null]", "Infinity"), (b'"\xff"', '"\ufffd"', "a byte that is not UTF-8"),
+        (b"[" * 65 + b"]" * 65, "[" * 65 + "]" * 65, "depth 65"), (b"1 2", "1", "two numbers"), (b'"x",', '"x"', "a comma after a string"), (b"{}x", "{}", "a letter after an object"), (b"hello", "null", "a word"), (b"{'a':1}", "null", "single quotation marks"), (b'{"a":1', "null", "an object cut"), (b"data: {}", "null", "an event"),
+    ):  # fmt: skip
+        lined(f"a line with {note}", two.encode() + line + b"\n", f"{covered}{spelt}\n")
+    token = seal(over([leaf(0, "lines", covered)], "ndjson-1"))
+    twin = seal(over([leaf(0, "lines", covered)], "ndjson-1", jti="tok-2"))
+    vector("lines", lines_of('{"a":1}', token=token) + '{"b":2}\n', "invalid", rule="C14", note="a line after the tag's")
+    vector("lines", lines_of(token=token) + two, "invalid", rule="C14", note="the tag first")
+    vector("lines", two + lines_of(token=token) * 2, "invalid", rule="C14", note="the tag's line twice")
+    vector("lines", two + lines_of(token=twin) + lines_of(token=token), "invalid", rule="C14", note="two lines with genuine tags")
+    for other, note in ((twin, "another genuine token"), (seal(pending()), "a pending token"), (token[:-1], "the token cut"), ("x", "no token at all"), (token + " ", "a blank after it")):
+        vector("lines", two + lines_of(token=token), "invalid", rule="C14", note=f"beside the line and in it differ: {note}", token=other)
+    for shown, note in ((two, "two lines"), ("", "no lines"), ("[]\n", "an array"), ('{"data":{"ai_provenance":{"token":"' + token + '"}}}\n', "a tag further inside"), ('{"ai_provenance":{"token":"' + token + '"},"a":1}\n', "a tag with a member beside it")):
+        vector("lines", shown, "absent", rule="C14", note=f"neither beside nor in a line: {note}")
+
+
+def bad_calls() -> None:
+    message = b"\x0a\x05Hello"
+    leaves = [leaf(0, "messages", framed(message))]
+    both = {**trust(A.jwk(), EC.jwk()), OTHER: {"keys": json.dumps({"issuer": OTHER, "keys": [THEIRS.jwk()]})}}
+    final, first = seal(over(leaves, "grpc-1")), seal(pending())
+    for token, verdict, note in (
+        (seal(pending(rid="req-2")), "invalid", "another rid"), (seal(pending(sub="sub-2")), "invalid", "another sub"), (seal(pending(req=sha("x"))), "invalid", "another req"), (seal(pending(iss=OTHER), THEIRS), "invalid", "another trusted issuer"), (final, "invalid", "the final token itself"), (seal(point([], "grpc-1")), "invalid", "a checkpoint"),
+        (seal(pending(), EVIL, kid=A.kid), "invalid", "a wrong signature"), (seal(pending(), EVIL), "undecidable", "an unknown key"), (seal(pending(iat=NOW + 61)), "invalid", "signed in the future"), (seal(pending(ver=2)), "undecidable", "another version"), ("x", "invalid", "no token at all"),
+    ):  # fmt: skip
+        vector("messages", [message], verdict, rule="C15", note=f"in initial metadata: {note}", token=final, pending=token, trust=both)
+    own, twin = seal(over(GREETING_LEAVES, "infer-1")), seal(over(GREETING_LEAVES, "infer-1", jti="tok-2"))
+    for token, note in ((twin, "another genuine token"), (seal(over(GREETING_LEAVES, "infer-1"), EC), "the same claims under another key"), (first, "a pending token"), (own[:-1], "the token cut"), ("x", "no token at all"), (seal(over([leaf(0, "messages", framed(greeting(own)))], "grpc-1")), "one of grpc-1 over the same message")):
+        vector("infer", [greeting(own)], "invalid", rule="C15", note=f"parameter and trailing metadata differ: {note}", token=token, trust=both)
+    vector("infer", [greeting(own, parameter("x"))], "invalid", rule="C15", note="infer: the parameter twice")
+    vector("infer", [greeting(more=field(4, field(1, "ai_provenance") + field(2, field(3, own) + field(2, 7))))], "invalid", rule="C15", note="infer: the parameter a string and a number")
+    vector("infer", [greeting(more=field(4, field(1, "ai_provenance") + field(2, field(1, 1))))], "invalid", rule="C15", note="infer: the parameter a truth value", token=own)
+    vector("infer", [greeting(own)], "invalid", rule="C15", note="infer: another rid in initial metadata", pending=seal(pending(rid="req-2")))
+    for messages, note in (([message], "one message"), ([], "no messages"), ([b""], "an empty message")):
+        vector("messages", messages, "absent", rule="C15", note=f"neither token: {note}")
+        vector("messages", messages, "incomplete", rule="C15", note=f"a pending token and no final one: {note}", pending=first)
+    vector("infer", [greeting()], "absent", rule="C15", note="infer: neither token")
+    vector("infer", [greeting()], "incomplete", rule="C15", note="infer: a pending token and no final one", pending=first)
+    vector("infer", [reply(output(shape=[1], contents=field(8, HELLO)), more=parameter(own, "provenance"))], "absent", rule="C15", note="infer: a parameter of another name")
+    vector("infer", [greeting(own)] * 2, "absent", rule="C15", note="infer: parameters of two messages, and no trailing metadata")
+    vector("infer-stream", [streamed_reply(greeting())], "absent", rule="C15", note="infer: a stream without any token")
+
+
+def bad_content() -> None:
+    """P7, and what cuts, doubles or follows a token in the other dialects."""
+    response, message, reply_token = seal(over(LEAVES, "responses-1")), seal(over(LEAVES, "messages-1")), seal(over(GREETING_LEAVES, "infer-1"))
+    first = seal(pending())
+    other = "Hello, World."
+    text = {"type": "text", "text": HELLO}
+    bodies: Table = [
+        (carrying(response_of([message_item(other)]), response), "responses: a letter changed"), (carrying(response_of([message_item(HELLO, refused("No."))]), response), "responses: a refusal added"), (carrying(response_of([message_item(HELLO), SEARCH]), response), "responses: an item added"),
+        (carrying(response_of([SEARCH, message_item(HELLO)]), response), "responses: an item put first"), (carrying(response_of([{**message_item(HELLO), "type": "x"}]), response), "responses: the type of the item changed"), (carrying(response_of([]), response), "responses: the item removed"),
+        (carrying(message_of([{**text, "text": other}]), message), "messages: a letter changed"), (carrying(message_of([text, text]), message), "messages: a block added"), (carrying(message_of([{"type": "thinking", "thinking": HELLO}]), message), "messages: the text turned to thinking"), (carrying(message_of([]), message), "messages: the block removed"),
+        (carrying({**GREETING_JSON, "outputs": [{**GREETING_JSON["outputs"][0], "data": [other]}]}, reply_token), "infer: a letter changed"), (carrying({**GREETING_JSON, "outputs": [{**GREETING_JSON["outputs"][0], "name": "X"}]}, reply_token), "infer: the name changed"),
+        (carrying({**GREETING_JSON, "outputs": [{**GREETING_JSON["outputs"][0], "shape": [1, 1]}]}, reply_token), "infer: the shape changed"), (carrying(legacy(other), seal(over(LEAVES, "completions-1"))), "completions: a letter changed"),
+    ]  # fmt: skip
+    for shown, note in bodies:
+        vector("body", shown, "invalid", rule="P7", note=note)
+    vector("stream", typed([CREATED, *text_events(other), ended(response, [message_item(other)])]), "invalid", rule="P7", note="responses: a letter changed, in a stream")
+    vector("stream", typed([CREATED, *text_events(), said("output_item.done", output_index=1, item=SEARCH), ended(response, [message_item(HELLO)])]), "invalid", rule="P7", note="responses: an item of another type added, in a stream")
+    vector("stream", typed([started(), *TEXT_BLOCK[:3], *stopped(message)]), "invalid", rule="P7", note="messages: a delta lost")
+    vector("stream", typed([started(), *TEXT_BLOCK, begin({"type": "x"}, 1), *stopped(message)]), "invalid", rule="P7", note="messages: a block of another type added")
+    called = seal(over([leaf(0, "input", '{"a":1}'), leaf(0, "name", "f")], "messages-1"))
+    tool = begin({"type": "tool_use", "id": "t", "name": "f", "input": {"a": 1}})
+    vector("stream", typed([started(), tool, delta("input_json_delta", partial_json='{"a":2}'), *stopped(called)]), "invalid", rule="P7", note="messages: partial JSON goes before the input that the block began with")
+    vector("stream", typed([started(), tool, delta("input_json_delta", partial_json='{"a":1'), *stopped(called)]), "invalid", rule="P7", note="messages: partial JSON that is cut leaves nothing of the input that the block began with")
+    spelt = seal(over([leaf(0, "input", "[1]"), leaf(0, "name", "f")], "messages-1"))
+    vector("stream", typed([started(), tool, delta("input_json_delta", partial_json="[1]"), *stopped(spelt)]), "invalid", rule="P7", note="messages: partial JSON that is no object sealed as its text")
+    for messages, note in (([greeting() + field(5, b"")], "an output added"), ([greeting().replace(b"world", b"World")], "a letter changed"), ([greeting(), greeting()], "a message twice"), ([], "no message")):
+        vector("infer", messages, "invalid", rule="P7", note=f"infer: {note}", token=reply_token)
+    made = seal(over([leaf(0, "messages", framed(b"ab", b"c"))], "grpc-1"))
+    for messages, note in (([b"ab", b"d"], "a byte changed"), ([b"a", b"bc"], "a byte moved to the next message"), ([b"c", b"ab"], "messages exchanged"), ([b"ab"], "a message lost"), ([b"ab", b"c", b""], "an empty message added"), ([b"abc"], "messages joined")):
+        vector("messages", messages, "invalid", rule="P7", note=f"grpc: {note}", token=made)
+    made = seal(over([leaf(0, "lines", '{"a":1}\n{"b":2}\n')], "ndjson-1"))
+    for shown, note in (('{"a":1}\n{"b":3}\n', "a number changed"), ('{"b":2}\n{"a":1}\n', "exchanged"), ('{"a":1}\n', "one lost"), ('{"a":1}\n{"b":2}\n{}\n', "one added"), ('[{"a":1},{"b":2}]\n', "in an array")):
+        vector("lines", shown, "invalid", rule="P7", note=f"lines: {note}", token=made)
+    vector("text", "Hm.", "invalid", rule="P8", note="messages: the text of thinking", token=seal(over([leaf(0, "thinking", "Hm."), leaf(1, "text", HELLO)], "messages-1")))
+    vector("text", "Hm.", "invalid", rule="P8", note="responses: the text of a summary", token=seal(over([leaf(0, "reasoning_summary", "Hm.")], "responses-1")))
+
+    end = said("completed", response={**response_of([message_item(HELLO)]), "ai_provenance": tag(response)})
+    vector("stream", typed([said("created", response={**response_of([]), "ai_provenance": tag(first)}), *text_events(), end]), "invalid", rule="C4", note="responses: a pending token in the first event besides")
+    vector("stream", typed([{**started(), "type": "message_x"}, *TEXT_BLOCK, *stopped(None)]), "absent", rule="C4", note="messages: no token, and a first event of another type")
+    vector("stream", typed([started(), *TEXT_BLOCK, {"type": "x", "message": {"ai_provenance": tag(message)}}, *stopped(message)]), "invalid", rule="C4", note="messages: a token in the message of another event besides")
+    vector("stream", typed([CREATED, *text_events(), end, {"type": "error", "message": "x"}]), "invalid", rule="C5", note="responses: an error after the token")
+    vector("stream", typed([CREATED, *text_events(), end, said("failed", response=response_of(None))]), "invalid", rule="C5", note="responses: failed after the token")
+    vector("stream", typed([CREATED, *text_events(), ended(seal(over([*LEAVES, leaf(1, "item", SEARCH_LEAF)], "responses-1")), [message_item(HELLO)]), said("output_item.done", output_index=1, item=SEARCH)]), "invalid", rule="C5", note="responses: an item after the token")
+    for odd, note in ((response, "the token itself"), ([tag(response)], "an array"), ({"token": response, "leaves": "x"}, "leaves a string")):
+        end = said("completed", response={**response_of([message_item(HELLO)]), "ai_provenance": odd})
+        vector("stream", typed([CREATED, *text_events(), end]), "invalid", rule="C1", note=f"in the response of the terminal event: {note}")
+    vector("stream", typed([{"type": "message_start", "message": {**message_of([]), "ai_provenance": first}}, *TEXT_BLOCK, *stopped(message)]), "invalid", rule="C1", note="in message_start: the token itself")
+    end = ended(response, [message_item(HELLO)])
+    vector("stream", typed([CREATED, *text_events(), {**end, "ai_provenance": tag(response)}]), "invalid", rule="C4", note="responses: the token in the terminal event and in its response")
+    vector("stream", typed([CREATED, *text_events(), end, end]), "invalid", rule="C4", note="responses: the terminal event twice")
+    vector("stream", typed([started(), *TEXT_BLOCK, *stopped(message), stopped(message)[1]]), "invalid", rule="C4", note="messages: message_stop twice")
+    vector("stream", typed([CREATED, *text_events(), ended(first, [message_item(HELLO)])]), "invalid", rule="C4", note="responses: a pending token in the terminal event")
+    vector("stream", typed([started(), *TEXT_BLOCK, *stopped(first)]), "invalid", rule="C4", note="messages: a pending token in message_stop")
+    vector("stream", typed([CREATED, *text_events(), ended(None, [message_item(HELLO)])]), "absent", rule="C4", note="responses: no token")
+    vector("stream", typed([CREATED, *text_events()]), "incomplete", rule="C4", note="responses: cut, after a pending token", token=first)
+    vector("stream", typed([started(), *TEXT_BLOCK, *stopped(None)]), "absent", rule="C4", note="messages: no token")
+    vector("stream", typed([started(first), *TEXT_BLOCK]), "incomplete", rule="C4", note="messages: cut, after a pending token in message_start")
+    longer = [leaf(0, "text", f"{HELLO} Hi.")]
+    vector("stream", typed([started(), *TEXT_BLOCK, *stopped(seal(over(longer, "messages-1"))), delta("text_delta", text=" Hi.")]), "invalid", rule="C5", note="messages: text after the token")
+    vector("stream", typed([started(), *TEXT_BLOCK, *stopped(seal(over([*LEAVES, leaf(1, "text", "Hi.")], "messages-1"))), begin({"type": "text", "text": "Hi."}, 1)]), "invalid", rule="C5", note="messages: a block after the token")
+    vector("stream", typed([started(), *TEXT_BLOCK, *stopped(message), {"type": "error", "error": {"type": "api_error"}}]), "invalid", rule="C5", note="messages: an error after the token")
+    late = said("output_text.delta", output_index=1, content_index=0, delta="Hi.")
+    vector("stream", typed([CREATED, *text_events(), ended(seal(over([*LEAVES, leaf(1, "text", "Hi.")], "responses-1")), [message_item(HELLO)]), late]), "invalid", rule="C5", note="responses: text after the token")
+    vector("stream", sse([legacy("Hello, "), legacy("", ai_provenance=tag(seal(over(LEAVES, "completions-1")))), legacy("world.")]), "invalid", rule="C5", note="completions: text after the token")
+    for shown, note in ((responses(LEAVES, text_events(), [message_item(HELLO)]), "responses"), (spoken(LEAVES, TEXT_BLOCK), "messages")):
+        vector("stream", shown[:-1], "absent", rule="C6", note=f"{note}: cut before the blank line")
+        vector("stream", shown[:-1], "incomplete", rule="C6", note=f"{note}: cut before the blank line, after a pending token", token=first)
+    made = carrying(GREETING_JSON, reply_token)
+    for shown, note in ((made[:-1] + ',"x":NaN}', "infer: NaN"), (carrying(message_of([text]), message)[:-1] + ',"id":"msg_1"}', "messages: a name twice"), (carrying(response_of([message_item(HELLO)]), response) + "{}", "responses: a second object")):
+        vector("body", shown, "invalid", rule="C9", note=note)
+
+
+def bad_projections() -> None:
+    """P9: bodies, streams, lines and messages under what does not fit them."""
+    for proj in ("responses-2", "messages", "infer-2", "ndjson-2", "grpc"):
+        carried(seal(claims(content=content(LEAVES, proj))), "undecidable", "P9", f"proj {proj!r}")
+    for proj in ("ndjson-1", "grpc-1"):
+        vector("body", body(seal(claims(LEAVES, proj))), "invalid", rule="P9", note=f"{proj} over a body")
+    for proj, member in (("completions-1", "choices"), ("responses-1", "output"), ("messages-1", "content")):
+        vector("body", carrying({"id": "x"}, seal(over([], proj))), "invalid", rule="P9", note=f"{proj} over an object without {member}")
+        vector("body", carrying({"id": "x", member: None}, seal(over([], proj))), "invalid", rule="P9", note=f"{proj} over an object with {member} null")
+    vector("body", carrying({"id": "x"}, seal(over([], "infer-1"))), "invalid", rule="P9", note="infer-1 over an object without outputs")
+    vector("body", carrying({"outputs": None}, seal(over([], "infer-1"))), "invalid", rule="P9", note="infer-1 over an object with outputs null")
+    vector("body", carrying({"outputs": [5]}, seal(over([[0, "outputs.0.data", None]], "infer-1"))), "invalid", rule="P9", note="infer-1 over outputs that are no objects")
+    vector("body", "[]", "invalid", rule="P9", note="messages-1 over an array, token in the header", token=seal(over([], "messages-1")))
+    for proj in ("messages-1", "json-1", "bytes-1", "infer-1"):
+        vector("stream", responses(LEAVES, text_events(), [message_item(HELLO)], proj=proj), "invalid", rule="P9", note=f"{proj} over a stream of Responses")
+        vector("stream", spoken(LEAVES, TEXT_BLOCK, proj=proj if proj != "messages-1" else "responses-1"), "invalid", rule="P9", note=f"{proj if proj != 'messages-1' else 'responses-1'} over a stream of Messages")
+    line = '{"a":1}\n'
+    for proj in ("json-1", "grpc-1", "chat-1", "infer-1"):
+        vector("lines", line, "invalid", rule="P9", note=f"{proj} over lines", token=seal(over([leaf(0, "lines", line)], proj)))
+    vector("lines", line + lines_of(token=seal(over([leaf(0, "body", line)], "bytes-1"))), "invalid", rule="P9", note="bytes-1 over lines that carry the token", also=["P7"])
+    for proj in ("ndjson-1", "bytes-1", "json-1"):
+        vector("messages", [b"x"], "invalid", rule="P9", note=f"{proj} over gRPC messages", token=seal(over([leaf(0, "messages", framed(b"x"))], proj)), also=["P7"])
+
+
 def write(path: Path, value: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(value, indent=1, ensure_ascii=True) + "\n", encoding="utf-8")
@@ -1333,7 +2307,7 @@ def write(path: Path, value: Any) -> None:
 
 def make() -> dict[str, Any]:
     """Every file of the vectors, by its name under ``v1``."""
-    for part in (token_form, token_keys, token_claims, token_demands, projection_form, projection_leaves, carriers, key_sets, good_bodies, good_tokens, good_streams, histories, receipts):
+    for part in (token_form, token_keys, token_claims, token_demands, projection_form, projection_leaves, carriers, key_sets, good_bodies, good_tokens, good_streams, histories, receipts, good_dialects, bad_dialects):
         part()
     files: dict[str, Any] = {"good.json": {"format": 1, "vectors": GOOD}, "cut_stream.json": {"format": 1, **cut_stream()}}
     return files | {f"bad/{rule}.json": {"format": 1, "rule": rule, "vectors": vectors} for rule, vectors in BAD.items()}

@@ -8,6 +8,7 @@ is another than the expected one, and kills it *cleanly* when the mutant finds t
 from __future__ import annotations
 
 import base64
+import functools
 import importlib.util
 import json
 import re
@@ -20,22 +21,25 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 VERIFIER = HERE.parents[1] / "docs" / "spec" / "verifier.py"
-RECEIPT_VERIFIER = VERIFIER.with_name("receipt_verifier.py")
-RULES = [f"{page}{number}" for page, last in (("T", 16), ("P", 9), ("C", 10), ("K", 9), ("H", 3), ("R", 10)) for number in range(1, last + 1)]
+DIALECT_VERIFIER, INFER_VERIFIER, RECEIPT_VERIFIER = (VERIFIER.with_name(f"{part}_verifier.py") for part in ("dialect", "infer", "receipt"))
+RULES = [f"{page}{number}" for page, last in (("T", 16), ("P", 12), ("C", 15), ("K", 9), ("H", 3), ("R", 10)) for number in range(1, last + 1)]
 
 Vector = dict[str, Any]
 
 
 def load_verifier() -> ModuleType:
-    """A fresh copy of the verifier and, as its ``receipts``, of the one that builds on it; one mutant leaves no trace in the next."""
-    before = sys.modules.get("verifier")
+    """A fresh copy of the verifier in its parts (``dialects``, ``messages``, ``receipts``); one mutant leaves no trace in the next."""
+    names = ("verifier", "dialect_verifier")
+    before = {name: sys.modules[name] for name in names if name in sys.modules}
     sys.modules["verifier"] = verifier = _loaded(VERIFIER)
     try:
+        sys.modules["dialect_verifier"] = verifier.dialects = _loaded(DIALECT_VERIFIER)  # type: ignore[attr-defined]
+        verifier.messages = _loaded(INFER_VERIFIER)  # type: ignore[attr-defined]
         verifier.receipts = _loaded(RECEIPT_VERIFIER)  # type: ignore[attr-defined]
     finally:
-        sys.modules.pop("verifier")
-        if before is not None:
-            sys.modules["verifier"] = before
+        for name in names:
+            sys.modules.pop(name, None)
+        sys.modules.update(before)
     return verifier
 
 
@@ -60,7 +64,10 @@ def all_vectors() -> Iterator[Vector]:
 
 
 def content_of(vector: Vector) -> bytes:
-    """The bytes to verify; for a text, its UTF-8."""
+    """The bytes to verify; for a text, its UTF-8; for gRPC messages, as gRPC frames them."""
+    if "messages_b64" in vector:
+        messages = [base64.b64decode(message) for message in vector["messages_b64"]] * vector.get("times", 1)
+        return b"".join(b"\0" + len(message).to_bytes(4, "big") + message for message in messages)
     data = base64.b64decode(vector["content_b64"]) if "content_b64" in vector else vector["content"].encode()
     return data + b" " * vector.get("pad", 0)
 
@@ -80,12 +87,13 @@ def judge(verifier: ModuleType, vector: Vector) -> dict[str, str]:
     if vector["kind"] == "receipt":
         return {"verdict": _receipt(verifier, vector)}
     content = content_of(vector)
-    more = {name: vector[name] for name in ("token", "salt", "audience", "nonce", "choice", "content_digest", "leaves") if name in vector}
+    more = {name: vector[name] for name in ("token", "pending", "salt", "audience", "nonce", "choice", "content_digest", "leaves") if name in vector}
     request = {"request": vector["request"].encode()} if "request" in vector else {}
     shown = content.decode() if vector["kind"] == "text" else content
     verdict, detail = verifier.verify(vector["kind"], shown, trust=trust_of(vector), now=vector["now"], **more, **request)
     terminator = re.fullmatch("terminator: (.+)", detail) if verdict == "valid" else None
-    return {"verdict": verdict, **({"terminator": terminator[1]} if terminator else {})}
+    proven = re.fullmatch(r"C11: proven: (\d+ \w+)", detail) if verdict == "incomplete" else None
+    return {"verdict": verdict, **({"terminator": terminator[1]} if terminator else {}), **({"proven": proven[1]} if proven else {})}
 
 
 def _receipt(verifier: ModuleType, vector: Vector) -> str:
@@ -119,8 +127,8 @@ def _joined(text: str) -> str:
 
 def _without_c6(verifier: ModuleType) -> None:
     """Takes the last event although no blank line ends it."""
-    whole = verifier.events
-    verifier.events = lambda content: whole(content + b"\n\n")
+    whole = verifier.dialects.events
+    verifier.dialects.events = lambda content: whole(content + b"\n\n")
 
 
 def _without_c8(verifier: ModuleType) -> None:
@@ -134,7 +142,20 @@ def _without_c8(verifier: ModuleType) -> None:
     verifier.verify = verify
 
 
-CARELESS: dict[str, Callable[[ModuleType], None]] = {"P2": _without_p2, "P3": _without_p3, "C6": _without_c6, "C8": _without_c8}
+def _without_c13(verifier: ModuleType) -> None:
+    """Believes the token about the form of its stream."""
+    whole = verifier.dialects.form_of
+
+    def form_of(bodies: list[Vector]) -> tuple[int, str]:
+        found = re.search(r'"token": "[^".]*\.([^".]*)\.', json.dumps(bodies))
+        claims, _ = verifier.read_json(verifier.unb64(found[1]), 8, True) if found else ({}, [])
+        proj = (claims or {}).get("content", {}).get("proj")
+        return (0, proj) if proj in verifier.dialects.STREAMS else whole(bodies)
+
+    verifier.dialects.form_of = form_of
+
+
+CARELESS: dict[str, Callable[[ModuleType], None]] = {"P2": _without_p2, "P3": _without_p3, "C6": _without_c6, "C8": _without_c8, "C13": _without_c13}
 
 
 def mutant(*rules: str) -> ModuleType:
@@ -154,6 +175,7 @@ def outcome(verifier: ModuleType, vector: Vector) -> dict[str, str]:
         return {"verdict": "crashed", "error": repr(error)}
 
 
+@functools.cache
 def run(rule: str) -> dict[str, Any]:
     """Counts for one rule; `survivors` are the ids that did not kill the mutant."""
     vectors = vectors_of(f"bad/{rule}")

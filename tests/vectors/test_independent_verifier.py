@@ -121,6 +121,12 @@ def test_the_schema_takes_the_claims_of_every_good_vector() -> None:
     for token in tokens:
         validator.validate(_claims(token))
     assert {_claims(token)["stage"] for token in tokens} == {"pending", "final"}
+    points = [
+        token for vector in mutants.vectors_of("bad/T10") for token in _tokens(vector) if vector["expected"]["verdict"] == "incomplete"
+    ]
+    assert {_claims(token)["stage"] for token in points} == {"pending", "checkpoint"}
+    for token in points:
+        validator.validate(_claims(token))
 
 
 @pytest.mark.parametrize("rule", sorted(SHOWN))
@@ -135,7 +141,16 @@ def test_the_schema_refuses_claims_of_another_shape(rule: str) -> None:
     assert len(refused) >= len(tokens) * 3 // 4
 
 
-@pytest.mark.parametrize(("path", "lines", "beside"), [(mutants.VERIFIER, 300, set()), (mutants.RECEIPT_VERIFIER, 100, {"verifier"})])
+@pytest.mark.parametrize(
+    ("path", "lines", "beside"),
+    [
+        (mutants.VERIFIER, 300, {"infer_verifier"}),
+        (mutants.DIALECT_VERIFIER, 300, {"verifier"}),
+        (mutants.INFER_VERIFIER, 300, {"verifier", "dialect_verifier"}),
+        (mutants.RECEIPT_VERIFIER, 100, {"verifier"}),
+    ],
+    ids=lambda value: value.stem if isinstance(value, Path) else "",
+)
 def test_the_verifiers_keep_to_their_lines_and_two_libraries(path: Path, lines: int, beside: set[str]) -> None:
     source = path.read_text(encoding="utf-8")
     assert len(source.splitlines()) <= lines
@@ -151,7 +166,8 @@ def test_the_verifiers_keep_to_their_lines_and_two_libraries(path: Path, lines: 
 
 
 def test_every_rule_is_named_where_it_is_enforced() -> None:
-    source = mutants.VERIFIER.read_text(encoding="utf-8") + mutants.RECEIPT_VERIFIER.read_text(encoding="utf-8")
+    parts = (mutants.VERIFIER, mutants.DIALECT_VERIFIER, mutants.INFER_VERIFIER, mutants.RECEIPT_VERIFIER)
+    source = "".join(part.read_text(encoding="utf-8") for part in parts)
     assert [rule for rule in mutants.RULES if f'"{rule}"' not in source] == [rule for rule in mutants.RULES if rule in mutants.CARELESS]
     assert [rule for rule in mutants.CARELESS if f" {rule}" not in source] == []
 
@@ -171,7 +187,7 @@ def _saved(folder: Path, vector: dict[str, Any]) -> list[str]:
         "--now",
         str(vector["now"]),
     ]
-    for name in ("token", "salt", "audience", "nonce"):
+    for name in ("token", "pending", "salt", "audience", "nonce"):
         options += [f"--{name}={vector[name]}"] if name in vector else []
     if "request" in vector:
         (folder / "request").write_text(vector["request"], encoding="utf-8")
@@ -179,19 +195,29 @@ def _saved(folder: Path, vector: dict[str, Any]) -> list[str]:
     return options
 
 
+SAVED = [
+    vector
+    for vector in VECTORS
+    if next(iter(vector["trust"].values())).keys() == {"keys"}
+    and len(vector["trust"]) == 1
+    and not vector.keys() & {"pad", "times", "leaves", "content_digest", "choice"}
+    and vector["kind"] != "receipt"
+]
+
+
+@pytest.mark.parametrize("kind", sorted({vector["kind"] for vector in SAVED}))
+@pytest.mark.parametrize("wanted", ["valid", "invalid"])
+def test_command_line_reads_every_kind_of_content(tmp_path: Path, kind: str, wanted: str) -> None:
+    vector = next(vector for vector in reversed(SAVED) if (vector["kind"], vector["expected"]["verdict"]) == (kind, wanted))
+    done = subprocess.run([sys.executable, str(mutants.VERIFIER), *_saved(tmp_path, vector)], capture_output=True, text=True, check=False)
+    assert done.stdout.split()[:1] == [wanted], done.stderr
+
+
 @pytest.mark.parametrize(
     ("wanted", "code"), [("valid", 0), ("invalid", 1), ("incomplete", 1), ("undecidable", 3), ("unacceptable", 4), ("absent", 5)]
 )
 def test_command_line_answers_with_the_exit_code_of_the_verdict(tmp_path: Path, wanted: str, code: int) -> None:
-    vector = next(
-        vector
-        for vector in reversed(VECTORS)
-        if vector["expected"]["verdict"] == wanted
-        and "pad" not in vector
-        and all("keys" in entry for entry in vector["trust"].values())
-        and not vector.keys() & {"leaves", "content_digest"}
-        and vector["kind"] != "receipt"
-    )
+    vector = next(vector for vector in reversed(SAVED) if vector["expected"]["verdict"] == wanted)
     done = subprocess.run([sys.executable, str(mutants.VERIFIER), *_saved(tmp_path, vector)], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout.split()[0]) == (code, wanted), done.stderr
 

@@ -31,13 +31,10 @@ def test_every_bad_vector_kills_the_mutant_of_its_rule(rule: str) -> None:
     assert row["clean"] >= 5
 
 
-def test_good_vectors_pass_without_any_one_rule_of_refusal() -> None:
-    """Leaving out a check refuses nothing new; only computing carelessly does."""
-    good = mutants.vectors_of("good")
-    for rule in mutants.RULES:
-        if rule not in mutants.CARELESS:
-            mutant = mutants.mutant(rule)
-            assert [vector["id"] for vector in good if mutants.outcome(mutant, vector) != vector["expected"]] == [], rule
+def test_good_vectors_pass_without_the_rules_of_refusal() -> None:
+    """Leaving out checks, all of them here, refuses nothing new; only computing carelessly does."""
+    lax = mutants.mutant(*(rule for rule in mutants.RULES if rule not in mutants.CARELESS))
+    assert [vector["id"] for vector in mutants.vectors_of("good") if mutants.outcome(lax, vector) != vector["expected"]] == []
 
 
 def test_the_printed_table_ends_without_survivors(
