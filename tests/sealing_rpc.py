@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import socket
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import grpc
@@ -139,22 +140,19 @@ class Wire:
 
     Attributes:
         target: What a client connects to.
-        cut_after: Bytes from the server after which a connection is dropped; None drops none.
-        passed: Bytes from the server on the newest connection.
+        cuts: Bytes from the server after which a connection is dropped, one for each connection to come; without any, none is.
+        passed: Bytes from the server on the connection that sent last.
     """
 
     target: str
-    cut_after: int | None = None
+    cuts: deque[int] = field(default_factory=deque)
     passed: int = 0
-
-    def room(self, passed: int, size: int) -> int:
-        """How many of *size* bytes may pass after so many."""
-        return size if self.cut_after is None else min(size, self.cut_after - passed)
 
 
 class _Relay:
     def __init__(self, wire: Wire, client: socket.socket, host: str, port: int) -> None:
         self.wire, self.client = wire, client
+        self.cut = wire.cuts.popleft() if wire.cuts else None
         self.server = socket.create_connection((host, port))
         self.threads = [threading.Thread(target=work, name="wire", daemon=True) for work in (self.forward, self.back)]
         for thread in self.threads:
@@ -170,10 +168,10 @@ class _Relay:
         passed = 0
         with suppress(OSError):
             while data := self.server.recv(65_536):
-                room = self.wire.room(passed, len(data))
+                room = len(data) if self.cut is None else min(len(data), self.cut - passed)
                 self.client.sendall(data[:room])
                 passed = self.wire.passed = passed + room
-                if passed == self.wire.cut_after:
+                if passed == self.cut:
                     break
         self.drop()
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -333,12 +335,43 @@ async def test_a_failed_call_with_a_token_is_judged_by_it(server: SealingServer,
 @pytest.mark.parametrize("at", ["in a message", "in the trailers"])
 async def test_a_connection_lost_on_the_way_is_the_rpc_s_own_error(server: SealingServer, way: Any, at: str) -> None:
     with wire_to(server.target) as wire:
-        whole = await way.ask(wire.target, "Stream", keys=server.keys)
-        assert whole.error is None
-        wire.cut_after = wire.passed - (200 if at == "in the trailers" else 900)
-        got = await way.ask(wire.target, "Stream", keys=server.keys)
-        assert isinstance(got.error, grpc.RpcError)
-        assert got.kept.verified == []
+        assert (await way.ask(wire.target, "Stream", keys=server.keys)).error is None
+    with wire_to(server.target) as cut:  # another address: connections are shared below channels
+        cut.cuts.append(wire.passed - (200 if at == "in the trailers" else 1_100))
+        got = await way.ask(cut.target, "Stream", keys=server.keys)
+    assert isinstance(got.error, grpc.RpcError)
+    assert got.kept.verified == []
+
+
+def test_a_connection_cut_at_any_byte_is_verified_only_where_the_whole_stream_came(server: SealingServer) -> None:
+    """Each byte that a server sends for one stream, once."""
+    with wire_to(server.target) as wire, blocking_verifier(server.keys) as verifier:
+
+        def ask(_: int) -> tuple[int, str]:
+            options = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0)]  # each call has a connection of its own
+            texts: list[str] = []
+            call = None
+            with verified_channel(grpc.insecure_channel(wire.target, options=options), verifier, issuer=ISSUER) as channel:
+                try:
+                    call = TextStub(channel).Stream(PROMPT, timeout=30)
+                    texts += [piece.text for piece in call]
+                    return len(texts), "proven" if verified(call) else ""
+                except VerificationError as error:
+                    return len(texts), type(error).__name__
+                except grpc.RpcError:
+                    with pytest.raises((IncompleteError, AbsentError)):
+                        verified(call)
+                    return len(texts), "failed"
+
+        assert ask(0) == (4, "proven")
+        total = wire.passed
+        wire.cuts.extend(range(total))
+        with ThreadPoolExecutor(8) as pool:
+            found = Counter(pool.map(ask, range(total)))
+    assert found.total() == total > 2_000
+    assert {how for _, how in found} == {"failed", "proven"}
+    assert found[4, "proven"] < 40  # what a server says after the status: windows and pings
+    assert {count for count, how in found if how == "proven"} == {4}
 
 
 async def test_responses_without_a_token_pass_where_the_policy_says_so(server: SealingServer, way: Any, method: str) -> None:
