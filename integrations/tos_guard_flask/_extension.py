@@ -191,8 +191,9 @@ class _GuardedApp:
         for rule in self._app.url_map.iter_rules():
             operations = paths.get(_VARIABLE.sub(_named, rule.rule), {})
             for method in rule.methods or ():
-                operation = operations.get(method.lower())
-                for action in actions_of(self._app.view_functions.get(rule.endpoint), method) if operation is not None else ():
+                if (operation := operations.get(method.lower())) is None:
+                    continue
+                for action in actions_of(self._app.view_functions.get(rule.endpoint), method):
                     operation.setdefault("security", []).append({action_scheme(action): []})  # which the writer turns into an action
         return described(found, self.guard)
 

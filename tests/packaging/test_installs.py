@@ -21,12 +21,14 @@ LOADED = "import json, sys; print(json.dumps(sorted({name.partition('.')[0] for 
 
 FRAMEWORKS = {"fastapi", "starlette", "flask", "grpc", "typer", "rich", "uvicorn", "openai", "httpx2"}
 
+ADAPTERS = ("fastapi", "flask", "grpc")
+
 EXTRAS = {
     # extra: code that must run with it
-    "fastapi": "import tos_guard_fastapi; [getattr(tos_guard_fastapi, name) for name in tos_guard_fastapi.__all__]",
+    **{name: f"import tos_guard_{name} as adapter; assert [getattr(adapter, name) for name in adapter.__all__]" for name in ADAPTERS},
     "cli": "import tos_guard.cli",
     "httpx2": "import tos_guard.remote.httpx2",
-    "all": "import tos_guard.cli, tos_guard_fastapi, httpx2",
+    "all": "import tos_guard.cli, tos_guard_fastapi, tos_guard_flask, tos_guard_grpc, httpx2",
 }
 
 
@@ -60,12 +62,17 @@ def test_the_command_names_the_extra_when_it_is_missing(bare: Environment) -> No
     assert "Traceback" not in done.stderr
 
 
-def test_an_adapter_names_its_extra_when_the_framework_is_missing(bare: Environment) -> None:
+@pytest.mark.parametrize("name", ADAPTERS)
+def test_an_adapter_names_its_extra_when_the_framework_is_missing(name: str, bare: Environment) -> None:
     done = bare.run(
-        "try:\n    import tos_guard_fastapi\n    tos_guard_fastapi.__all__ and getattr(tos_guard_fastapi, tos_guard_fastapi.__all__[0])\n"
+        f"try:\n    import tos_guard_{name} as adapter\n    getattr(adapter, adapter.__all__[0])\n"
         "except ImportError as error:\n    print(error)"
     )
-    assert "tos-guard[fastapi]" in done.stdout
+    assert f"tos-guard[{name}]" in done.stdout
+
+
+def test_the_guard_of_wsgi_apps_needs_no_framework(bare: Environment) -> None:
+    assert not FRAMEWORKS & loaded(bare, "import tos_guard.web.wsgi")
 
 
 def test_every_extra_is_tried(root: Path) -> None:
