@@ -6,6 +6,7 @@ flask --app examples/provider_flask/app.py run
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 
 from flask import Flask, Response, jsonify, request
@@ -15,10 +16,11 @@ __all__ = ["create_app"]
 STORY = "and so the story went on until somebody asked who had written it and what else might be done with it"
 MODELS = ("smollm2-135m",)
 WORDS = 12
+MORE_WORDS = re.compile(r"\[\[words (\d{1,4})\]\]")
 
 
 def create_app() -> Flask:
-    """The provider. Its model continues every prompt by words from a list, always the same ones for the same prompt."""
+    """The provider. Its model continues every prompt by words from a list, as many as the prompt asks for with ``[[words 400]]``."""
     app = Flask(__name__, static_folder=None)
 
     @app.post("/v1/chat/completions")
@@ -59,8 +61,8 @@ def _error(message: str, code: str) -> Response:
 
 
 def _words(prompt: str) -> list[str]:
-    words, start = STORY.split(), sum(prompt.encode("utf-8", "replace"))
-    return [f"{words[(start + number) % len(words)]} " for number in range(WORDS)]
+    words, start, asked = STORY.split(), sum(prompt.encode("utf-8", "replace")), MORE_WORDS.search(prompt)
+    return [f"{words[(start + number) % len(words)]} " for number in range(int(asked[1]) if asked is not None else WORDS)]
 
 
 def _usage(words: list[str]) -> dict[str, int]:

@@ -14,6 +14,7 @@ from serving import serve_import
 from smoke import SMOKE, Target
 
 APP = "provider_fastapi.guarded:guarded"
+FLASK_APP = "provider_flask.guarded:guarded()"
 PROXY = "location / {{ proxy_pass {url}; client_max_body_size 64m; {more} }}"
 GZIP = "gzip on; gzip_min_length 1; gzip_types application/json text/event-stream; gzip_proxied any;"
 
@@ -40,6 +41,16 @@ def _gunicorn_asgi(provider: Provider, _: Path) -> Iterator[str]:
         yield server.base_url
 
 
+def _gunicorn_threads(provider: Provider, _: Path) -> Iterator[str]:
+    with gunicorn(FLASK_APP, workers=1, options=["--threads", "8"], env=provider.environment()) as server:
+        yield server.base_url
+
+
+def _gunicorn_preload(provider: Provider, _: Path) -> Iterator[str]:
+    with gunicorn(FLASK_APP, options=["--preload"], env=provider.environment()) as server:
+        yield server.base_url
+
+
 def _behind_nginx(more: str) -> Start:
     def start(provider: Provider, folder: Path) -> Iterator[str]:
         with ExitStack() as stack:
@@ -54,6 +65,8 @@ SERVERS: dict[str, Start] = {
     "uvicorn on h11": _uvicorn_on_h11,
     "hypercorn, 2 workers": _hypercorn,
     "gunicorn -k asgi, 2 workers": _gunicorn_asgi,
+    "gunicorn with threads, the Flask example": _gunicorn_threads,
+    "gunicorn --preload, 2 workers, the Flask example": _gunicorn_preload,
     "nginx as it comes, buffering, HTTP/1.0 upstream": _behind_nginx(""),
     "nginx, no buffering, HTTP/1.1 upstream": _behind_nginx('proxy_buffering off; proxy_http_version 1.1; proxy_set_header Connection "";'),
     "nginx that compresses all it sees": _behind_nginx(GZIP),
