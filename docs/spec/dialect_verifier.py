@@ -69,7 +69,7 @@ def entry_values(entry, place, of):  # `of`: content or summary
 def item_values(item):
     kind = item.get("type")
     if kind in ("message", "reasoning"):
-        found = [("encrypted_content", item.get("encrypted_content"))] if kind == "reasoning" else []
+        found = []
         for of in ("content", "summary") if kind == "reasoning" else ("content",):
             found += [pair for at, entry in enumerate(entries("P10", item, of)) for pair in entry_values(entry, at, of)]
         return found
@@ -77,7 +77,7 @@ def item_values(item):
         return [("name", item.get("name")), ("arguments", item.get("arguments"))]
     if kind == "custom_tool_call":
         return [("custom_name", item.get("name")), ("input", item.get("input"))]
-    return [("item", coded({name: member for name, member in item.items() if name not in ("id", "status")}))]
+    return [("item", coded({name: member for name, member in item.items() if name not in ("id", "status", "encrypted_content")}))]
 def output_values(response):
     return [(at, *pair) for at, item in enumerate(entries("P10", response, "output")) for pair in item_values(item)]
 def response_event(event, _):  # what an event adds, and what it repeats

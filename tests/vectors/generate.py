@@ -1570,7 +1570,7 @@ def good_responses() -> None:
     whole("a function call", call_leaves, call_item())
     whole("arguments as an object", [leaf(0, "arguments", '{"a":1,"b":"x"}'), leaf(0, "name", "f")], call_item("f", {"b": "x", "a": 1}))
     whole("a custom tool", [leaf(0, "custom_name", "sql"), leaf(0, "input", " SELECT 1\n")], {"type": "custom_tool_call", "id": "ctc_1", "call_id": "c", "name": "sql", "input": " SELECT 1\n"})
-    whole("reasoning: text, summaries and what is encrypted", [leaf(0, "encrypted_content", "gAAA=\n"), leaf(0, "reasoning", "Hm."), leaf(0, "reasoning_summary", "One."), leaf(0, "reasoning_summary.1", "Two.")],
+    whole("reasoning: text and summaries, and what is encrypted is not covered", [leaf(0, "reasoning", "Hm."), leaf(0, "reasoning_summary", "One."), leaf(0, "reasoning_summary.1", "Two.")],
           reasoning_item([" One.", "Two.\n"], ["Hm."], encrypted_content="gAAA=\n"))
     whole("an item of another type", [leaf(0, "item", SEARCH_LEAF), leaf(1, "text", HELLO)], SEARCH, message_item(HELLO))
     whole("an item of a type that nobody knows", [leaf(0, "item", '{"more":{"a":[1.5]},"type":"x"}')], {"type": "x", "more": {"a": [1.50]}, "id": "i", "status": "failed"})
@@ -1603,11 +1603,13 @@ def good_responses() -> None:
     custom = {"type": "custom_tool_call", "id": "ctc_1", "call_id": "c", "name": "sql", "input": "SELECT 1"}
     streamed("a custom tool", [leaf(0, "custom_name", "sql"), leaf(0, "input", "SELECT 1")], [said("output_item.added", output_index=0, item={**custom, "input": ""}), said("custom_tool_call_input.delta", output_index=0, delta="SELECT 1"), said("custom_tool_call_input.done", output_index=0, input="SELECT 1"), said("output_item.done", output_index=0, item=custom)], [custom])
     thought = reasoning_item(["Sum."], ["Hm."], encrypted_content="gAAA")
-    thinking = [said("output_item.added", output_index=0, item=reasoning_item()), said("reasoning_summary_part.added", output_index=0, summary_index=0, part={"type": "summary_text", "text": ""}), said("reasoning_summary_text.delta", output_index=0, summary_index=0, delta="Sum."),
+    thinking = [said("output_item.added", output_index=0, item=reasoning_item(encrypted_content="gA")), said("reasoning_summary_part.added", output_index=0, summary_index=0, part={"type": "summary_text", "text": ""}), said("reasoning_summary_text.delta", output_index=0, summary_index=0, delta="Sum."),
                 said("reasoning_summary_text.done", output_index=0, summary_index=0, text="Sum."), said("reasoning_summary_part.done", output_index=0, summary_index=0, part={"type": "summary_text", "text": "Sum."}), said("content_part.added", output_index=0, content_index=0, part={"type": "reasoning_text", "text": ""}),
                 said("reasoning_text.delta", output_index=0, content_index=0, delta="Hm."), said("reasoning_text.done", output_index=0, content_index=0, text="Hm."), said("output_item.done", output_index=0, item=thought)]
-    thought_leaves = [leaf(0, "encrypted_content", "gAAA"), leaf(0, "reasoning", "Hm."), leaf(0, "reasoning_summary", "Sum.")]
-    streamed("reasoning, then a message: what is encrypted comes at the end of its item", [*thought_leaves, leaf(1, "text", HELLO)], [*thinking, *text_events(at=1)], [thought, message_item(HELLO)])
+    thought_leaves = [leaf(0, "reasoning", "Hm."), leaf(0, "reasoning_summary", "Sum.")]
+    streamed("reasoning, then a message: what is encrypted is another thing in each event", [*thought_leaves, leaf(1, "text", HELLO)], [*thinking, *text_events(at=1)], [{**thought, "encrypted_content": "gBBB"}, message_item(HELLO)])
+    compacted = {"type": "compaction", "id": "cmp_1", "encrypted_content": "gAAA"}
+    streamed("an item of another type that is encrypted anew", [leaf(0, "item", '{"type":"compaction"}'), leaf(1, "text", HELLO)], [said("output_item.done", output_index=0, item=compacted), *text_events(at=1)], [{**compacted, "encrypted_content": "gBBB"}, message_item(HELLO)])
     no = {"output_index": 0, "content_index": 0}
     streamed("a refusal", [leaf(0, "refusal", "I cannot.")], [said("content_part.added", **no, part=refused("")), said("refusal.delta", **no, delta="I can"), said("refusal.delta", **no, delta="not."), said("refusal.done", **no, refusal="I cannot."), said("content_part.done", **no, part=refused("I cannot."))], [message_item(refused("I cannot."))])
     streamed("an item of another type", [leaf(0, "item", SEARCH_LEAF), leaf(1, "text", HELLO)], [said("output_item.added", output_index=0, item={"type": "web_search_call", "id": "ws_1", "status": "in_progress"}), said("web_search_call.searching", output_index=0), said("output_item.done", output_index=0, item=SEARCH), *text_events(at=1)], [SEARCH, message_item(HELLO)])

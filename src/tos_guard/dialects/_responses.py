@@ -58,7 +58,7 @@ _OBJECTS: Final = frozenset({"arguments", "input"})
 """Parts whose value may be an object (P3)."""
 
 _OF_TEXTS: Final = ("message", "reasoning")
-_BESIDE_ITEM: Final = frozenset({"id", "status"})
+_BESIDE_ITEM: Final = frozenset({"id", "status", "encrypted_content"})  # the last is encrypted anew in each event that has it
 """Members that an item is covered without: servers give them while it is made."""
 
 _DELTAS: Final = {
@@ -231,7 +231,7 @@ class ResponsesProjection(Projection):
     def _note_item(self, item: dict[str, Any], path: str) -> None:
         kind = item.get("type")
         if kind in _OF_TEXTS:
-            covered = {"type", "content", *(("summary", "encrypted_content") if kind == "reasoning" else ())}
+            covered = {"type", "content", *(("summary",) if kind == "reasoning" else ())}
         elif (call := _CALLS.get(kind) if isinstance(kind, str) else None) is not None:
             covered = {"type", *call.values()}
         else:
@@ -270,7 +270,6 @@ def _item_parts(item: dict[str, Any]) -> Iterator[_Part]:
         if kind == "reasoning":
             for number, entry in enumerate(_objects(item, "summary")):
                 yield _entry_part(entry, "summary", number)
-            yield "encrypted_content", item.get("encrypted_content"), False
     elif (call := _CALLS.get(kind) if isinstance(kind, str) else None) is not None:
         for part, member in call.items():
             yield part, item.get(member), False
