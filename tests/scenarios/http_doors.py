@@ -270,7 +270,7 @@ class WSGI(HTTPDoor):
 def serve_wsgi(app: Any) -> Iterator[str]:
     """Serve a WSGI app from threads."""
     server = make_server("127.0.0.1", 0, app, threaded=True)
-    thread = threading.Thread(target=server.serve_forever, name="werkzeug")
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), name="werkzeug")
     thread.start()
     try:
         yield f"http://127.0.0.1:{server.server_port}"
