@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from scenarios.cases import CASES, Case, Outcome
 from scenarios.grpc_doors import KINDS, AioGrpcDoor, GrpcDoor
-from scenarios.http_doors import ASGI, WSGI, FastAPIDoor
+from scenarios.http_doors import ASGI, WSGI, FastAPIDoor, FlaskDoor
 from scenarios.rules import RULES, Door, expected_at, rule_for
 
 __all__ = ["DOORS", "table"]
 
 
-DOORS: tuple[Door, ...] = (ASGI(), FastAPIDoor(), WSGI(), *map(GrpcDoor, KINDS), *map(AioGrpcDoor, KINDS))
+DOORS: tuple[Door, ...] = (ASGI(), FastAPIDoor(), WSGI(), FlaskDoor(), *map(GrpcDoor, KINDS), *map(AioGrpcDoor, KINDS))
 
 
 def table(outcomes: dict[tuple[str, str], Outcome | None]) -> str:
@@ -40,6 +40,6 @@ def _told(outcome: Outcome) -> str:
     token = f"token {outcome.token}" if outcome.token else "no token"
     if outcome.record is None:
         return f"{said}, {token}, no record"
-    how = outcome.record.unsealed or outcome.record.completion or "denied"
+    how = f" {outcome.record.unsealed or outcome.record.completion or ''}".rstrip()
     mode = ", monitored" if outcome.record.mode == "monitor" else ""
-    return f"{said}, {token}, record: {outcome.record.type} {how}{mode}"
+    return f"{said}, {token}, record: {outcome.record.type}{how}{mode}"

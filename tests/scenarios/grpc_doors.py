@@ -26,6 +26,7 @@ __all__ = ["KINDS", "AioGrpcDoor", "GrpcDoor"]
 SERVICE = "scenarios.Speaker"
 KINDS = ("unary_unary", "unary_stream", "stream_unary", "stream_stream")
 ROUTES = {f"/{SERVICE}/{kind}": {"dialect": "grpc", "model": MODEL} for kind in KINDS}
+ARROWS = {"unary_unary": "1→1", "unary_stream": "1→n", "stream_unary": "n→1", "stream_stream": "n→n"}
 BODIES = {"normal": b"hi", "big": b"x" * 4_096, "empty": b""}
 
 
@@ -41,7 +42,7 @@ class GrpcDoor:
 
     def __init__(self, method: str) -> None:
         self.method = method
-        self.name = f"{self.flavour} {method.replace('_', '-')}"
+        self.name = f"{self.flavour} {ARROWS[method]}"
         self.streams_requests = method.startswith("stream")
         self.kind = "grpc-unary" if method.endswith("unary") else "grpc-stream"
 

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Iterator, Set
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
+import flask
 import httpx
 from fastapi import FastAPI, Response
 from fastapi.responses import StreamingResponse
@@ -24,7 +25,7 @@ from tos_guard.verify import Verified, verify_body, verify_stream
 from tos_guard.web.asgi import TosGuardMiddleware
 from tos_guard.web.wsgi import TosGuardMiddleware as WSGIMiddleware
 
-__all__ = ["ASGI", "WSGI", "FastAPIDoor", "HTTPDoor", "body_of", "events_of", "serve_wsgi"]
+__all__ = ["ASGI", "WSGI", "FastAPIDoor", "FlaskDoor", "HTTPDoor", "body_of", "events_of", "serve_wsgi"]
 
 CHAT = "/v1/chat/completions"
 TEXT = "".join(PIECES)
@@ -278,3 +279,28 @@ def serve_wsgi(app: Any) -> Iterator[str]:
         server.shutdown()
         thread.join(SECONDS)
         server.server_close()
+
+
+class FlaskDoor(HTTPDoor):
+    """The extension on a Flask app, under Werkzeug's server."""
+
+    name = "Flask"
+    answers_errors = True
+
+    def serve(self, world: World, does: Does) -> AbstractContextManager[str]:
+        from tos_guard_flask import TosGuard as FlaskGuard
+
+        app = flask.Flask(__name__)
+
+        @app.post("/plain")
+        @app.post(CHAT)
+        def handler() -> flask.Response:
+            world.calls += 1
+            if does is Does.RAISE:
+                raise RuntimeError("told to")
+            if does in (Does.STREAM, Does.BREAK, Does.LINGER):
+                return flask.Response(answer(world, does), mimetype="text/event-stream")
+            return flask.Response(body_of(), mimetype="application/json")
+
+        FlaskGuard(app, guard=world.guard)
+        return serve_wsgi(app)

@@ -23,13 +23,13 @@ class Door(Protocol):
 
 RULES = {
     "n/a¹": "a gRPC kind with one response message has no stream",
-    "recorded³": (
-        "a gRPC request stream is decided before its messages come, so that a message that is too large ends an exchange that was "
-        "admitted, and has a record (`unsealed: denied`)"
-    ),
     "no token²": (
         "an exception before the answer is answered by the framework or server outside the guard, so that the client holds no token; "
         "the record is the same but for `unsealed: handler_raised`. Flask and gRPC answer it inside, and so it is sealed"
+    ),
+    "recorded³": (
+        "a gRPC request stream is decided before its messages come, so that a message that is too large ends an exchange that was "
+        "admitted, and has a record (`unsealed: denied`)"
     ),
 }
 """What stands in a cell that is not plain, and why."""
