@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
+from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 
 from tos_guard.errors import StoreError
-from tos_guard.ledger import KeptSeal, SealKind
+from tos_guard.ledger import ExchangeRecord, KeptSeal, SealKind
 from tos_guard.protocols import SealStore
 from tos_guard.stores import SQLiteStore
 
@@ -209,6 +210,14 @@ def test_keeping_in_a_closed_store_fails(case):
     case.store.close()
     with pytest.raises(StoreError):
         case.store.keep([seal()]).result(30)
+
+
+def test_a_seal_does_not_wait_for_others_to_be_committed_with(tmp_path: Path, record: Callable[..., ExchangeRecord]):
+    """Whoever keeps one waits for it, also where records that nobody waits for gather first; those before it go along."""
+    with SQLiteStore(tmp_path / "g.db", issuer=ISSUER, clock=lambda: NOW, commit_delay=600.0) as store:
+        store.append(record("req_0"))
+        assert store.keep([seal()], record("req_1")).result(30) is None
+        assert store.count_records(ISSUER) == 2
 
 
 def test_children_of_a_fork_keep_too(tmp_path: Path):

@@ -397,11 +397,22 @@ PLANTED: dict[str, tuple[str, Callable[[Installation], object]]] = {
         lambda i: i.append('\n[failure]\naccounts = "local"\nstale_seconds = 86_400\n'),
     ),
     "a name that is enough to accept": ("unsafe-setting", lambda i: i.append('\n[acceptance]\norganization = "declared"\n')),
+    "stored responses that nobody can have again": (
+        "stored-responses-refused",
+        lambda i: i.append('\n[routes."/v1/responses"]\ndialect = "openai-responses"\n'),
+    ),
+    "stored responses that leave unsealed": (
+        "stored-responses-exempt",
+        lambda i: (
+            i.append('\n[routes."/v1/responses"]\ndialect = "openai-responses"\n'),
+            i.edit("tos-guard.toml", '"/healthz"', '"/healthz", "/v1/responses/*"'),
+        ),
+    ),
     "a guarded route that is exempt": ("guarded-route-exempt", lambda i: i.edit("tos-guard.toml", '"/healthz"', '"/healthz", "/v1/*"')),
 }
 WARNINGS = {
     "key-old", "key-published-late", "clause-in-shadow", "terms-not-accepted", "grace-ends-soon", "unknown-limit", "limit-in-shadow",
-    "nowhere-to-accept", "monitor-mode", "permissive-failure-mode", "unsafe-setting", "terms-odd",
+    "nowhere-to-accept", "monitor-mode", "permissive-failure-mode", "unsafe-setting", "terms-odd", "stored-responses-refused",
 }  # fmt: skip
 
 

@@ -163,8 +163,8 @@ def _loose(settings: GuardSettings) -> Iterator[Check]:
 
 
 def check_routes(settings: GuardSettings) -> Iterator[Check]:
-    """Whether what is guarded is also exempt, which comes first."""
-    found = [*_guarded_and_exempt(settings)]
+    """Whether what is guarded is also exempt, which comes first, and whether what is stored can be had again, and sealed."""
+    found = [*_guarded_and_exempt(settings), *_stored(settings)]
     yield from found
     if not found:
         yield ok("routes", f"{len(settings.routes)} guarded, {len(settings.exempt)} exempt by name", "[routes]")
@@ -177,3 +177,17 @@ def _guarded_and_exempt(settings: GuardSettings) -> Iterator[Check]:
             if concrete == name or (name.endswith("*") and concrete.startswith(name[:-1])):
                 what = f"{route} is guarded, and {name!r} among the exempt paths lets every request to it pass unguarded"
                 yield problem("guarded-route-exempt", what, where="exempt", cure=f"Narrow {name!r}, or remove it.")
+
+
+def _stored(settings: GuardSettings) -> Iterator[Check]:
+    """Whether responses that are stored unless the caller says otherwise leave again through the guard."""
+    for route, how in settings.routes.items():
+        below = f"{route}/*"
+        if how.dialect != "openai-responses" or route.endswith("*") or below in settings.routes:
+            continue
+        if any(name == below or (name.endswith("*") and below.startswith(name[:-1])) for name in settings.exempt):
+            what = f"stored responses of {route} leave again below it, where {below} is exempt: without their tokens, to any account"
+            yield problem("stored-responses-exempt", what, where="exempt", cure=f'Guard "{below}" = "openai-responses" instead.')
+        else:
+            what = f"responses of {route} are stored, and {below} is not guarded: whoever asks for one again is refused"
+            yield warning("stored-responses-refused", what, where="[routes]", cure=f'Add "{below}" = "openai-responses".')
