@@ -5,19 +5,29 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
+from socketserver import ThreadingMixIn
 from typing import Any
 from urllib.parse import urlsplit
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
+from wsgiref.simple_server import make_server as simple_server
 
 import httpx2
 import pytest
+from werkzeug.serving import make_server
 
+import head_first
+from kit import REQUEST
 from other_servers import gunicorn
 from provisioned import ISSUER, Provider, now
+from tos_guard.provenance import parse_token
 from tos_guard.types import Completion
 from tos_guard.verify import Expected, verify_body, verify_stream
+from wsgi_kit import WSGIKit
 
 APP = "provider_flask.guarded:guarded()"
 CHAT = "/v1/chat/completions"
@@ -91,6 +101,58 @@ def test_workers_that_were_forked_after_the_guard_was_built_share_its_limits(pro
         with ThreadPoolExecutor(4) as pool:
             statuses = list(pool.map(one, range(30)))
     assert (statuses.count(200), statuses.count(429)) == (20, 10)
+
+
+class Threads(ThreadingMixIn, WSGIServer):
+    """The standard library's server, with a thread for each request."""
+
+    daemon_threads = True
+
+
+class Quiet(WSGIRequestHandler):
+    """Its handler, without its log."""
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@contextmanager
+def in_a_thread(server: Any) -> Iterator[str]:
+    """A server in this process; gives its base URL."""
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@contextmanager
+def under_gunicorn(_: WSGIKit) -> Iterator[str]:
+    """The same app in a process of gunicorn."""
+    path = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
+    with gunicorn("head_first:application()", workers=1, options=["--threads", "4"], env={"PYTHONPATH": path}) as served:
+        yield served.base_url
+
+
+SERVERS = {
+    "werkzeug": lambda kit: in_a_thread(make_server("127.0.0.1", 0, head_first.make(kit), threaded=True)),
+    "wsgiref": lambda kit: in_a_thread(simple_server("127.0.0.1", 0, head_first.make(kit), Threads, Quiet)),
+    "gunicorn": under_gunicorn,
+}
+
+
+@pytest.mark.parametrize("name", SERVERS)
+def test_the_head_of_a_stream_leaves_before_there_is_content(name: str) -> None:
+    """With its pending token; the content comes only after the client has read the head and asked for more elsewhere."""
+    kit = WSGIKit()
+    headers = {"authorization": f"Bearer {kit.key}", "content-type": "application/json"}
+    with SERVERS[name](kit) as url, httpx2.stream("POST", url + CHAT, content=REQUEST, headers=headers, timeout=15) as answer:
+        assert parse_token(answer.headers["ai-provenance"]).jws.payload["stage"] == "pending"
+        assert httpx2.get(f"{url}/healthz", timeout=15).status_code == 200
+        assert b'"ai_provenance"' in answer.read()
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 from wsgiref.util import FileWrapper
 
 from tos_guard.errors import MalformedRequestError
-from tos_guard.exchange import Head
+from tos_guard.exchange import Exchange, Head
 from tos_guard.guard import Guard
 from tos_guard.web._delivery import OUT, Delivering, Delivery, SendHead, next_out
 from tos_guard.web._door import (
@@ -111,8 +111,9 @@ class TosGuardMiddleware:
                 environ[ADMISSION_KEY] = self.guard.admission(admitted.caller, admitted.exchange)
                 _shut_side_doors(environ)
                 _replay(environ, admitted.body)
-                delivery = Delivery(self.guard, admitted.exchange, bodiless=asked.method == "HEAD")
-                return _Answering(self.guard, delivery, partial(self.app, environ), start_response)
+                return _Answering(
+                    self.guard, admitted.exchange, partial(self.app, environ), start_response, bodiless=asked.method == "HEAD"
+                )
             case Answered() as answer:
                 return _answer(start_response, answer)
             case LetPass(observed, body):
@@ -152,10 +153,17 @@ class _Answering:
     """The app's answer, delivered while the server iterates it."""
 
     def __init__(
-        self, guard: Guard, delivery: Delivery, app: Callable[[StartResponse], Iterable[bytes]], start_response: StartResponse
+        self,
+        guard: Guard,
+        exchange: Exchange,
+        app: Callable[[StartResponse], Iterable[bytes]],
+        start_response: StartResponse,
+        *,
+        bodiless: bool,
     ) -> None:
         self._guard = guard
-        self._delivery = delivery
+        self._delivery = Delivery(guard, exchange, bodiless=bodiless)
+        self._bodiless = bodiless
         self._app = app
         self._start_response = start_response
         self._write: Callable[[bytes], object] | None = None
@@ -204,6 +212,8 @@ class _Answering:
                 for piece in self._deliver(delivery.feed(chunk)):
                     gave = True
                     yield piece
+                if delivery.ended or (self._bodiless and delivery.started):
+                    break  # nothing more can leave, however long the app would go on
                 if delivery.started and not gave:
                     yield b""
             yield from self._deliver_head()

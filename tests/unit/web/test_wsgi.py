@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from io import BytesIO
+from itertools import repeat
 from typing import Any
 
 import pytest
@@ -93,6 +94,23 @@ def test_an_answer_without_a_body_gets_none(method: str, status: str) -> None:
     )
     assert (answer.status, answer.body) == (int(status[:3]), b"")
     assert [record.unsealed for record in kit.records()] == ["no_body"]
+
+
+@pytest.mark.parametrize("method", ["POST", "HEAD"])
+def test_an_app_that_goes_on_for_ever_does_not_outlast_its_answer(method: str) -> None:
+    """Where nothing more can leave, the app's iterable is closed: a client that has left would not be noticed."""
+    kit, closed = WSGIKit(), []
+    kit.signer.failing = method == "POST"
+    endless = streams(closed=closed)
+
+    def app(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        content = endless(environ, start_response)
+        content._chunks = repeat(STREAM[0])
+        return content
+
+    answer = call(TosGuardMiddleware(app, guard=kit.sync), key=kit.key, method=method)
+    assert answer.status == (503 if method == "POST" else 200)
+    assert closed == ["closed"]
 
 
 def test_an_app_without_any_chunk_is_answered_for() -> None:
