@@ -10,13 +10,16 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
-from tos_guard.dialects import DONE, TAG_MEMBER, EventStream, parse_response_json
+from tos_guard.dialects import DONE, STREAM_FORMATS, TAG_MEMBER, EventStream, parse_response_json
 from tos_guard.errors import MalformedError
 
 __all__ = ["Form", "SavedHeaders", "form_of", "parse_headers", "parse_leaves_file", "unverified_token"]
 
 _BOM: Final = b"\xef\xbb\xbf"
 _SSE: Final = re.compile(rb"(?:^|[\r\n])(?:data|event|id|retry)(?::|[\r\n])")
+_NESTED: Final = frozenset(name for known in STREAM_FORMATS.values() for name in known.nested)
+"""Members of events in which some streams carry their token."""
+
 _LOOKED_AT: Final = 4096  # comments and keep-alives before the first field
 
 
@@ -88,7 +91,7 @@ def parse_leaves_file(data: bytes, *, where: str) -> list[Any]:
 
 
 def unverified_token(data: bytes, form: Form) -> str | None:
-    """The token that a body or a stream carries, or None. Nothing it says has been checked.
+    """The token that a body or a stream carries, its last, or None. Nothing it says has been checked.
 
     Raises:
         MalformedError: The bytes are not of this form.
@@ -97,10 +100,13 @@ def unverified_token(data: bytes, form: Form) -> str | None:
         return None
     if form is Form.BODY:
         return _token_in(parse_response_json(data, where="body"))
+    newest: str | None = None
     for event in EventStream().feed(data):
-        if event.data and event.data != DONE and (token := _token_in(parse_response_json(event.data, where="event"))) is not None:
-            return token
-    return None
+        if event.data and event.data != DONE:
+            said = parse_response_json(event.data, where="event")
+            for holder in (said, *(said.get(name) for name in _NESTED if isinstance(said, dict))):
+                newest = _token_in(holder) or newest
+    return newest
 
 
 def _token_in(value: Any) -> str | None:

@@ -14,7 +14,8 @@ from tos_guard.cli._doctor._check import Check
 from tos_guard.cli._doctor._http import Answer, Origin, UnreachableError, ask
 from tos_guard.cli._doctor._installation import MOUNTS, check_clock, network_file_system
 from tos_guard.cli._doctor._layers import check_layers, layers_of
-from tos_guard.cli._doctor._sealed import is_held_back, is_in_one_piece
+from tos_guard.cli._doctor._sealed import Question, is_held_back, is_in_one_piece
+from tos_guard.dialects import DIALECT_NAMES, dialect_named
 from tos_guard.errors import ConfigurationError
 
 NOW = datetime(2026, 12, 1, 12, tzinfo=UTC)
@@ -185,3 +186,14 @@ def test_the_guide_explains_every_finding_and_no_other(root: Path) -> None:
     guide = (root / "docs" / "guides" / "doctor.md").read_text()
     told = set(re.findall(r"^\| `([a-z-]+)` \|", guide, re.MULTILINE))
     assert told == made
+
+
+@pytest.mark.parametrize("name", sorted(DIALECT_NAMES))
+def test_a_route_that_streams_is_asked_in_words_that_its_dialect_reads(name: str) -> None:
+    dialect = dialect_named(name, model="m")
+    question = Question("/v1/any", "small", "key", name)
+    assert question.can_stream is (dialect.stream_format(b"text/event-stream") is not None)
+    if question.can_stream:
+        facts = dialect.read_request(question.body(stream=True))
+        assert (facts.model, facts.stream, facts.stores) == ("small", True, False)
+        assert facts.max_output_tokens is not None

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from fuzz import seeds
-from streams import event
-from tos_guard.dialects import ChatFormat, StreamSealing
+from streams import STREAMS, event
+from tos_guard.dialects import ChatFormat, StreamSealing, dialect_named
 from tos_guard.errors import EXIT_CODES
 from tos_guard.keys import join_jws
 from tos_guard.stores import FileSigner, load_terms
@@ -140,6 +140,19 @@ def test_a_stream_that_was_cut_is_proven_as_far_as_its_newest_checkpoint(call: C
     assert (document["prefix"]["bytes"], document["prefix"]["stage"], document["proven"]) == (len(proven), "checkpoint", None)
     (tmp_path / "cut").write_bytes(proven.replace(b"Hel", b"Bel"))
     assert call("verify", *options, "--json").document["prefix"] is None
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_inspect_shows_the_final_token_of_a_stream_wherever_it_is(name: str, call: Call, tmp_path: Path) -> None:
+    stream_format = dialect_named(name).stream_format(b"text/event-stream")
+    assert stream_format is not None
+    sealing = StreamSealing(stream_format)
+    sealing.pending = b'{"token":"%s"}' % seeds.token(None).encode()
+    out = b""
+    for step in (sealing.feed(each) for each in STREAMS[name]):
+        out += step.out + (sealing.sealed(seeds.tag_of(sealing.content)).out if step.seal else b"")
+    (tmp_path / "stream").write_bytes(out)
+    assert call("inspect", "stream", "--json").document["unverified_claims"]["stage"] == "final"
 
 
 @pytest.fixture

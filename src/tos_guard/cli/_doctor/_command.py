@@ -27,7 +27,13 @@ if TYPE_CHECKING:
 __all__ = ["doctor"]
 
 _MAX_KEY_CHARS: Final = 4_096  # a bearer token of another server; a wrong file is refused and not sent
-_CHAT: Final = frozenset({"openai-chat", "anthropic-messages"})  # that can be asked the same small question
+_BY_PATH: Final = {
+    "/chat/completions": "openai-chat",
+    "/messages": "anthropic-messages",
+    "/completions": "openai-completions",
+    "/responses": "openai-responses",
+}
+"""Where official clients ask, first match first, and what they ask there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,19 +173,19 @@ def _over_the_network(asking: _Asking, settings: GuardSettings | None, store: SQ
 
 def _question(asking: _Asking, key: str, settings: GuardSettings | None, store: SQLiteStore | None) -> Question:
     """What to ask: the route and model that were named, or the first that fit."""
-    from tos_guard.cli._doctor._sealed import Question
+    from tos_guard.cli._doctor._sealed import ASKED, Question
 
     routes = {} if settings is None else settings.routes
     plain = [name for name in routes if "*" not in name]
-    chosen = asking.path or next((name for name in plain if routes[name].dialect in _CHAT), None) or next(iter(plain), None)
+    chosen = asking.path or next((name for name in plain if routes[name].dialect in ASKED), None) or next(iter(plain), None)
     if chosen is None:
         raise ConfigurationError("no guarded path is known", where="--path", cure="Name one: /v1/chat/completions.")
     route = routes.get(chosen)
-    is_chat = route.dialect in _CHAT if route is not None else chosen.endswith(("/chat/completions", "/messages"))
+    dialect = route.dialect if route is not None else next((name for end, name in _BY_PATH.items() if chosen.endswith(end)), None)
     name = asking.model or (route.model if route is not None else None) or _model_of(store, key)
     if name is None:
         raise ConfigurationError("no model is known that this key may use", where="--model", cure="Name one.")
-    return Question(chosen, name, key, is_chat)
+    return Question(chosen, name, key, dialect)
 
 
 def _model_of(store: SQLiteStore | None, key: str) -> str | None:

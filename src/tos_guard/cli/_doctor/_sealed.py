@@ -47,6 +47,16 @@ _BURST: Final = 0.05
 """Part of the time since the head in which all events came, where somebody held them."""
 
 
+_MESSAGES: Final[dict[str, Any]] = {"messages": [{"role": "user", "content": _PROMPT}], "max_tokens": _MAX_TOKENS}
+ASKED: Final[dict[str, dict[str, Any]]] = {
+    "openai-chat": _MESSAGES,
+    "anthropic-messages": _MESSAGES,
+    "openai-completions": {"prompt": _PROMPT, "max_tokens": _MAX_TOKENS},
+    "openai-responses": {"input": _PROMPT, "max_output_tokens": _MAX_TOKENS, "store": False},
+}
+"""Dialects that stream, and how each is asked a small question."""
+
+
 @dataclass(frozen=True, slots=True)
 class Question:
     """A small request that the guard should seal.
@@ -55,19 +65,24 @@ class Question:
         path: A guarded path.
         model: Model to ask.
         api_key: The credential.
-        is_chat: Whether it is a route of chat completions or messages, which can stream.
+        dialect: The dialect of its route, or None where nobody knows.
     """
 
     path: str
     model: str
     api_key: str
-    is_chat: bool
+    dialect: str | None
+
+    @property
+    def can_stream(self) -> bool:
+        """Whether the route can answer in a stream."""
+        return self.dialect in ASKED
 
     def body(self, *, stream: bool) -> bytes:
         """The request body."""
         asked: dict[str, Any] = {"model": self.model}
-        if self.is_chat:
-            asked |= {"messages": [{"role": "user", "content": _PROMPT}], "max_tokens": _MAX_TOKENS, "stream": stream}
+        if self.dialect in ASKED:
+            asked |= {**ASKED[self.dialect], "stream": stream}
         return json.dumps(asked).encode("ascii")
 
     def headers(self) -> dict[str, str]:
@@ -81,7 +96,7 @@ def check_responses(origin: Origin, question: Question, settings: GuardSettings 
     if trust is None:
         return  # said already
     yield from _checked(origin, question, trust, now, stream=False)
-    if question.is_chat:
+    if question.can_stream:
         yield from _checked(origin, question, trust, now, stream=True)
 
 
