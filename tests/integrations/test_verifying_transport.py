@@ -22,6 +22,7 @@ from loopback_issuer import SALT, START, Keys
 from serving import serve_app
 from tos_guard._canonical import b64url_encode
 from tos_guard._content_digest import content_digest
+from tos_guard.dialects import BytesProjection
 from tos_guard.errors import (
     AbsentError,
     ContentMismatchError,
@@ -524,3 +525,91 @@ async def test_the_official_asynchronous_client_reads_verified_answers(served: S
             stream = await client.chat.completions.create(**question(stream=True))
             with pytest.raises(ContentMismatchError):
                 [chunk async for chunk in stream]
+
+
+# Responses that cannot carry their token
+
+FILE = b"\x89PNG of a cat"
+
+
+def detached(served: Served, seal: Callable[[str], tuple[int, bytes]] | None = None) -> None:
+    """Answer with a file and a pending token; then, under its request id, with its seal or what *seal* makes of the token."""
+    keys, bound = served.provider.keys, dict[str, Any]()
+
+    def tamper(status: int, headers: Headers, chunks: list[bytes]) -> tuple[int, Headers, list[bytes]]:
+        asked, body = served.provider.asked[-1]
+        if body:
+            bound.update(request=body, nonce=asked.get("ai-provenance-nonce"))
+            return status, headers | {"content-type": "image/png", "content-digest": "", "ai-provenance": keys.token(**bound)}, [FILE]
+        projection = BytesProjection()
+        projection.add_body(FILE)
+        token = keys.token(projection.content(), **bound)
+        made = (200, json.dumps({"request_id": "r", "token": token}).encode()) if seal is None else seal(token)
+        return made[0], {"content-type": "application/json"}, [made[1]]
+
+    served.provider.tamper = lambda *answer: _without_digest(tamper(*answer))
+
+
+def _without_digest(answer: tuple[int, Headers, list[bytes]]) -> tuple[int, Headers, list[bytes]]:
+    status, headers, chunks = answer
+    return status, {name: value for name, value in headers.items() if name != "content-digest"}, chunks
+
+
+async def test_the_seal_of_a_file_is_fetched(way: Way, served: Served) -> None:
+    """From the same origin, with the same credential and nothing else of the request, once."""
+    detached(served)
+    got = await way.ask(served, served.checks(seals_path="/account/seals"), headers={"authorization": "Bearer k", "x-secret": "s"})
+    assert got.body == FILE
+    assert served.verified[0].claims.rid == "r"
+    (_, asked) = served.provider.asked
+    assert (asked[0]["authorization"], asked[1]) == ("Bearer k", b"")
+    assert "x-secret" not in asked[0]
+    assert "ai-provenance-nonce" not in asked[0]
+
+
+async def test_without_a_path_such_a_response_is_incomplete(way: Way, served: Served) -> None:
+    """Nothing is asked for."""
+    detached(served)
+    with pytest.raises(IncompleteError):
+        await way.ask(served)
+    assert len(served.provider.asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("seal", "error"),
+    [
+        pytest.param(lambda token: (404, b"{}"), IncompleteError, id="there is none"),
+        pytest.param(lambda token: (200, b"{"), IncompleteError, id="no JSON"),
+        pytest.param(lambda token: (200, b"[]"), IncompleteError, id="no object"),
+        pytest.param(lambda token: (200, b'{"token":7}'), IncompleteError, id="no token"),
+        pytest.param(lambda token: (200, b" " * 70_000 + b'{"token":""}'), IncompleteError, id="too large"),
+        pytest.param(lambda token: (200, json.dumps({"token": token[:-8] + "AAAAAAAA"}).encode()), VerificationError, id="altered"),
+    ],
+)
+async def test_a_seal_that_is_none_proves_nothing(way: Way, served: Served, seal: Any, error: type[VerificationError]) -> None:
+    """Whatever stands in its place, the body is not handed out as verified."""
+    detached(served, seal)
+    with pytest.raises(error):
+        await way.ask(served, served.checks(seals_path="/account/seals"))
+    assert served.verified == []
+
+
+async def test_the_seal_of_another_response_proves_nothing(way: Way, served: Served) -> None:
+    """Of the same bytes to the same request, under another request id."""
+    keys = served.provider.keys
+    projection = BytesProjection()
+    projection.add_body(FILE)
+
+    def of_another(token: str) -> tuple[int, bytes]:
+        asked, body = served.provider.asked[0]
+        other = keys.token(projection.content(), rid="other", request=body, nonce=asked["ai-provenance-nonce"])
+        return 200, json.dumps({"token": other}).encode()
+
+    detached(served, of_another)
+    with pytest.raises(UnacceptableError):
+        await way.ask(served, served.checks(seals_path="/account/seals"))
+
+
+def test_a_seals_path_is_a_path() -> None:
+    with pytest.raises(ValueError, match="seals_path"):
+        ResponseChecks(seals_path="https://evil.example/seals")

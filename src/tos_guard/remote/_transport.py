@@ -5,6 +5,8 @@
 - A whole body is verified before the client sees it. A stream is checked as it is read, and judged when it has ended as its form has it
   (``[DONE]``, or a terminal event), when its body ends, or when the client closes it: clients stop reading before the body ends. What a
   client has already read of a stream that then fails has been read; it must not be used as if verified.
+- A body that could not carry its token brings a pending one. Where the caller says under which path seals are kept, its final token is
+  asked for there, at the same origin and with the same credential, once, when the whole body has come.
 - A response outside 2xx without a token passes: refusals are not sealed. A 2xx response without one is `AbsentError`, unless the
   caller named another policy.
 - Errors are raised as our own, from inside the client's request or iteration.
@@ -12,12 +14,14 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any, Final, Literal, Protocol
 
+from tos_guard._canonical import parse_json
 from tos_guard.errors import (
     AbsentError,
     IncompleteError,
@@ -43,12 +47,18 @@ __all__ = [
 EXTENSION: Final = "tos_guard"
 MAX_BODY_BYTES: Final = 64 * 1024 * 1024  # of a whole body, held in memory until it is verified; JSON may have 16 MiB (C9)
 NONCE_BYTES: Final = 16
+MAX_SEAL_BYTES: Final = 65_536  # of a fetched seal: a token and some leaves
 
 _TOKEN: Final = "ai-provenance"
 _NONCE: Final = "ai-provenance-nonce"
 _SALT: Final = "ai-provenance-salt"
 _DIGEST: Final = "content-digest"
 _EVENT_STREAM: Final = "text/event-stream"
+_REQUEST_ID: Final = "x-request-id"
+_REQUEST_IDS: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_CREDENTIALS: Final = frozenset({b"host", b"authorization", b"x-api-key", b"cookie", b"user-agent"})
+"""What of a request goes along when its response's seal is asked for."""
+
 _OF_THE_CODING: Final = frozenset({b"content-encoding", b"content-length", b"transfer-encoding"})
 
 
@@ -127,6 +137,8 @@ class ResponseChecks:
         require_request: A response must bring the salt that binds its token to the request. Without it a token that is bound by its
             nonce alone is accepted, and `Verified.request_checked` is false.
         send_nonce: Send a fresh nonce with each attempt, unless the caller sent one, and demand it back.
+        seals_path: Path under which the origin keeps seals of responses that could not carry them (`seals_uri` in its metadata, without
+            the origin and the request id), such as ``/account/seals``; None to take such responses for incomplete.
         expected: Further demands: audience, policies.
         on_verified: Called with what was proven and the response, once per response.
         on_unverified: Called with the error and the response: one that is raised, one that is reported, or an `IncompleteError` for
@@ -139,6 +151,7 @@ class ResponseChecks:
     on_missing: Literal["raise", "report"] = "raise"
     require_request: bool = True
     send_nonce: bool = True
+    seals_path: str | None = None
     expected: Expected | None = None
     on_verified: Callable[[Verified, Any], None] | None = None
     on_unverified: Callable[[VerificationError, Any], None] | None = None
@@ -146,6 +159,8 @@ class ResponseChecks:
     def __post_init__(self) -> None:
         if self.on_missing not in ("raise", "report"):
             raise ValueError(f"on_missing is 'raise' or 'report', not {self.on_missing!r}")
+        if self.seals_path is not None and not self.seals_path.startswith("/"):
+            raise ValueError(f"seals_path is a path such as '/account/seals', not {self.seals_path!r}")
 
 
 class _Way(Enum):
@@ -204,6 +219,15 @@ class _Attempt:
                 cure="Set require_request=False if something on the way removes it.",
             )
         return verified
+
+    def seal_request(self, library: Any, request: Any, response: Any) -> Any | None:
+        """What asks for the final token of a response, or None where there is nowhere to ask."""
+        rid = response.headers.get(_REQUEST_ID, "")
+        if self.checks.seals_path is None or _REQUEST_IDS.fullmatch(rid) is None:
+            return None
+        url = request.url.copy_with(raw_path=f"{self.checks.seals_path.rstrip('/')}/{rid}".encode("ascii"))
+        headers = [(name, value) for name, value in self.headers if name.lower() in _CREDENTIALS]
+        return library.Request("GET", url, headers=[*headers, (b"Accept-Encoding", b"identity")], extensions=request.extensions)
 
     def succeed(self, check: ResponseCheck, verified: Verified, response: Any) -> None:
         """Report what was proven, once."""
@@ -279,6 +303,33 @@ def _grown(body: bytearray, chunk: bytes) -> bytearray:
     return body
 
 
+def _fetched(status: int, body: bytes, error: IncompleteError) -> str:
+    """The final token that was asked for.
+
+    Raises:
+        IncompleteError: There is none.
+    """
+    try:
+        document = parse_json(body, where="seal", max_depth=4, max_bytes=MAX_SEAL_BYTES) if status == 200 else None
+    except MalformedError:
+        document = None
+    token = document.get("token") if isinstance(document, dict) else None
+    if not isinstance(token, str):
+        raise error
+    return token
+
+
+def _same_response(verified: Verified, response: Any) -> Verified:
+    """What was proven, of the response whose seal was asked for.
+
+    Raises:
+        UnacceptableError: It is that of another.
+    """
+    if verified.claims.rid != response.headers.get(_REQUEST_ID):
+        raise UnacceptableError("the seal is that of another response", where="token rid")
+    return verified
+
+
 _LEFT: Final = "was closed before it could be judged"
 
 
@@ -311,7 +362,10 @@ class SyncVerifying:
         try:
             for chunk in response.iter_bytes():
                 _grown(body, chunk)
-            verified = self._verifier.verify_body(bytes(body), token=token, content_digest=_digest(response), expected=expected)
+            try:
+                verified = self._verifier.verify_body(bytes(body), token=token, content_digest=_digest(response), expected=expected)
+            except IncompleteError as error:
+                verified = self._verify_detached(attempt, request, response, bytes(body), error)
             attempt.accept(verified)
         except VerificationError as error:
             attempt.fail(check, error, response)
@@ -321,6 +375,23 @@ class SyncVerifying:
         handed_on = _handed_on(self.library, response, self.library.ByteStream(bytes(body)))
         attempt.succeed(check, verified, handed_on)
         return handed_on
+
+    def _verify_detached(self, attempt: _Attempt, request: Any, response: Any, body: bytes, error: IncompleteError) -> Verified:
+        asked = attempt.seal_request(self.library, request, response)
+        if asked is None:
+            raise error
+        answer = self._inner.handle_request(asked)
+        seal = bytearray()
+        try:
+            for chunk in answer.iter_raw():
+                seal += chunk
+                if len(seal) > MAX_SEAL_BYTES:
+                    raise error
+        finally:
+            answer.close()
+        token, expected = _fetched(answer.status_code, bytes(seal), error), attempt.expected(response.headers)
+        verified = self._verifier.verify_body(body, token=token, content_digest=_digest(response), expected=expected)
+        return _same_response(verified, response)
 
     def close(self) -> None:
         """Close the transport below. The verifier stays open: it may serve others."""
@@ -394,7 +465,10 @@ class AsyncVerifying:
         try:
             async for chunk in response.aiter_bytes():
                 _grown(body, chunk)
-            verified = await self._verifier.verify_body(bytes(body), token=token, content_digest=_digest(response), expected=expected)
+            try:
+                verified = await self._verifier.verify_body(bytes(body), token=token, content_digest=_digest(response), expected=expected)
+            except IncompleteError as error:
+                verified = await self._verify_detached(attempt, request, response, bytes(body), error)
             attempt.accept(verified)
         except VerificationError as error:
             attempt.fail(check, error, response)
@@ -404,6 +478,23 @@ class AsyncVerifying:
         handed_on = _handed_on(self.library, response, self.library.ByteStream(bytes(body)))
         attempt.succeed(check, verified, handed_on)
         return handed_on
+
+    async def _verify_detached(self, attempt: _Attempt, request: Any, response: Any, body: bytes, error: IncompleteError) -> Verified:
+        asked = attempt.seal_request(self.library, request, response)
+        if asked is None:
+            raise error
+        answer = await self._inner.handle_async_request(asked)
+        seal = bytearray()
+        try:
+            async for chunk in answer.aiter_raw():
+                seal += chunk
+                if len(seal) > MAX_SEAL_BYTES:
+                    raise error
+        finally:
+            await answer.aclose()
+        token, expected = _fetched(answer.status_code, bytes(seal), error), attempt.expected(response.headers)
+        verified = await self._verifier.verify_body(body, token=token, content_digest=_digest(response), expected=expected)
+        return _same_response(verified, response)
 
     async def aclose(self) -> None:
         """Close the transport below. The verifier stays open: it may serve others."""
