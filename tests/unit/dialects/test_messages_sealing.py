@@ -150,8 +150,9 @@ def test_a_stream_that_ends_without_its_last_event_is_unsealed() -> None:
     assert driver.sealing.unsealed == "no_carrier"
 
 
-def test_an_error_of_the_upstream_carries_the_final_tag() -> None:
-    error = event("error", error={"type": "overloaded_error", "message": "Overloaded"})
+@pytest.mark.parametrize("error", [event("error", error={"type": "overloaded_error", "message": "Overloaded"}), b'data: {"error":{}}\n\n'])
+def test_an_error_of_the_upstream_carries_the_final_tag(error: bytes) -> None:
+    """Whatever says that it is one."""
     driver = Driver()
     assert driver.run(START, *HELLO[:3], error) == opened() + b"".join(HELLO[:3]) + tagged(error)
     assert (driver.sealing.completion, driver.sealing.unsealed) == (Completion.ERROR, None)

@@ -195,6 +195,7 @@ def test_c4_more_than_one_final_token_is_invalid() -> None:
         event("content_block_start", index=3, content_block={"type": "unheard_of"}),
         event("error", error={"type": "api_error", "message": "no"}),
         event("error"),
+        event("ping", error="late"),
     ],
 )
 def test_c5_no_content_and_no_error_follows_the_token(late: bytes) -> None:
