@@ -5,6 +5,7 @@ Written from the pages beside it like verifier.py, of which it is the second par
 they are, or `NO` for what cannot be covered.
 """
 
+import bisect
 import re
 
 from verifier import (
@@ -155,8 +156,8 @@ def events(content):  # C6: the data of every event that a blank line ends
     text = content.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n").replace(b"\r", b"\n")
     return [data for event in text.split(b"\n\n")[:-1] if (data := b"\n".join(re.findall(rb"(?m)^data(?:: ?(.*))?$", event)))]
 def end_of(content, place):  # where the event ends whose data is at this place
-    end = next(end for end in range(len(content) + 1) if len(events(content[:end])) > place)
-    return end + (content[end - 1 : end + 1] == b"\r\n")
+    ends = [line.end() for line in re.finditer(rb"\r\n|\r|\n", content)]
+    return ends[bisect.bisect_right(ends, place, key=lambda end: len(events(content[:end])))]
 STREAMS = {
     "chat-1": lambda event, _: (chat_values(event, "delta"), []), "completions-1": lambda event, _: (completion_values(event, "delta"), []),
     "responses-1": response_event, "messages-1": message_event}  # fmt: skip

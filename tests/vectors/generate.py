@@ -2302,6 +2302,42 @@ def bad_projections() -> None:
         vector("messages", [b"x"], "invalid", rule="P9", note=f"{proj} over gRPC messages", token=seal(over([leaf(0, "messages", framed(b"x"))], proj)), also=["P7"])
 
 
+def cut_dialects() -> Json:
+    """Recorded streams of every form, with checkpoints: where each of their events with a token ends, and what a cut behind it proves."""
+    first = seal(pending())
+    half = [leaf(0, "text", "Bonjour \U0001f600")]
+    whole = [leaf(0, "text", "Bonjour \U0001f600 monde.")]
+    texts = ("Bonjour \ud83d", "\ude00 ", "monde.")
+    mark = lambda proj, leaves=None: {"ai_provenance": tag(seal(point(half if leaves is None else leaves, proj)))}  # noqa: E731 - a table's shorthand
+    chat = [": ping", chunk({"content": texts[0]}), chunk({"content": texts[1]}, **mark("chat-1")), ": ping", chunk({"content": texts[2]}, **mark("chat-1", whole)), last(seal(claims(whole))), USAGE_EVENT, "data: [DONE]"]
+    older = [legacy(texts[0]), {**legacy(texts[1]), **mark("completions-1")}, legacy(texts[2]), legacy("", ai_provenance=tag(seal(over(whole, "completions-1")))), "data: [DONE]"]
+    where = {"output_index": 0, "content_index": 0}
+    text = "".join(texts).encode("utf-16-le", "surrogatepass").decode("utf-16-le")
+    called = sorted([leaf(1, "arguments", "{}"), leaf(1, "name", "f")])
+    response = [
+        CREATED, said("output_item.added", output_index=0, item=message_item(status="in_progress")), said("output_text.delta", **where, delta=texts[0]), {**said("output_text.delta", **where, delta=texts[1]), **mark("responses-1")},
+        said("output_text.delta", **where, delta=texts[2]), said("output_text.done", **where, text=text), said("output_item.done", output_index=0, item=message_item(text)),
+        {**said("output_item.added", output_index=1, item=call_item("f", "")), **mark("responses-1", [*whole, leaf(1, "name", "f")])}, said("function_call_arguments.delta", output_index=1, delta="{}"),
+        ended(seal(over([*whole, *called], "responses-1")), [message_item(text), call_item("f", "{}")]),
+    ]  # fmt: skip
+    tool = {"type": "tool_use", "id": "t", "name": "f", "input": {}}
+    message = [
+        started(first), begin({"type": "text", "text": ""}), {"type": "ping"}, delta("text_delta", text=texts[0]), {**delta("text_delta", text=texts[1]), **mark("messages-1")}, delta("text_delta", text=texts[2]), begin(tool, 1),
+        {**delta("input_json_delta", 1, partial_json='{"a":'), **mark("messages-1", [*whole, [1, "input", None], leaf(1, "name", "f")])}, delta("input_json_delta", 1, partial_json="1}"),
+        *stopped(seal(over([*whole, leaf(1, "input", '{"a":1}'), leaf(1, "name", "f")], "messages-1"))), {"type": "ping"},
+    ]  # fmt: skip
+    made: Json = {"trust": trust(), "now": NOW, "token": first, "streams": []}
+    for name, write_events, events in (("chat-1", sse, chat), ("completions-1", sse, older), ("responses-1", typed, response), ("messages-1", typed, message)):
+        for end, ends in (("\n", "LF"), ("\r\n", "CR LF")):
+            how = {"end": end, **({"done": False} if write_events is sse else {})}
+            upto = [len(write_events(events[: at + 1], **how).encode()) for at in range(len(events))]
+            marks = [at for at, event in enumerate(events) if isinstance(event, dict) and ("ai_provenance" in event or "ai_provenance" in (event.get("response") or {}))]
+            places = [{"event_ends_at": upto[at] - (len(end) - 1), "proven_bytes": upto[at]} for at in marks]
+            stream = {"form": name, "line_ends": ends, "content": write_events(events, **how), "checkpoints": places[:-1], "token_event_ends_at": places[-1]["event_ends_at"]}
+            made["streams"].append({**stream, **({"pending_event_ends_at": upto[0] - (len(end) - 1)} if name == "messages-1" else {})})
+    return made
+
+
 def write(path: Path, value: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(value, indent=1, ensure_ascii=True) + "\n", encoding="utf-8")
@@ -2311,7 +2347,7 @@ def make() -> dict[str, Any]:
     """Every file of the vectors, by its name under ``v1``."""
     for part in (token_form, token_keys, token_claims, token_demands, projection_form, projection_leaves, carriers, key_sets, good_bodies, good_tokens, good_streams, histories, receipts, good_dialects, bad_dialects):
         part()
-    files: dict[str, Any] = {"good.json": {"format": 1, "vectors": GOOD}, "cut_stream.json": {"format": 1, **cut_stream()}}
+    files: dict[str, Any] = {"good.json": {"format": 1, "vectors": GOOD}, "cut_stream.json": {"format": 1, **cut_stream()}, "cut_dialects.json": {"format": 1, **cut_dialects()}}
     return files | {f"bad/{rule}.json": {"format": 1, "rule": rule, "vectors": vectors} for rule, vectors in BAD.items()}
 
 

@@ -63,6 +63,21 @@ def all_vectors() -> Iterator[Vector]:
         yield from vectors_of(f"bad/{rule}")
 
 
+def cuts_of(stream: Vector) -> Iterator[tuple[int, str, int]]:
+    """Where to cut a stream of ``cut_dialects.json``: the size, the verdict without a pending token beside it, and how many bytes are proven.
+
+    Each byte around the end of an event, and every nineteenth between.
+    """
+    whole, points = stream["content"].encode(), stream["checkpoints"]
+    ends = {match.end() for match in re.finditer(rb"\r?\n\r?\n", whole)}
+    for size in range(len(whole) + 1):
+        if size % 19 and not ends & {size - 1, size, size + 1}:
+            continue
+        behind = [point["proven_bytes"] for point in points if point["event_ends_at"] <= size]
+        begun = behind or stream.get("pending_event_ends_at", len(whole) + 1) <= size
+        yield size, "valid" if size >= stream["token_event_ends_at"] else "incomplete" if begun else "absent", min([*behind[-1:], size]) if behind else 0
+
+
 def content_of(vector: Vector) -> bytes:
     """The bytes to verify; for a text, its UTF-8; for gRPC messages, as gRPC frames them."""
     if "messages_b64" in vector:

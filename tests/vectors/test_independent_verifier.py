@@ -31,6 +31,7 @@ VECTORS = list(mutants.all_vectors())
 SPEC = mutants.VERIFIER.parent
 SCHEMA = json.loads((SPEC / "claims.schema.json").read_text(encoding="utf-8"))
 CUTS = json.loads((mutants.HERE / "v1" / "cut_stream.json").read_text(encoding="utf-8"))
+DIALECT_CUTS = json.loads((mutants.HERE / "v1" / "cut_dialects.json").read_text(encoding="utf-8"))
 SHOWN = {"T9", "T10", "T11"}  # the rules whose vectors the schema can tell apart, most of them
 
 
@@ -92,6 +93,17 @@ def test_a_cut_stream_is_valid_only_after_the_final_token(verifier: ModuleType, 
         else:
             assert (verdict, detail.startswith("terminator: ")) == ("valid", True), (size, detail)
     assert detail == "terminator: present"
+
+
+@pytest.mark.parametrize("stream", DIALECT_CUTS["streams"], ids=lambda stream: f"{stream['form']}, {stream['line_ends']}")
+def test_a_cut_stream_of_any_form_is_proven_up_to_its_newest_checkpoint(verifier: ModuleType, stream: dict[str, Any]) -> None:
+    """Never valid before the end of the event with the final token, and never proven further than a checkpoint proves it."""
+    whole, trust = stream["content"].encode(), mutants.trust_of(DIALECT_CUTS)
+    for size, wanted, proven in mutants.cuts_of(stream):
+        for token in (None, DIALECT_CUTS["token"]):
+            verdict, detail = verifier.verify("stream", whole[:size], trust=trust, now=DIALECT_CUTS["now"], token=token)
+            assert verdict == ("incomplete" if token and wanted == "absent" else wanted), (size, detail)
+            assert not proven or wanted == "valid" or detail == f"C11: proven: {proven} bytes", size
 
 
 def _claims(token: str) -> Any:
