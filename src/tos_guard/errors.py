@@ -40,10 +40,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
-
-if TYPE_CHECKING:
-    from tos_guard.verify import Prefix
+from typing import Any, ClassVar, Final, Literal
 
 __all__ = [
     "EXIT_CODES",
@@ -308,15 +305,15 @@ class IncompleteError(VerificationError):
     """The response was cut before its final token, or only a pending token or a checkpoint is present.
 
     Attributes:
-        proven: How far the newest checkpoint of a cut stream proves it, or None where nothing does.
+        proven: How far the newest checkpoint of a cut stream proves it, a `tos_guard.verify.Prefix`; None where nothing does.
     """
 
     code = "incomplete"
     verdict: ClassVar[Verdict] = "incomplete"
 
-    def __init__(self, what: str, *, where: str = "", cure: str = "", proven: Prefix | None = None) -> None:
+    def __init__(self, what: str, *, where: str = "", cure: str = "", proven: Any = None) -> None:
         super().__init__(what, where=where, cure=cure)
-        self.proven: Prefix | None = proven
+        self.proven: Any = proven
 
 
 class UndecidableError(VerificationError):
