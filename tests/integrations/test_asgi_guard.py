@@ -527,6 +527,14 @@ async def test_two_stacked_guards_of_one_issuer_seal_once() -> None:
     assert len(records(kit)) == 1
 
 
+async def test_a_websocket_that_comes_as_http_is_refused_too() -> None:
+    """A server without WebSockets of its own leaves the upgrade to the app, which might know how."""
+    kit = Kit()
+    headers = [(b"connection", b"Upgrade"), (b"upgrade", b"websocket")]
+    answer = await ask(kit.wrap(whole(COMPLETION)), key=kit.key, method="GET", headers=headers)
+    assert (answer.status, kit.guard.counts["denied:websocket"]) == (403, 1)
+
+
 async def test_a_websocket_on_a_guarded_path_is_refused() -> None:
     """What cannot be sealed is not let through in silence."""
     kit = Kit()
