@@ -12,7 +12,7 @@ import hashlib
 import hmac
 import json
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from tos_guard._canonical import b64url_encode
 from tos_guard.dialects import RequestFacts
@@ -21,10 +21,8 @@ from tos_guard.exchange import Exchange, Sealable, Sealed, SealName, covers, kep
 from tos_guard.guard._base import GuardBase
 from tos_guard.guard._needs import Ask, KeepSeals, RequestView, Route, Steps
 from tos_guard.ledger import KeptSeal, SealKind
+from tos_guard.provenance import Content
 from tos_guard.types import Completion, Facts
-
-if TYPE_CHECKING:
-    from tos_guard.provenance import Content
 
 __all__ = ["NO_EXCHANGE", "IdempotencyMismatchError", "Keeping", "Retry", "SealConflictError", "UnknownResponseError", "damaged"]
 
