@@ -65,12 +65,15 @@ DialectName = Literal[
     "openai-completions",
     "openai-embeddings",
     "openai-responses",
+    "open-inference",
+    "file",
     "grpc",
+    "ndjson",
     "plain-json",
 ]
 """As `tos_guard.dialects` registers them."""
 
-MAY_NAME_NO_MODEL: Final = frozenset({"grpc", "plain-json"})
+MAY_NAME_NO_MODEL: Final = frozenset({"file", "grpc", "ndjson", "plain-json"})
 """Dialects whose requests may name no model, so that their routes must."""
 
 Amount = Annotated[int, Field(ge=1, le=MAX_LIMIT_AMOUNT)]
@@ -92,6 +95,7 @@ class RouteSettings(_Settings):
         idempotent: The handler answers the same ``Idempotency-Key`` with the same response; then so does the seal, charged once.
         checkpoint_seconds: A stream gets a checkpoint with the first content after so many seconds; None for never.
         checkpoint_events: A stream gets a checkpoint with every so many events that bear content; None for never.
+        tag_line: A response in lines (``ndjson``) ends with a line that carries its tag.
     """
 
     dialect: DialectName
@@ -100,6 +104,13 @@ class RouteSettings(_Settings):
     idempotent: bool = False
     checkpoint_seconds: Annotated[float, Field(gt=0, le=86_400)] | None = None
     checkpoint_events: Annotated[int, Field(ge=1)] | None = None
+    tag_line: bool = False
+
+    @model_validator(mode="after")
+    def _has_lines(self) -> RouteSettings:
+        if self.tag_line and self.dialect != "ndjson":
+            raise ValueError(f'responses of {self.dialect} have no line for a tag: leave out tag_line, or set dialect = "ndjson"')
+        return self
 
     @model_validator(mode="after")
     def _needs_model(self) -> RouteSettings:

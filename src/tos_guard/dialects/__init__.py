@@ -25,6 +25,7 @@ from tos_guard.dialects._chat import CHAT_PROJECTION, ChatDialect, ChatFormat, C
 from tos_guard.dialects._completions import CompletionsDialect, CompletionsFormat, CompletionsProjection
 from tos_guard.dialects._dialect import Dialect, RequestHead
 from tos_guard.dialects._embeddings import EmbeddingsDialect
+from tos_guard.dialects._file import FileDialect
 from tos_guard.dialects._grpc import (
     GRPC_PROJECTION,
     NONCE_METADATA,
@@ -39,8 +40,17 @@ from tos_guard.dialects._grpc import (
     GrpcFormat,
     GrpcProjection,
 )
-from tos_guard.dialects._infer import INFER_PROJECTION, InferProjection, read_infer_tag, splice_infer_tag
+from tos_guard.dialects._infer import (
+    INFER_PROJECTION,
+    InferProjection,
+    StreamedInferProjection,
+    read_infer_tag,
+    splice_infer_tag,
+    strip_infer_tag,
+)
 from tos_guard.dialects._messages import MESSAGES_PROJECTION, MessagesDialect, MessagesFormat, MessagesProjection
+from tos_guard.dialects._ndjson import LINES_PROJECTION, LINES_TYPES, LinesProjection, LinesSealing, LineStream, NdjsonDialect, tag_of_line
+from tos_guard.dialects._open_inference import InferFormat, OpenInferenceDialect
 from tos_guard.dialects._openai import OpenAIDialect
 from tos_guard.dialects._plain import PlainDialect
 from tos_guard.dialects._projection import BytesProjection, JSONProjection, Projection, projection_named
@@ -56,6 +66,8 @@ __all__ = [
     "DONE",
     "GRPC_PROJECTION",
     "INFER_PROJECTION",
+    "LINES_PROJECTION",
+    "LINES_TYPES",
     "MAX_BODY_BYTES",
     "MAX_BODY_DEPTH",
     "MESSAGES_PROJECTION",
@@ -81,15 +93,22 @@ __all__ = [
     "Dialect",
     "EmbeddingsDialect",
     "EventStream",
+    "FileDialect",
     "GrpcDialect",
     "GrpcFormat",
     "GrpcProjection",
+    "InferFormat",
     "InferProjection",
     "JSONProjection",
+    "LineStream",
+    "LinesProjection",
+    "LinesSealing",
     "MessagesDialect",
     "MessagesFormat",
     "MessagesProjection",
+    "NdjsonDialect",
     "OpenAIDialect",
+    "OpenInferenceDialect",
     "PlainDialect",
     "Projection",
     "RequestFacts",
@@ -102,6 +121,7 @@ __all__ = [
     "Step",
     "StreamFormat",
     "StreamSealing",
+    "StreamedInferProjection",
     "cut_tag",
     "dialect_named",
     "is_running",
@@ -112,6 +132,8 @@ __all__ = [
     "response_id",
     "splice_infer_tag",
     "splice_tag",
+    "strip_infer_tag",
+    "tag_of_line",
     "told_form",
     "without_tag",
 ]
@@ -129,6 +151,7 @@ STREAM_FORMATS: Final[Mapping[str, StreamFormat]] = MappingProxyType({known.proj
 PROJECTIONS: tuple[type[Projection], ...] = (
     *(known.projection for known in _FORMATS),
     InferProjection,
+    LinesProjection,
     JSONProjection,
     GrpcProjection,
     BytesProjection,

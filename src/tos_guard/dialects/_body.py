@@ -15,6 +15,7 @@ from tos_guard.limits import Usage
 __all__ = [
     "MAX_BODY_BYTES",
     "MAX_BODY_DEPTH",
+    "OUTPUT_MAXIMA",
     "TAG_MEMBER",
     "RequestFacts",
     "check_counts",
@@ -70,6 +71,8 @@ _OUTPUT_MAXIMA: Final = (
 
 MAX_RESPONSE_ID_CHARS: Final = 256  # OpenAI's have about 60
 _RUNNING: Final = ("queued", "in_progress")
+OUTPUT_MAXIMA: Final = frozenset(path[0] for path in _OUTPUT_MAXIMA if len(path) == 1)
+"""Those of them that a form can have."""
 
 _BESIDE_INPUT: Final = ("cache_creation_input_tokens", "cache_read_input_tokens")
 """Tokens of the prompt that Anthropic's ``input_tokens`` leaves out. OpenAI's names for these stand for a part of what it counts."""

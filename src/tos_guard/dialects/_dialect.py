@@ -10,6 +10,7 @@ from typing import Any, Final, Protocol
 from tos_guard.dialects._body import RequestFacts
 from tos_guard.dialects._projection import Projection
 from tos_guard.dialects._streams import StreamFormat
+from tos_guard.errors import MalformedRequestError
 from tos_guard.limits import LimitState, Quantity
 
 __all__ = ["NO_HEAD", "Dialect", "RequestHead", "tightest"]
@@ -23,11 +24,24 @@ class RequestHead:
         method: In upper case.
         path: Decoded path, as the app's own routes name it.
         media_type: Of the body, in lower case and without parameters; empty where it is not said, or not plainly.
+        headers: All fields in order, names in lower case.
     """
 
     method: str = "POST"
     path: str = ""
     media_type: str = ""
+    headers: Sequence[tuple[bytes, bytes]] = ()
+
+    def field(self, name: bytes) -> str | None:
+        """The value of a field that may occur once, or None.
+
+        Raises:
+            MalformedRequestError: It occurs twice, or is not printable ASCII.
+        """
+        values = [value for found, value in self.headers if found == name]
+        if len(values) > 1 or any(not (value.isascii() and value.decode("ascii").isprintable()) for value in values):
+            raise MalformedRequestError("occurs more than once, or is not printable ASCII", where=f"header {name.decode('ascii')}")
+        return values[0].decode("ascii") if values else None
 
 
 NO_HEAD: Final = RequestHead()

@@ -8,7 +8,7 @@ can still prove it.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import Any, Final, Self
 
@@ -20,7 +20,7 @@ from tos_guard.dialects._tensors import DATATYPES, element_count, elements_from_
 from tos_guard.errors import MalformedError
 from tos_guard.provenance import Content, LeafTree, encode_text
 
-__all__ = ["INFER_PROJECTION", "InferProjection", "read_infer_tag", "splice_infer_tag"]
+__all__ = ["INFER_PROJECTION", "InferProjection", "StreamedInferProjection", "read_infer_tag", "splice_infer_tag", "strip_infer_tag"]
 
 INFER_PROJECTION: Final = "infer-1"
 MAX_MESSAGES: Final = 65_536  # P12: what a choice can number
@@ -139,6 +139,22 @@ class InferProjection(Projection):
         other._uncovered = set(self._uncovered)
         other.count = self.count
         return other
+
+
+class StreamedInferProjection(InferProjection):
+    """The same of ``ModelStreamInferResponse`` messages."""
+
+    def add_message(self, message: bytes | memoryview, *, streamed: bool = True) -> bool:
+        """Take the next message. Returns whether it bears content.
+
+        Raises:
+            MalformedError: As of `InferProjection`.
+        """
+        return super().add_message(message, streamed=streamed)
+
+    def note_message(self, message: bytes | memoryview, *, streamed: bool = True) -> None:
+        """Remember which fields of a message, already added, are not covered."""
+        super().note_message(message, streamed=streamed)
 
 
 _FIELD_NAMES: Final = {1: "model_name", 2: "model_version", 3: "id"}
@@ -353,24 +369,44 @@ def splice_infer_tag(message: bytes, token: str, *, streamed: bool = False) -> t
     Raises:
         MalformedError: It is not well formed.
     """
-    if not streamed:
-        kept, removed = _without_tag(message)
+
+    def tagged(response: bytes) -> bytes:
         parameter = encode_field(_STRING, token.encode("ascii"))
         entry = encode_field(_KEY, TAG_MEMBER.encode("ascii")) + encode_field(_VALUE, parameter)
-        return kept + encode_field(_PARAMETERS, entry), removed
-    for field in _fields(message, _STREAM_FIELDS, once=_ONCE, where=_MESSAGE):
-        if field.number == _INFER_RESPONSE:
-            inner, removed = splice_infer_tag(bytes(field.data), token)
-            return b"".join((message[: field.start], encode_field(_INFER_RESPONSE, inner), message[field.end :])), removed
-    return message, 0
+        return response + encode_field(_PARAMETERS, entry)
+
+    plain, removed = strip_infer_tag(message, streamed=streamed)
+    return _in_response(plain, tagged) if streamed else tagged(plain), removed
 
 
-def _without_tag(message: bytes) -> tuple[bytes, int]:
-    tags = [field for field in _parameters(message) if _entry(field, _MESSAGE)[0] == TAG_MEMBER]
+def strip_infer_tag(message: bytes, *, streamed: bool = False) -> tuple[bytes, int]:
+    """Take the tags out of a serialised message, without moving another byte.
+
+    Args:
+        message: A ``ModelInferResponse``.
+        streamed: It is a ``ModelStreamInferResponse``, which holds one.
+
+    Returns:
+        The message, itself where there are none, and how many there were.
+
+    Raises:
+        MalformedError: It is not well formed.
+    """
+    response = _streamed(message)[1] if streamed else message
+    tags = [field for field in _parameters(response) if _entry(field, _MESSAGE)[0] == TAG_MEMBER]
     if not tags:
         return message, 0
-    starts, ends = [0, *(field.end for field in tags)], [*(field.start for field in tags), len(message)]
-    return b"".join(message[start:end] for start, end in zip(starts, ends, strict=True)), len(tags)
+    starts, ends = [0, *(field.end for field in tags)], [*(field.start for field in tags), len(response)]
+    plain = b"".join(response[start:end] for start, end in zip(starts, ends, strict=True))
+    return _in_response(message, lambda _: plain) if streamed else plain, len(tags)
+
+
+def _in_response(message: bytes, change: Callable[[bytes], bytes]) -> bytes:
+    """A ``ModelStreamInferResponse`` with its response changed, if it holds one."""
+    for field in _fields(message, _STREAM_FIELDS, once=_ONCE, where=_MESSAGE):
+        if field.number == _INFER_RESPONSE:
+            return b"".join((message[: field.start], encode_field(_INFER_RESPONSE, change(bytes(field.data))), message[field.end :]))
+    return message
 
 
 def _parameters(message: bytes | memoryview) -> list[Field]:

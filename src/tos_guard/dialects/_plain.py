@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from tos_guard.dialects._body import (
+    OUTPUT_MAXIMA,
     RequestFacts,
     count_media,
     parse_request_object,
@@ -18,12 +19,28 @@ from tos_guard.dialects._body import (
     request_prompts,
 )
 from tos_guard.dialects._dialect import NO_HEAD, RequestHead
+from tos_guard.dialects._forms import Form, is_form, parse_form
 from tos_guard.dialects._projection import JSONProjection, Projection
 from tos_guard.dialects._streams import StreamFormat
 from tos_guard.errors import MalformedRequestError
 from tos_guard.limits import LimitState
 
 __all__ = ["PlainDialect"]
+
+MAX_LOOK_BYTES: Final = 4_096
+"""So far a body is searched for the beginning of JSON in another encoding: longer white space begins no request that a client makes."""
+
+_SAID_ONCE: Final = frozenset({"model", "n", "best_of", "user", "safety_identifier", *OUTPUT_MAXIMA})
+"""Fields of a form that decide or count."""
+
+
+def _is_json_elsewise(body: bytes) -> bool:
+    """Whether a body begins as JSON does in an encoding other than plain UTF-8."""
+    encoding = json.detect_encoding(body)
+    if encoding == "utf-8":
+        return False
+    begins = body[:MAX_LOOK_BYTES].decode(encoding, "ignore").lstrip("\ufeff \t\r\n")
+    return begins == "" or begins[0] in '{["'
 
 
 class PlainDialect:
@@ -38,31 +55,42 @@ class PlainDialect:
         self.model: str = model
 
     def read_request(self, body: bytes, head: RequestHead = NO_HEAD) -> RequestFacts:
-        """What the request asks for: the dialect's action, and the member ``model`` if the body has one.
+        """What the request asks for: the dialect's action, and the member or form field ``model`` if the body has one.
 
         Raises:
-            MalformedRequestError: The body looks like JSON and cannot be read, or its model is none.
+            MalformedRequestError: The body looks like JSON or is said to be a form and cannot be read, or its model is none.
         """
-        del head
+        content_type = head.field(b"content-type") or ""
+        if is_form(head.media_type):
+            return self._of_form(parse_form(body, content_type))
         # `json.loads` and the frameworks read UTF-16 and UTF-32 too: what we do not read must not name a model to the app.
-        if json.detect_encoding(body) != "utf-8":
+        if _is_json_elsewise(body):
             raise MalformedRequestError("is not UTF-8 without a byte-order mark", where="request body", cure="Send JSON in UTF-8.")
-        model = self.model
         if body.lstrip().startswith(b"{"):
             request = parse_request_object(body)
-            if request.get("model") is not None:
-                model = request_model(request)
-            maximum, is_open_ended = request_output_maximum(request)
-            return RequestFacts(
-                action=self.action,
-                model=model,
-                choices=request_choices(request) * request_prompts(request),
-                max_output_tokens=maximum,
-                is_open_ended=is_open_ended,
-                media_parts=count_media(request.get("messages")),
-                end_user=request_end_user(request),
+            return self._facts(request, choices=request_prompts(request), media_parts=count_media(request.get("messages")))
+        return RequestFacts(action=self.action, model=self.model)
+
+    def _of_form(self, form: Form) -> RequestFacts:
+        """Of a form: its fields are strings, of which servers make numbers."""
+        ambiguous = _SAID_ONCE & (form.repeated | form.oversized | set(form.files))
+        if ambiguous:
+            raise MalformedRequestError(
+                f"{min(ambiguous)} is given twice, as a file, or is too long", where="request form", cure="Give each field once, as text."
             )
-        return RequestFacts(action=self.action, model=model)
+        return self._facts(form.fields, choices=1, media_parts=len(form.files))
+
+    def _facts(self, request: dict[str, Any], *, choices: int, media_parts: int) -> RequestFacts:
+        maximum, is_open_ended = request_output_maximum(request)
+        return RequestFacts(
+            action=self.action,
+            model=self.model if request.get("model") is None else request_model(request),
+            choices=request_choices(request) * choices,
+            max_output_tokens=maximum,
+            is_open_ended=is_open_ended,
+            media_parts=media_parts,
+            end_user=request_end_user(request),
+        )
 
     def stream_format(self, media_type: bytes) -> StreamFormat | None:
         """None: what else flows has no form in which a tag has a place."""

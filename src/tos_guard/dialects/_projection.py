@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from typing import Any, ClassVar, Final
 
+from tos_guard._canonical import b64url_encode
 from tos_guard.errors import MalformedError, UnsupportedVersionError
 from tos_guard.provenance import Content, Parts, canonical_part
 from tos_guard.types import Completion
@@ -82,15 +84,30 @@ class JSONProjection(Projection):
 
 
 class BytesProjection(Projection):
-    """``bytes-1``: the bytes as they are."""
+    """``bytes-1``: the bytes as they are. Holds one hash, however many there are."""
 
     name = "bytes-1"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._digest = hashlib.sha256()
+        self._is_empty = True
 
     def add_body(self, body: Any) -> None:
         """Take the body's bytes."""
         if not isinstance(body, bytes):
             raise MalformedError("bytes-1 covers bytes, not what was read from them", where="response body")
-        self.parts.add(0, BODY_PART, body, text=False)
+        self.add_chunk(body)
+
+    def add_chunk(self, chunk: bytes) -> None:
+        """Take the next bytes."""
+        self._digest.update(chunk)
+        self._is_empty = self._is_empty and not chunk
+
+    def content(self) -> Content:
+        """The content so far."""
+        leaves = [] if self._is_empty else [(0, BODY_PART, b64url_encode(self._digest.copy().digest()))]
+        return Content.of(self.name, leaves)
 
 
 def projection_named(name: str, known: Iterable[type[Projection]]) -> Projection:

@@ -305,4 +305,4 @@ class GuardBase:
 
 
 def _dialect(route: RouteSettings) -> Dialect:
-    return dialect_named(route.dialect, action=route.action, model=route.model)
+    return dialect_named(route.dialect, action=route.action, model=route.model, tag_line=route.tag_line)

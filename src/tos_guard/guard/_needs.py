@@ -70,7 +70,7 @@ class RequestView:
         """What a dialect may know of it. A media type that is given twice, or is not ASCII, is none."""
         types = [value for name, value in self.headers if name == b"content-type"]
         said = types[0].split(b";", 1)[0].strip().lower() if len(types) == 1 else b""
-        return RequestHead(self.method, self.path, said.decode("ascii") if said.isascii() else "")
+        return RequestHead(self.method, self.path, said.decode("ascii") if said.isascii() else "", self.headers)
 
     def header(self, name: str) -> str | None:
         """The value of a field that may occur once, or None.
