@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Final, Protocol
 
-from tos_guard._canonical import encode_claims
 from tos_guard._content_digest import content_digest
 from tos_guard.dialects import (
+    LINES_TYPES,
     MAX_BODY_BYTES,
     TAG_MEMBER,
     BytesProjection,
     JSONProjection,
+    NdjsonDialect,
     Projection,
     Step,
     StreamFormat,
@@ -25,29 +25,15 @@ from tos_guard.dialects import (
     without_tag,
 )
 from tos_guard.errors import MalformedError
-from tos_guard.exchange._exchange import Exchange, Head, Headers, Sealed
+from tos_guard.exchange._detached import EVENT_STREAM, DetachedResponse, LinesResponse, WithoutCheckpoints
+from tos_guard.exchange._exchange import Exchange, Head, Sealed
+from tos_guard.exchange._fields import bare_tag, kept_fields, tag_bytes
 from tos_guard.limits import Usage
 from tos_guard.provenance import Content
 from tos_guard.types import Completion
 
 __all__ = ["Response", "respond"]
 
-_REPLACED: Final = frozenset(
-    {
-        b"ai-provenance",
-        b"ai-provenance-salt",
-        b"content-usage",
-        b"content-digest",
-        b"x-request-id",
-        b"request-id",
-        b"content-length",
-        b"transfer-encoding",
-    }
-)
-_OF_OTHER_BYTES: Final = frozenset({b"repr-digest", b"digest", b"content-md5"})
-"""Digests of the handler's bytes: false once a tag is in them."""
-
-_EXPOSED: Final = "AI-Provenance, AI-Provenance-Salt, Content-Usage, Content-Digest, Link, X-Request-ID, Request-ID"
 _NO_BODY: Final = frozenset({204, 304})  # what a server sends no body with
 
 
@@ -67,15 +53,20 @@ def respond(exchange: Exchange, head: Head, *, bodiless: bool) -> Response:
         return OpaqueResponse(exchange, head, "encoded")
     if head.status == 206:
         return OpaqueResponse(exchange, head, "partial")
-    if media_type == b"application/json" or media_type.endswith(b"+json"):
-        return WholeResponse(exchange, head, is_json=True)
-    stream_format = exchange.dialect.stream_format(media_type)
+    dialect, length = exchange.dialect, fields.get(b"content-length", b"")
+    size = int(length) if length.isdigit() else None
+    touches_json = dialect.projection is not BytesProjection
+    if touches_json and (media_type == b"application/json" or media_type.endswith(b"+json")):
+        too_large = size is not None and size > MAX_BODY_BYTES
+        return DetachedResponse(exchange, head) if too_large else WholeResponse(exchange, head, is_json=True)
+    if isinstance(dialect, NdjsonDialect) and media_type in LINES_TYPES:
+        return LinesResponse(exchange, head, tag_line=dialect.tag_line)
+    stream_format = dialect.stream_format(media_type)
     if stream_format is not None:
         return StreamResponse(exchange, head, stream_format)
-    length = fields.get(b"content-length", b"")
-    if media_type != b"text/event-stream" and length.isdigit() and int(length) <= MAX_BODY_BYTES:
+    if media_type != EVENT_STREAM and size is not None and size <= MAX_BODY_BYTES:
         return WholeResponse(exchange, head, is_json=False)
-    return OpaqueResponse(exchange, head, "no_carrier")
+    return DetachedResponse(exchange, head)
 
 
 class Response(Protocol):
@@ -89,7 +80,7 @@ class Response(Protocol):
 
     @property
     def carrier(self) -> str:
-        """Where the final token goes: ``json``, ``sse``, ``header`` or ``none``."""
+        """Where the final token goes: ``json``, ``sse``, ``line``, ``header``, ``detached`` or ``none``."""
         ...
 
     @property
@@ -154,6 +145,15 @@ class Response(Protocol):
         ...
 
     @property
+    def can_end(self) -> bool:
+        """Whether a response that fails ends as a whole one does: where it can say in-band that it failed. Otherwise it breaks off."""
+        ...
+
+    def in_band_error(self, *, message: str, code: str, extra: dict[str, Any]) -> bytes:
+        """The error in place of the last content, which nothing seals; empty where there is no place for one."""
+        ...
+
+    @property
     def content(self) -> Content | None:
         """What the final token covers, so far as it is known."""
         ...
@@ -175,23 +175,12 @@ class Response(Protocol):
         ...
 
 
-class WithoutCheckpoints:
-    """A response in which no checkpoint has a place."""
-
-    def ask_checkpoint(self) -> None:
-        """There is none to be had."""
-
-    def checkpointed(self, token: str | None) -> Step:
-        """Never asked for."""
-        del token
-        return Step(b"")
-
-
 class OpaqueResponse(WithoutCheckpoints):
     """Bytes that pass untouched, with a pending token: nothing we could put a final one in, or nothing to cover."""
 
     carrier: str = "none"
     early: bool = True
+    can_end: bool = False
     completion: Completion = Completion.COMPLETE
     removed_tags: int = 0
     dropped_events: int = 0
@@ -209,7 +198,7 @@ class OpaqueResponse(WithoutCheckpoints):
     def head(self, token: str | None) -> Head:
         """The handler's head with our fields; its length stays, since its bytes do."""
         length = [(name, value) for name, value in self._head.headers if name == b"content-length"]
-        return Head(self._head.status, [*_kept(self._head.headers), *length, *self._exchange.headers(token)])
+        return Head(self._head.status, [*kept_fields(self._head.headers), *length, *self._exchange.headers(token)])
 
     def feed(self, chunk: bytes) -> Step:
         """Pass on. Where there must be no body none leaves: some servers would send it, and nothing seals it."""
@@ -224,6 +213,11 @@ class OpaqueResponse(WithoutCheckpoints):
         del message, code, extra
         self.completion = completion
         return Step(b"")
+
+    def in_band_error(self, *, message: str, code: str, extra: dict[str, Any]) -> bytes:
+        """Likewise."""
+        del message, code, extra
+        return b""
 
     @property
     def content(self) -> Content | None:
@@ -247,6 +241,7 @@ class StreamResponse:
     carrier = "sse"
     held_bytes = 0
     early = True
+    can_end = True
     is_running = False
 
     def __init__(self, exchange: Exchange, head: Head, stream_format: StreamFormat) -> None:
@@ -292,8 +287,8 @@ class StreamResponse:
 
     def head(self, token: str | None) -> Head:
         """The handler's head with our fields and without a length. The pending token goes into events that open a stream, too."""
-        self._sealing.pending = None if token is None else _bare_tag(token)
-        return Head(self._head.status, [*_retagged(self._head.headers), *self._exchange.headers(token, early=True)])
+        self._sealing.pending = None if token is None else bare_tag(token)
+        return Head(self._head.status, [*kept_fields(self._head.headers, changed=True), *self._exchange.headers(token, early=True)])
 
     def feed(self, chunk: bytes) -> Step:
         """Take a chunk."""
@@ -309,6 +304,10 @@ class StreamResponse:
         event = self._exchange.dialect.error_event(message=message, code=code, extra=extra)
         return self._sealing.fail(event, completion)
 
+    def in_band_error(self, *, message: str, code: str, extra: dict[str, Any]) -> bytes:
+        """As an event."""
+        return self._exchange.dialect.error_event(message=message, code=code, extra=extra)
+
     def sealed(self, seal: Sealed) -> Step:
         """Place the tag."""
         return self._sealing.sealed(tag_bytes(seal))
@@ -323,13 +322,15 @@ class StreamResponse:
 
     def checkpointed(self, token: str | None) -> Step:
         """Place it in that event. Its leaves stay out: whoever checks a stream has its parts."""
-        return self._sealing.checkpointed(None if token is None else _bare_tag(token))
+        return self._sealing.checkpointed(None if token is None else bare_tag(token))
 
 
 class WholeResponse(WithoutCheckpoints):
-    """A body that is sent whole: it waits for its end, so that head and body carry the same final token."""
+    """A body that is sent whole: it waits for its end, so that head and body carry the same final token.
 
-    early = False
+    One that turns out too large to wait for goes on as a detached one.
+    """
+
     dropped_events = 0
 
     def __init__(self, exchange: Exchange, head: Head, *, is_json: bool) -> None:
@@ -341,6 +342,7 @@ class WholeResponse(WithoutCheckpoints):
         self._body = b""
         self._spliced = False
         self._content: Content | None = None
+        self._over: DetachedResponse | None = None
         self.response_id: str | None = None
         self.is_running: bool = False
         self.carrier: str = "header"
@@ -350,27 +352,44 @@ class WholeResponse(WithoutCheckpoints):
         self.usage: Usage | None = None
 
     @property
+    def early(self) -> bool:
+        """Only of a body that is too large to wait for."""
+        return self._over is not None
+
+    @property
+    def can_end(self) -> bool:
+        """Until it is too large to wait for, nothing of it has left."""
+        return self._over is None
+
+    @property
     def content(self) -> Content | None:
-        """The content, once whole."""
-        return self._content
+        """The content, once whole; of one that is too large, so far."""
+        return self._content if self._over is None else self._over.content
 
     @property
     def held_bytes(self) -> int:
         """All of the body, until it is whole."""
-        return self._size
+        return 0 if self._over is not None else self._size
 
     def feed(self, chunk: bytes) -> Step:
-        """Keep a chunk. A body over the cap is let go, unsealed, as it comes."""
+        """Keep a chunk. A body over the cap is let go as it comes."""
+        if self._over is not None:
+            return self._over.feed(chunk)
         if self.unsealed is not None:
             return Step(chunk)
         self._chunks.append(chunk)
         self._size += len(chunk)
-        if self._size > MAX_BODY_BYTES:
-            return self.unsealed_because("too_large")
-        return Step(b"")
+        if self._size <= MAX_BODY_BYTES:
+            return Step(b"")
+        self._over = DetachedResponse(self._exchange, self._head)
+        self.carrier = self._over.carrier
+        chunks, self._chunks = self._chunks, []
+        return self._over.feed(b"".join(chunks))
 
     def finish(self) -> Step:
         """The body is whole: find what it says."""
+        if self._over is not None:
+            return self._over.finish()
         if self.unsealed is not None:
             return Step(b"")
         self._body = b"".join(self._chunks)
@@ -421,8 +440,10 @@ class WholeResponse(WithoutCheckpoints):
         return content
 
     def fail(self, *, message: str, code: str, extra: dict[str, Any], completion: Completion) -> Step:
-        """Replace the body, of which nothing has been sent, by the dialect's error."""
+        """Replace the body, of which nothing has been sent, by the dialect's error. One that is too large breaks off."""
         self.completion = completion
+        if self._over is not None:
+            return self._over.fail(message=message, code=code, extra=extra, completion=completion)
         if self.unsealed is not None:
             return Step(b"")
         status, kind = (403, "permission_error") if completion is Completion.POLICY else (500, "server_error")
@@ -432,8 +453,14 @@ class WholeResponse(WithoutCheckpoints):
         self._chunks = [body]
         return self.finish()
 
+    def in_band_error(self, *, message: str, code: str, extra: dict[str, Any]) -> bytes:
+        """None: while nothing is sent a refusal can be."""
+        return b"" if self._over is None else self._over.in_band_error(message=message, code=code, extra=extra)
+
     def sealed(self, seal: Sealed) -> Step:
         """Put the token in."""
+        if self._over is not None:
+            return self._over.sealed(seal)
         if self.carrier == "json":
             self._body = splice_tag(self._body, tag_bytes(seal))
         self._spliced = True
@@ -442,6 +469,8 @@ class WholeResponse(WithoutCheckpoints):
     def unsealed_because(self, reason: str) -> Step:
         """Let the body go as it is."""
         self.unsealed = reason
+        if self._over is not None:
+            return self._over.unsealed_because(reason)
         self.carrier = "none"
         body = self._body or b"".join(self._chunks)
         self._chunks = []
@@ -449,41 +478,12 @@ class WholeResponse(WithoutCheckpoints):
 
     def head(self, token: str | None) -> Head:
         """The handler's head with our fields, and the length and digest of the body as it now is."""
-        kept = _retagged(self._head.headers) if self._spliced else _kept(self._head.headers)
+        if self._over is not None:
+            return self._over.head(token)
+        changed = self._spliced and (self.carrier == "json" or self.removed_tags > 0)
+        kept = kept_fields(self._head.headers, changed=changed)
         headers = [*kept, *self._exchange.headers(token)]
         if self._spliced:
             headers.append((b"content-length", str(len(self._body)).encode("ascii")))
             headers.append((b"content-digest", content_digest(self._body).encode("ascii")))
         return Head(self._head.status, headers)
-
-
-def tag_bytes(seal: Sealed) -> bytes:
-    """The tag member's value as JSON bytes, with the leaves where they do not fit in the token."""
-    if seal.pending or seal.content.is_inline or seal.content.leaves is None:
-        return _bare_tag(seal.token)
-    return encode_claims({"token": seal.token, "leaves": [list(leaf) for leaf in seal.content.leaves]})
-
-
-def _bare_tag(token: str) -> bytes:
-    return b'{"token":"%s"}' % token.encode("ascii")  # base64url and dots: nothing to escape
-
-
-def _retagged(headers: Sequence[tuple[bytes, bytes]]) -> Headers:
-    """As `_kept`, for a body with a tag in it."""
-    return [
-        (name, b"W/" + value if name == b"etag" and not value.startswith(b"W/") else value)  # the bytes differ, the meaning does not
-        for name, value in _kept(headers)
-        if name not in _OF_OTHER_BYTES
-    ]
-
-
-def _kept(headers: Sequence[tuple[bytes, bytes]]) -> Headers:
-    """The handler's fields without those we set ourselves; with ours exposed where the host answers another origin."""
-    kept = [(name, value) for name, value in headers if name not in _REPLACED]
-    for position, (name, value) in enumerate(kept):
-        if name == b"access-control-expose-headers":
-            kept[position] = (name, value + b", " + _EXPOSED.encode("ascii"))
-            return kept
-    if any(name == b"access-control-allow-origin" for name, _ in kept):
-        kept.append((b"access-control-expose-headers", _EXPOSED.encode("ascii")))
-    return kept

@@ -20,7 +20,7 @@ SCHEMA_URL: Final = "https://opentelemetry.io/schemas/1.37.0"
 OTHER: Final = "_OTHER"
 """Stands for a value outside its closed set, as the semantic conventions spell it. A word we do not know must not become a new series."""
 
-CARRIERS: Final = frozenset({"grpc", "grpc-message", "header", "json", "none", "sse"})
+CARRIERS: Final = frozenset({"detached", "grpc", "grpc-message", "header", "json", "line", "none", "sse"})
 KEPT_SEALS: Final = frozenset({"kept", "opened", "closed", "reused", "conflict"})
 CLASSES: Final = frozenset({"accounts", "bearer_keys", "limits", "records", "signer"})
 MODES: Final = frozenset({"deny", "allow", "local"})
@@ -45,7 +45,7 @@ FAILED_PARTS: Final = frozenset(
 UNSEALED: Final = frozenset(
     {
         *("client_gone", "encoded", "handler_ended_early", "handler_raised", "no_body", "no_carrier", "no_response", "partial"),
-        *("denied", "monitor", "seal_conflict", "signer", "store", "too_large", "unprojectable"),
+        *("denied", "monitor", "seal_conflict", "signer", "store", "unprojectable"),
     }
 )
 REASONS: Final = frozenset(

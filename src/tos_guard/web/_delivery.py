@@ -90,6 +90,7 @@ class Delivery:
         sealed: Whether the final token was made.
         started: Whether the head is sent.
         ended: Whether the last of the body is sent.
+        broken: Whether the rest does not leave, and the body must not look whole: the door breaks the connection.
         client_gone: Whether the door knows that the client left; the door says so.
         status: Of the response; 0 while it has none.
     """
@@ -99,6 +100,7 @@ class Delivery:
         self.sealed = False
         self.started = False
         self.ended = False
+        self.broken = False
         self.client_gone = False
         self.status = 0
         self._guard = guard
@@ -114,6 +116,11 @@ class Delivery:
         """The status that was sent, or 0 while none is."""
         return self.status if self.started else 0
 
+    @property
+    def _is_over(self) -> bool:
+        """Whether nothing more of the body leaves."""
+        return self.ended or self.broken
+
     def start(self, head: Head) -> Delivering[None]:
         """The app begins its answer. It may do so again, as long as nothing is sent.
 
@@ -128,20 +135,14 @@ class Delivery:
         yield from self._mind_stop()
         self.status = head.status
         self.response = respond(self._exchange, head, bodiless=self._bodiless)
-        if not self.response.early:
-            return
-        try:
-            token = yield from self._guard.pending(self._exchange)
-        except SignerError:
-            yield from self._replace_by_refusal(unavailable(), "signer")
-            return
-        yield from self._start(self.response, token)
+        if self.response.early:
+            yield from self._start_before_seal(self.response)
 
     def feed(self, chunk: bytes) -> Delivering[None]:
         """The app gives more of its body."""
         if self._exchange.is_refused:
             yield from self._insist()
-        if self.ended or self.response is None:
+        if self._is_over or self.response is None:
             return
         if self._exchange.stopped is not None:
             yield from self._mind_stop()
@@ -159,13 +160,13 @@ class Delivery:
         if self._exchange.is_refused:
             yield from self._insist()
         response = self.response
-        if self.ended or response is None:
+        if self._is_over or response is None:
             return
         yield from self._mind_stop()
         # Reading and canonicalising megabytes takes seconds, which no other request should wait for.
         step = (yield Ask(response.finish)) if response.held_bytes > LARGE_BYTES else response.finish()
         yield from self._forward(response, step, last=True)
-        if self.ended:
+        if self._is_over:
             return
         if not self.started:
             yield from self._start(response, None)
@@ -175,7 +176,7 @@ class Delivery:
         """The app is done, whether or not it has answered."""
         if self._exchange.is_refused:  # the app has caught the denial, and answered nothing
             yield from self._deny()
-        elif self.ended:
+        elif self._is_over:
             self._reason = ""
         elif self._exchange.stopped is not None and not self.sealed:
             yield from self._stop(self._exchange.stopped)
@@ -189,12 +190,17 @@ class Delivery:
         elif (stop := _policy_stop_in(error)) is not None:
             yield from self._stop(stop)
         elif not self.client_gone:
-            self._reason = "" if self.ended else "handler_raised"
+            self._reason = "" if self._is_over else "handler_raised"
             if self.started:
                 yield from self._fail("The response could not be completed", "tos_handler_error", {}, Completion.ERROR)
 
     def explains(self, error: Exception) -> bool:
-        """Whether an exception that the app raised says no more than what it is answered with, and need not go on to the server."""
+        """Whether an exception that the app raised says no more than what it is answered with, and need not go on to the server.
+
+        One that leaves half a body does: the server is to break the connection.
+        """
+        if self.broken:
+            return False
         if self._exchange.is_refused:
             return _is_only(DeniedError, error) or isinstance(error.__cause__, DeniedError)
         return _is_only(PolicyStop, error)
@@ -239,6 +245,17 @@ class Delivery:
         self.status = head.status
         yield SendHead(head.status, head.headers)
 
+    def _start_before_seal(self, response: Response) -> Delivering[None]:
+        """Begin with the pending token, where one is to follow; with a refusal, where none can be made and the settings deny."""
+        token: str | None = None
+        if response.early:
+            try:
+                token = yield from self._guard.pending(self._exchange)
+            except SignerError:
+                yield from self._replace_by_refusal(unavailable(), "signer")
+                return
+        yield from self._start(response, token)
+
     def _forward(self, response: Response, step: Step, *, last: bool = False) -> Delivering[None]:
         """Send what a step says, sealing when it asks for that. After a *last* step nothing follows but what its seal adds."""
         while step.checkpoint:
@@ -248,7 +265,9 @@ class Delivery:
             step = response.checkpointed(token)
         if step.out:
             if not self.started:
-                yield from self._start(response, None)  # a body too large to wait for
+                yield from self._start_before_seal(response)  # a body too large to wait for
+            if self.ended:
+                return
             yield from self._send(step.out, last=last and not step.seal)
         if step.seal:
             yield from self._seal(response, last=last)
@@ -279,13 +298,20 @@ class Delivery:
         yield from self._forward(response, step, last=last)
 
     def _withhold(self, response: Response, what: str, error: RequestError) -> Delivering[None]:
-        """No seal, no content: a whole body becomes a refusal, a stream ends with an error instead of its last content."""
+        """No seal, no content: a whole body becomes a refusal, a stream ends with an error instead of its last content.
+
+        Raises:
+            RequestError: It has no place for an error, and breaks off.
+        """
         response.unsealed_because(what)
         if not self.started:
             yield from self._replace_by_refusal(error, what)
             return
         rid = self._exchange.shown.ids.rid
-        event = self._exchange.dialect.error_event(message=str(error), code=error.code, extra={"request_id": rid})
+        event = response.in_band_error(message=str(error), code=error.code, extra={"request_id": rid})
+        if not response.can_end:
+            self.broken = True
+            raise error  # for the server to know of, which breaks the connection
         yield from self._send(event, last=True)
 
     def _insist(self) -> Delivering[None]:
@@ -320,7 +346,7 @@ class Delivery:
         Where nothing can be said in-band any more it is left open: the server then breaks the connection, and half a body does not
         look like all of it.
         """
-        if self.ended:
+        if self._is_over:
             return
         if self.response is None:
             self.response = respond(self._exchange, Head(200, [(b"content-type", b"application/json")]), bodiless=False)
@@ -330,7 +356,8 @@ class Delivery:
         if not self.started:
             self.status = response.head(None).status
         yield from self._forward(response, step)
-        if (step.out or step.seal) and not self.ended:
+        self.broken = not response.can_end
+        if (step.out or step.seal) and not self._is_over:
             yield from self._send(b"", last=True)
 
 

@@ -177,7 +177,7 @@ def test_a_refusal_before_the_decision_is_counted_and_makes_no_event(sdk: Sdk) -
     assert sdk.events.records == []
 
 
-@pytest.mark.parametrize(("reason", "events"), [("signer", 1), ("too_large", 1), ("no_body", 0), ("client_gone", 0)])
+@pytest.mark.parametrize(("reason", "events"), [("signer", 1), ("no_carrier", 1), ("no_body", 0), ("client_gone", 0)])
 def test_an_unsealed_response_is_counted_and_is_an_event_where_one_misses_the_seal(sdk: Sdk, reason: str, events: int) -> None:
     sdk.telemetry.ended(sdk.telemetry.observe("asgi"), unsealed=reason)
     assert sdk.points("tos_guard.tokens") == {named(outcome="unsealed", carrier="none", reason=reason): 1}
