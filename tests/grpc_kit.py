@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager, suppress
+import asyncio
+import inspect
+import threading
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -110,20 +113,84 @@ class WritingEcho(AsyncEcho):
             await context.write(b"re:" + request)
 
 
-def echoing(**methods: Callable[..., Any]) -> Any:
-    """An echo service, in threads, with some of its methods in another's place."""
-    return _with(Echo(), methods)
+# Servicers that follow a script, in each style
 
 
-def async_echoing(**methods: Callable[..., Any]) -> Any:
-    """The same, awaiting."""
-    return _with(AsyncEcho(), methods)
+@dataclass(frozen=True)
+class Say:
+    """Answers with a message."""
+
+    message: bytes = b"said"
 
 
-def _with(service: Any, methods: Mapping[str, Callable[..., Any]]) -> Any:
-    for name, method in methods.items():
-        setattr(service, name, method)
-    return service
+@dataclass(frozen=True)
+class Do:
+    """Calls something with the context; what it gives is awaited where it can be."""
+
+    call: Callable[[Any], Any]
+
+
+@dataclass(frozen=True)
+class Guarded:
+    """As `Do`, and goes on whatever it raises."""
+
+    call: Callable[[Any], Any]
+
+
+Step = Say | Do | Guarded
+
+
+class Scripted(Echo):
+    """Follows a script, in a thread."""
+
+    def __init__(self, *steps: Step) -> None:
+        self.steps = steps
+
+    def unary_unary(self, request: bytes, context: Any) -> bytes:
+        return b"".join(self.unary_stream(request, context))
+
+    def unary_stream(self, request: bytes, context: Any) -> Iterator[bytes]:
+        for step in self.steps:
+            if isinstance(step, Say):
+                yield step.message
+            elif isinstance(step, Do):
+                step.call(context)
+            else:
+                with suppress(Exception):
+                    step.call(context)
+
+
+class AsyncScripted(AsyncEcho):
+    """Follows a script, awaiting."""
+
+    def __init__(self, *steps: Step) -> None:
+        self.steps = steps
+
+    async def unary_unary(self, request: bytes, context: Any) -> bytes:
+        return b"".join([message async for message in AsyncScripted.unary_stream(self, request, context)])
+
+    async def unary_stream(self, request: bytes, context: Any) -> AsyncIterator[bytes]:
+        for step in self.steps:
+            if isinstance(step, Say):
+                yield step.message
+            elif isinstance(step, Do):
+                await _awaited(step.call(context))
+            else:
+                with suppress(Exception):
+                    await _awaited(step.call(context))
+
+
+class WritingScripted(AsyncScripted):
+    """Follows a script, writing."""
+
+    async def unary_stream(self, request: bytes, context: Any) -> None:  # type: ignore[override]
+        async for message in AsyncScripted.unary_stream(self, request, context):
+            await context.write(message)
+
+
+async def _awaited(said: Any) -> None:
+    if inspect.isawaitable(said):
+        await said
 
 
 def handlers_of(service: Any) -> grpc.GenericRpcHandler:
@@ -140,54 +207,97 @@ def handlers_of(service: Any) -> grpc.GenericRpcHandler:
     )
 
 
+@dataclass(frozen=True)
+class Door:
+    """One way to serve: which server, and in which style its servicers are written.
+
+    Attributes:
+        name: Of the way.
+        is_async: Whether the server is one of ``grpc.aio``.
+        echo: Makes the echo service.
+        scripted: Makes a service that follows a script.
+    """
+
+    name: str
+    is_async: bool
+    echo: Callable[[], Any]
+    scripted: Callable[..., Any]
+
+    @property
+    def adapter(self) -> str:
+        """As telemetry names it."""
+        return "grpc-aio" if self.is_async else "grpc"
+
+    def guard(self, kit: Kit) -> Any:
+        """The interceptor."""
+        return AsyncGuardInterceptor(kit.guard) if self.is_async else GuardInterceptor(sync_guard(kit))
+
+    @contextmanager
+    def serving(
+        self,
+        kit: Kit,
+        service: Any = None,
+        *,
+        outside: Sequence[Any] = (),
+        inside: Sequence[Any] = (),
+        guards: Sequence[Any] | None = None,
+        register: Callable[[Any], None] = lambda server: None,
+        options: Sequence[tuple[str, Any]] = (),
+    ) -> Iterator[str]:
+        """A server behind the guard. Yields its address."""
+        interceptors = [*outside, *([self.guard(kit)] if guards is None else guards), *inside]
+
+        def prepare(server: Any) -> str:
+            server.add_generic_rpc_handlers((handlers_of(service or self.echo()),))
+            register(server)
+            return f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+
+        if self.is_async:
+            with _in_a_loop(lambda: grpc.aio.server(ThreadPoolExecutor(8), interceptors=interceptors, options=options), prepare) as address:
+                yield address
+            return
+        server = grpc.server(ThreadPoolExecutor(8), interceptors=interceptors, options=options)
+        address = prepare(server)
+        server.start()
+        try:
+            yield address
+        finally:
+            server.stop(None).wait()
+
+
 @contextmanager
-def serving(
-    kit: Kit,
-    service: Any = None,
-    *,
-    outside: Sequence[Any] = (),
-    inside: Sequence[Any] = (),
-    guards: Sequence[Any] | None = None,
-    register: Callable[[grpc.Server], None] | None = None,
-    options: Sequence[tuple[str, Any]] = (),
-) -> Iterator[str]:
-    """A server that runs its handlers in threads, behind the guard. Yields its address."""
-    guarding = [GuardInterceptor(sync_guard(kit))] if guards is None else guards
-    server = grpc.server(ThreadPoolExecutor(8), interceptors=[*outside, *guarding, *inside], options=options)
-    server.add_generic_rpc_handlers((handlers_of(service or Echo()),))
-    if register is not None:
-        register(server)
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    try:
-        yield f"127.0.0.1:{port}"
-    finally:
-        server.stop(None).wait()
+def _in_a_loop(make: Callable[[], Any], prepare: Callable[[Any], str]) -> Iterator[str]:
+    """Serve in an event loop of its own, in a thread."""
+    ready: Future[tuple[str, asyncio.AbstractEventLoop, asyncio.Event]] = Future()
 
-
-@asynccontextmanager
-async def serving_async(
-    kit: Kit,
-    service: Any = None,
-    *,
-    outside: Sequence[Any] = (),
-    inside: Sequence[Any] = (),
-    guards: Sequence[Any] | None = None,
-    register: Callable[[grpc.aio.Server], None] | None = None,
-    threads: ThreadPoolExecutor | None = None,
-) -> AsyncIterator[str]:
-    """A server of ``grpc.aio`` behind the guard. Yields its address."""
-    guarding = [AsyncGuardInterceptor(kit.guard)] if guards is None else guards
-    server = grpc.aio.server(threads, interceptors=[*outside, *guarding, *inside])
-    server.add_generic_rpc_handlers((handlers_of(service or AsyncEcho()),))
-    if register is not None:
-        register(server)
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    try:
-        yield f"127.0.0.1:{port}"
-    finally:
+    async def serve() -> None:
+        try:
+            server, stop = make(), asyncio.Event()
+            address = prepare(server)
+            await server.start()
+        except BaseException as error:
+            ready.set_exception(error)
+            raise
+        ready.set_result((address, asyncio.get_running_loop(), stop))
+        await stop.wait()
         await server.stop(None)
+
+    thread = threading.Thread(target=lambda: asyncio.run(serve()), daemon=True)
+    thread.start()
+    address, loop, stop = ready.result(10)
+    try:
+        yield address
+    finally:
+        loop.call_soon_threadsafe(stop.set)
+        thread.join(10)
+
+
+DOORS = (
+    Door("threads", False, Echo, Scripted),
+    Door("generators", True, AsyncEcho, AsyncScripted),
+    Door("writing", True, WritingEcho, WritingScripted),
+    Door("threads-of-aio", True, Echo, Scripted),
+)
 
 
 # Clients
@@ -292,8 +402,11 @@ def ask_on(
 ) -> Told:
     """As `ask`, on a channel."""
     told = Told()
+    method, _, kind = kind.rpartition("#")  # of others' services the kind stands behind the path
     request_stream, response_stream = "Stream" in kind.rpartition("/")[2][:6], kind.endswith("Stream")
-    multi = getattr(channel, f"{'stream' if request_stream else 'unary'}_{'stream' if response_stream else 'unary'}")(path_of(kind))
+    multi = getattr(channel, f"{'stream' if request_stream else 'unary'}_{'stream' if response_stream else 'unary'}")(
+        path_of(method or kind)
+    )
     argument = iter(requests) if request_stream else requests[0]
     options |= {"metadata": _credentials(kit, metadata), "timeout": timeout}
     if response_stream:
@@ -308,34 +421,6 @@ def ask_on(
             call = error
     told.initial, told.trailing = _plain(call.initial_metadata()), _plain(call.trailing_metadata())
     told.code, told.details = call.code(), call.details() or ""
-    return told
-
-
-async def ask_async(
-    address: str,
-    kind: str,
-    requests: Sequence[bytes] = (b"hello",),
-    *,
-    kit: Kit | None = None,
-    metadata: Metadata = (),
-    timeout: float = 20,  # noqa: ASYNC109 - gRPC's deadline, which the server hears of
-    **options: Any,
-) -> Told:
-    """As `ask`, in the event loop that serves."""
-    told = Told()
-    request_stream, response_stream = "Stream" in kind.rpartition("/")[2][:6], kind.endswith("Stream")
-    async with grpc.aio.insecure_channel(address) as channel:
-        multi = getattr(channel, f"{'stream' if request_stream else 'unary'}_{'stream' if response_stream else 'unary'}")(path_of(kind))
-        argument = iter(requests) if request_stream else requests[0]
-        call = multi(argument, metadata=_credentials(kit, metadata), timeout=timeout, **options)
-        with suppress(grpc.RpcError):
-            if response_stream:
-                async for message in call:
-                    told.messages.append(message)
-            else:
-                told.messages.append(await call)
-        told.initial, told.trailing = _plain(await call.initial_metadata()), _plain(await call.trailing_metadata())
-        told.code, told.details = await call.code(), await call.details() or ""
     return told
 
 

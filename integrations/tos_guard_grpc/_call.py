@@ -112,7 +112,7 @@ class Call:
         self._deserializer: Callable[[bytes], Any] | None = handler.request_deserializer
         self._serializer: Callable[[Any], bytes] | None = handler.response_serializer
         self._received: deque[bytes] = deque()
-        self._ready: tuple[Any, bytes] | None = None
+        self._ready: deque[tuple[Any, bytes]] = deque()
         self._format: CallFormat = GrpcFormat()
         self._route: Route | None = None
         self._caller: Caller | None = None
@@ -125,6 +125,11 @@ class Call:
         self._closed = False
         self._reason = ""
         self._status = 0
+
+    @property
+    def closed(self) -> bool:
+        """Whether nothing is left to be done for it."""
+        return self._closed
 
     # What gRPC calls
 
@@ -139,11 +144,10 @@ class Call:
         Raises:
             RuntimeError: It is not the message that was sealed.
         """
-        ready, self._ready = self._ready, None
-        if ready is not None and ready[0] is message:
-            return ready[1]
         if self.passes:
             return self._serialized(message)
+        if self._ready and self._ready[0][0] is message:
+            return self._ready.popleft()[1]
         raise RuntimeError("another message than the guard has sealed: an interceptor outside of it put it there")
 
     def _serialized(self, message: Any) -> bytes:
@@ -277,15 +281,15 @@ class Call:
             raise MessageAfterEndError("a message after the end of the call")
         self.check()
         data = response.add(self._serialized(message))
-        if self._format.carries:
+        if self._format.carries == "final":
             response.carrier = "grpc-message"
-        self._ready = message, data
-        if not self.head_out:
-            yield from ()
+        if self._format.carries == "checkpoint" and (token := (yield from self._guard.checkpoint(exchange, response))) is not None:
+            data = response.tagged(data, token)
+        self._ready.append((message, data))
 
     def no_message(self, message: Any) -> None:
         """The single response does not leave: its status is no success."""
-        self._ready = message, b""
+        self._ready.append((message, b""))
 
     def check(self) -> None:
         """Whether the call may go on.
@@ -315,7 +319,7 @@ class Call:
     # Ending
 
     def end(self, error: BaseException | None, code: grpc.StatusCode) -> Steps[Ending]:
-        """Decide how the call ends, seal what left, and settle what was reserved.
+        """Decide how the call ends, seal what left, settle what was reserved, and close: whoever reads the status finds all of it done.
 
         Args:
             error: What the handler raised, or None.
@@ -323,7 +327,7 @@ class Call:
         """
         self.over = True
         exchange, response = self._exchange, self._response
-        if exchange is None or response is None:
+        if exchange is None or response is None or self._closed:
             return Ending(())
         stop = self._stopped(error)
         failed = error is not None or code is not grpc.StatusCode.OK
@@ -344,6 +348,7 @@ class Call:
                 self._status = self._http_status(refusal.code)
             metadata = self._trailing(exchange, token)
         yield from self._guard.settle(exchange, response, status=self._status, reason=self._reason)
+        yield from self.close()
         return Ending((*metadata, *(refusal.metadata if refusal is not None else ())), refusal)
 
     def _http_status(self, code: grpc.StatusCode) -> int:
@@ -364,9 +369,9 @@ class Call:
             self._guard.report_degraded(part, "allow")
             return None, False
         self._sealed = True
-        if self._format.carries == "final" and self._ready is not None:
-            message, data = self._ready
-            self._ready = message, response.tagged(data, seal.token)
+        if self._format.carries == "final" and self._ready:
+            message, data = self._ready.pop()
+            self._ready.append((message, response.tagged(data, seal.token)))
         return seal.token, False
 
     def _trailing(self, exchange: Exchange, token: str | None) -> Metadata:
@@ -410,11 +415,14 @@ def merged(theirs: Any, ours: Metadata) -> Metadata:
 
 
 def _headers(metadata: Iterable[tuple[str, str | bytes]]) -> list[tuple[bytes, bytes]]:
-    """The head of the call, as guards read requests. Its media type is not among the metadata that gRPC shows."""
+    """The head of the call, as guards read requests. Its media type is not among the metadata that gRPC shows.
+
+    Idempotency keys are left out: what a handler answers to a retry over gRPC is sealed as its own.
+    """
     return [(b"content-type", b"application/grpc")] + [
         (name.lower().encode("utf-8", "replace"), value if isinstance(value, bytes) else value.encode("utf-8", "replace"))
         for name, value in metadata or ()
-        if name.lower() != "content-type"
+        if name.lower() not in ("content-type", "idempotency-key")
     ]
 
 

@@ -139,13 +139,13 @@ class Serving:
                 return None
             return message if self._finish(guarded) else None
         finally:
-            self._run(call.close())
+            if not call.closed:
+                self._run(call.close())
 
     def _keep(self, message: Any, guarded: GuardedContext) -> None:
         self._call.check()
         if code_of(guarded) is grpc.StatusCode.OK:
-            self._run(self._call.message_out(message))
-            self._send_head(guarded, ())
+            self._out(message, guarded)
         else:
             self._call.no_message(message)
 
@@ -166,8 +166,7 @@ class Serving:
                 for message in messages:
                     if message is None:
                         break  # with which gRPC ends a stream
-                    self._run(call.message_out(message))
-                    self._send_head(guarded, ())
+                    self._out(message, guarded)
                     yield message
                 call.check()
             except Exception as error:  # noqa: BLE001 - as above
@@ -179,7 +178,13 @@ class Serving:
             if not call.over:
                 self._finish(guarded)
         finally:
-            self._run(call.close())
+            if not call.closed:
+                self._run(call.close())
+
+    def _out(self, message: Any, guarded: GuardedContext) -> None:
+        self._call.check()
+        self._send_head(guarded, ())
+        self._run(self._call.message_out(message))
 
     def _enter(self, request: Any, context: Any) -> tuple[Any, GuardedContext] | None:
         """Decide the call. Returns what the servicer gets, or None where it is not served and gRPC knows."""

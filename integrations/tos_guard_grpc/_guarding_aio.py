@@ -26,6 +26,7 @@ __all__ = ["AsyncGuardInterceptor"]
 _T = TypeVar("_T")
 
 _NOTHING: Final = object()
+_EOF: Final[Any] = grpc.aio.EOF  # pyright: ignore[reportAttributeAccessIssue] - named nowhere but in __all__
 
 
 class AsyncGuardInterceptor(grpc.aio.ServerInterceptor):
@@ -41,6 +42,7 @@ class AsyncGuardInterceptor(grpc.aio.ServerInterceptor):
     def __init__(self, guard: AsyncGuard, *, adapter: str = "grpc-aio") -> None:
         self.guard: AsyncGuard = guard
         self.adapter: str = adapter
+        self._closing: set[asyncio.Task[None]] = set()
 
     async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], handler_call_details: Any) -> Any:
         """The handler of a call, behind the guard."""
@@ -51,6 +53,8 @@ class AsyncGuardInterceptor(grpc.aio.ServerInterceptor):
             return None  # gRPC says that there is no such method
         details = handler_call_details
         call = Call(self.guard, details.method, details.invocation_metadata, adapter=self.adapter, handler=handler)
+        if (task := asyncio.current_task()) is not None:
+            task.add_done_callback(lambda _: self._ended(call))
         behavior = behavior_of(handler)
         serving = _AsyncServing(call, behavior, self.guard)
         if inspect.isasyncgenfunction(behavior):
@@ -69,9 +73,20 @@ class AsyncGuardInterceptor(grpc.aio.ServerInterceptor):
             return with_behavior(handler, call, awaited)
         return guarded_handler(handler, call, Serving(call, behavior, self._from_thread(asyncio.get_running_loop())))
 
+    def _ended(self, call: Call) -> None:
+        """A call is done for gRPC. One whose handler it has left standing is closed here: such is a generator in a thread."""
+        if not call.over and not call.closed:
+            closing = asyncio.get_running_loop().create_task(self.guard.run(call.close()))
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
+
     def _from_thread(self, loop: asyncio.AbstractEventLoop) -> Callable[[Steps[_T]], _T]:
         def run(steps: Steps[_T]) -> _T:
-            return asyncio.run_coroutine_threadsafe(self.guard.run(steps), loop).result()
+            coroutine = self.guard.run(steps)
+            try:
+                return asyncio.run_coroutine_threadsafe(coroutine, loop).result()
+            finally:
+                coroutine.close()  # where the loop has ended, it was never begun
 
         return run
 
@@ -114,7 +129,8 @@ class _AsyncServing:
             await self._finish(guarded)
             return message
         finally:
-            await self._run(call.close())
+            if not call.closed:
+                await self._run(call.close())
 
     async def _keep(self, message: Any, guarded: AsyncGuardedContext) -> None:
         self._call.check()
@@ -148,11 +164,13 @@ class _AsyncServing:
             if not call.over:
                 await self._finish(guarded)
         finally:
-            await self._run(call.close())
+            if not call.closed:
+                await self._run(call.close())
 
     async def _out(self, message: Any, guarded: AsyncGuardedContext) -> None:
-        await self._run(self._call.message_out(message))
+        self._call.check()
         await self._send_head(guarded, ())
+        await self._run(self._call.message_out(message))
 
     async def _enter(self, request: Any, context: Any) -> tuple[Any, AsyncGuardedContext] | None:
         """Decide the call. Returns what the servicer gets, or None where it is not served and gRPC knows."""
@@ -187,7 +205,7 @@ class _AsyncServing:
 
     async def _read(self, context: Any, first: list[Any]) -> Any:
         message = first.pop() if first else await context.read()
-        if message is not grpc.aio.EOF:
+        if message is not _EOF:
             await self._run(self._call.message_in())
         return message
 
