@@ -1,4 +1,4 @@
-"""The servers that people run, and nginx in front: the example provider passes one smoke list on each."""
+"""The servers that people run, and nginx in front: the example providers pass one smoke list on each, over gRPC too."""
 
 from __future__ import annotations
 
@@ -51,6 +51,12 @@ def _gunicorn_preload(provider: Provider, _: Path) -> Iterator[str]:
         yield server.base_url
 
 
+def _flask_behind_nginx(provider: Provider, folder: Path) -> Iterator[str]:
+    with ExitStack() as stack:
+        server = stack.enter_context(gunicorn(FLASK_APP, options=["--threads", "4"], env=provider.environment()))
+        yield stack.enter_context(nginx(folder, PROXY.format(url=server.base_url, more=GZIP)))
+
+
 def _behind_nginx(more: str) -> Start:
     def start(provider: Provider, folder: Path) -> Iterator[str]:
         with ExitStack() as stack:
@@ -65,6 +71,7 @@ SERVERS: dict[str, Start] = {
     "uvicorn on h11": _uvicorn_on_h11,
     "hypercorn, 2 workers": _hypercorn,
     "gunicorn -k asgi, 2 workers": _gunicorn_asgi,
+    "gunicorn with Flask behind nginx that compresses": _flask_behind_nginx,
     "gunicorn with threads, the Flask example": _gunicorn_threads,
     "gunicorn --preload, 2 workers, the Flask example": _gunicorn_preload,
     "nginx as it comes, buffering, HTTP/1.0 upstream": _behind_nginx(""),
