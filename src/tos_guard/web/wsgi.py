@@ -14,6 +14,7 @@ The rules are those of `tos_guard.web.asgi`, by the same code: `tos_guard.web._d
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from http import HTTPStatus
 from io import BytesIO
@@ -62,6 +63,7 @@ _SIDE_DOORS: Final = (
 )
 _PHRASES: Final = {status.value: status.phrase for status in HTTPStatus}
 _READ_BYTES: Final = 65_536  # of the request's body at a time: what it says of its length is not believed before it has come
+_MAX_DRAINED_BYTES: Final = 32 * 1024 * 1024  # twice the largest body that settings can allow
 _MAX_LENGTH_DIGITS: Final = 18  # more than any limit has; Python itself refuses to read thousands
 
 
@@ -96,12 +98,13 @@ class TosGuardMiddleware:
         if self._door.passes(path, issuers):
             return self.app(environ, start_response)
         environ[ISSUERS_KEY] = (*issuers, self.guard.settings.issuer)
+        incoming = _Incoming(environ)
         asked = Asked(
             method=environ["REQUEST_METHOD"].upper(),
             path=path,
             headers=_headers(environ),
             host=environ,
-            read=partial(_read_body, environ),
+            read=incoming.read_body,
             query=environ.get("QUERY_STRING", "").encode("latin-1"),
             root=_decoded(environ.get("SCRIPT_NAME", "")),
             raw_path=_raw_path(environ),
@@ -115,7 +118,7 @@ class TosGuardMiddleware:
                     self.guard, admitted.exchange, partial(self.app, environ), start_response, bodiless=asked.method == "HEAD"
                 )
             case Answered() as answer:
-                return _answer(start_response, answer)
+                return _Refusing(_answer(start_response, answer), incoming)
             case LetPass(observed, body):
                 if body is not None:
                     _replay(environ, body)
@@ -328,50 +331,86 @@ def _headers(environ: WSGIEnvironment) -> list[tuple[bytes, bytes]]:
     return [(name.encode("latin-1", "replace"), value.encode("latin-1", "replace")) for name, value in found.items()]
 
 
-def _read_body(environ: WSGIEnvironment, limit: int) -> bytes | None:
-    """The whole request body, or None if the client left.
+class _Refusing:
+    """An answer of our own that is sent before what is left of the request has come."""
 
-    Raises:
-        RequestTooLargeError: It has more than *limit* bytes, or says so.
-        LengthRequiredError: It comes in chunks that the server does not take apart.
-        MalformedRequestError: Its length is no number, or it cannot be read.
-    """
-    said, terminated = environ.get("CONTENT_LENGTH") or "", bool(environ.get("wsgi.input_terminated"))
-    if said and not (said.isascii() and said.isdigit()):
-        raise MalformedRequestError("is not a length", where="header content-length")
-    if len(said) > _MAX_LENGTH_DIGITS or (said and int(said) > limit):
-        raise too_large(limit)
-    if environ.get("HTTP_TRANSFER_ENCODING"):
-        if not terminated:
-            raise LengthRequiredError("comes in chunks, which this server does not read", where="request body", cure="Send Content-Length.")
-        expected = None
-    elif said or not terminated:
-        expected = int(said or "0")
-    else:
-        expected = None
-    body = _read(environ["wsgi.input"], limit + 1 if expected is None else expected)
-    if body is None or (expected is not None and len(body) < expected):
-        return None
-    if len(body) > limit:
-        raise too_large(limit)
-    return body
+    def __init__(self, content: list[bytes], incoming: _Incoming) -> None:
+        self._content = content
+        self._incoming = incoming
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._content)
+
+    def close(self) -> None:
+        """The server has sent it."""
+        self._incoming.drain()
 
 
-def _read(source: Any, wanted: int) -> bytes | None:
-    """At most so many bytes, or None where the connection broke."""
-    chunks: list[bytes] = []
-    while wanted > 0:
-        try:
-            chunk = source.read(min(wanted, _READ_BYTES))
-        except OSError:
+class _Incoming:
+    """The body of a request, as far as it was read."""
+
+    def __init__(self, environ: WSGIEnvironment) -> None:
+        self._environ = environ
+        self._read_bytes = 0
+
+    def read_body(self, limit: int) -> bytes | None:
+        """The whole body, or None if the client left.
+
+        Raises:
+            RequestTooLargeError: It has more than *limit* bytes, or says so.
+            LengthRequiredError: It comes in chunks that the server does not take apart.
+            MalformedRequestError: Its length is no number, or it cannot be read.
+        """
+        said, terminated = self._environ.get("CONTENT_LENGTH") or "", bool(self._environ.get("wsgi.input_terminated"))
+        if said and not (said.isascii() and said.isdigit()):
+            raise MalformedRequestError("is not a length", where="header content-length")
+        if len(said) > _MAX_LENGTH_DIGITS or (said and int(said) > limit):
+            raise too_large(limit)
+        if self._environ.get("HTTP_TRANSFER_ENCODING"):
+            if not terminated:
+                raise LengthRequiredError(
+                    "comes in chunks, which this server does not read", where="request body", cure="Send Content-Length."
+                )
+            expected = None
+        elif said or not terminated:
+            expected = int(said or "0")
+        else:
+            expected = None
+        body = self._read(limit + 1 if expected is None else expected)
+        if body is None or (expected is not None and len(body) < expected):
             return None
-        except Exception as error:  # servers have exceptions of their own for what a client sent in place of chunks
-            raise MalformedRequestError("cannot be read", where="request body") from error
-        if not chunk:
-            break
-        chunks.append(chunk)
-        wanted -= len(chunk)
-    return b"".join(chunks)
+        if len(body) > limit:
+            raise too_large(limit)
+        return body
+
+    def drain(self) -> None:
+        """Take what is left of a body that says its length and is not much larger than one that is accepted.
+
+        A server that closes a connection with unread bytes resets it, and a proxy in front then never sees the refusal.
+        """
+        said = self._environ.get("CONTENT_LENGTH") or ""
+        if not (said.isascii() and said.isdigit() and len(said) <= _MAX_LENGTH_DIGITS) or int(said) > _MAX_DRAINED_BYTES:
+            return
+        with suppress(MalformedRequestError):
+            while (left := int(said) - self._read_bytes) > 0 and self._read(min(left, _READ_BYTES)):
+                pass
+
+    def _read(self, wanted: int) -> bytes | None:
+        """At most so many bytes, or None where the connection broke."""
+        chunks: list[bytes] = []
+        while wanted > 0:
+            try:
+                chunk = self._environ["wsgi.input"].read(min(wanted, _READ_BYTES))
+            except OSError:
+                return None
+            except Exception as error:  # servers have exceptions of their own for what a client sent in place of chunks
+                raise MalformedRequestError("cannot be read", where="request body") from error
+            if not chunk:
+                break
+            chunks.append(chunk)
+            wanted -= len(chunk)
+            self._read_bytes += len(chunk)
+        return b"".join(chunks)
 
 
 def _replay(environ: WSGIEnvironment, body: bytes) -> None:

@@ -309,12 +309,27 @@ def test_a_denial_that_the_handler_meets_is_the_answer(begun: bool, caught: bool
 
 
 def test_no_credential_is_refused_before_the_body_is_read() -> None:
-    """Who does not say who it is makes us read nothing."""
+    """Who does not say who it is makes us read nothing before it is told so; then it is read, or the server would break the connection."""
     kit = WSGIKit()
     source = BytesIO(REQUEST)
-    answer = call(kit.wsgi(gives(COMPLETION)), **{"wsgi.input": source})
+    read: list[int] = []
+    guarded = kit.wsgi(gives(COMPLETION))
+
+    def watched(environ: Any, start_response: Any) -> Any:
+        content = guarded(environ, start_response)
+        read.append(source.tell())
+        return content
+
+    answer = call(watched, **{"wsgi.input": source})
     assert answer.status == 401
-    assert source.tell() == 0
+    assert (read, source.tell()) == ([0], len(REQUEST))
+
+
+def test_no_more_is_drained_of_a_refused_body_than_could_be_accepted() -> None:
+    kit = WSGIKit()
+    source = BytesIO(b" " * 100)
+    answer = call(kit.wsgi(gives(COMPLETION)), **{"wsgi.input": source, "CONTENT_LENGTH": str(1 << 40)})
+    assert (answer.status, source.tell()) == (401, 0)
 
 
 @pytest.mark.parametrize(
