@@ -25,12 +25,14 @@ from tos_guard.verify import Verified, verify_body, verify_stream
 
 RESPONSES = "/v1/responses"
 STORED = "/v1/responses/resp_1"
+MESSAGES = "/v1/messages"
 ROUTES: dict[str, Any] = {
     RESPONSES: {"dialect": "openai-responses", "idempotent": True},
     "/v1/responses/*": "openai-responses",
     "/v1/responses/*/cancel": "openai-responses",
     CHAT: {"dialect": "openai-chat", "idempotent": True},
     "/v1/chat/completions/*": "openai-chat",
+    MESSAGES: {"dialect": "anthropic-messages", "idempotent": True},
 }
 ASK = b'{"model":"small","input":"hi"}'
 BACKGROUND = b'{"model":"small","input":"hi","background":true}'
@@ -71,6 +73,19 @@ def chunks(text: str = "Hello") -> list[bytes]:
     said = [{"index": 0, "delta": {"content": letter}, "finish_reason": None} for letter in text]
     said.append({"index": 0, "delta": {}, "finish_reason": "stop"})
     return [*(b"data: " + json.dumps({"id": "chatcmpl-1", "choices": [each]}).encode() + b"\n\n" for each in said), b"data: [DONE]\n\n"]
+
+
+def message_events(text: str = "Hello") -> list[bytes]:
+    message = {"id": "msg_1", "type": "message", "role": "assistant", "model": "small", "content": [], "stop_reason": None}
+    said: list[dict[str, Any]] = [
+        {"type": "message_start", "message": {**message, "usage": {"input_tokens": 2, "output_tokens": 1}}},
+        {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
+        *({"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": letter}} for letter in text),
+        {"type": "content_block_stop", "index": 0},
+        {"type": "message_delta", "delta": {"stop_reason": "end_turn", "stop_sequence": None}, "usage": {"output_tokens": 3}},
+        {"type": "message_stop"},
+    ]
+    return [f"event: {each['type']}\ndata: {json.dumps(each)}\n\n".encode() for each in said]
 
 
 @pytest.fixture
@@ -416,6 +431,9 @@ def test_of_two_that_find_it_ended_at_once_both_get_one_token(kit: Kit) -> None:
         pytest.param(CHAT, b'{"model":"small","messages":[],"stream":true}', lambda: streamed(*chunks()), id="chat, streamed"),
         pytest.param(RESPONSES, ASK, lambda: whole(body()), id="a response, whole"),
         pytest.param(RESPONSES, b'{"model":"small","input":"hi","stream":true}', lambda: streamed(*events()), id="a response, streamed"),
+        pytest.param(
+            MESSAGES, b'{"model":"small","max_tokens":9,"messages":[],"stream":true}', lambda: streamed(*message_events()), id="a message"
+        ),
     ],
 )
 def test_a_retry_gets_the_original_token_and_is_charged_once(kit: Kit, path: str, sent: bytes, app: Callable[[], App]) -> None:
