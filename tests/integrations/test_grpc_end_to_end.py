@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,12 +14,12 @@ import grpc.aio
 import httpx
 import pytest
 
-from grpc_kit import async_echoing, echoing, grpc_kit, path_of, serving, serving_async
+from grpc_kit import AsyncEcho, Echo, grpc_kit, handlers_of, path_of, sync_guard
 from kit import ISSUER, Kit
 from tos_guard.errors import PolicyStop, VerificationError
 from tos_guard.verifier import AsyncVerifier, Verifier
 from tos_guard.verify import Verified
-from tos_guard_grpc import ChannelChecks, verified_async_channel, verified_channel
+from tos_guard_grpc import AsyncGuardInterceptor, ChannelChecks, GuardInterceptor, verified_async_channel, verified_channel
 
 ARITIES = {
     "UnaryUnary": "unary_unary",
@@ -82,16 +83,35 @@ async def ask_awaiting(address: str, kind: str, kit: Kit, *, key: str) -> Got:
     return got
 
 
+def changed(service: Any, methods: dict[str, Any]) -> Any:
+    """A service with some of its methods in another's place."""
+    for name, method in methods.items():
+        setattr(service, name, method)
+    return service
+
+
 @asynccontextmanager
 async def in_threads(kit: Kit, **methods: Any) -> AsyncIterator[str]:
-    with serving(kit, echoing(**methods)) as address:
-        yield address
+    server = grpc.server(ThreadPoolExecutor(8), interceptors=[GuardInterceptor(sync_guard(kit))])
+    server.add_generic_rpc_handlers((handlers_of(changed(Echo(), methods)),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        yield f"127.0.0.1:{port}"
+    finally:
+        await asyncio.to_thread(server.stop(None).wait)
 
 
 @asynccontextmanager
 async def awaiting(kit: Kit, **methods: Any) -> AsyncIterator[str]:
-    async with serving_async(kit, async_echoing(**methods)) as address:
-        yield address
+    server = grpc.aio.server(interceptors=[AsyncGuardInterceptor(kit.guard)])
+    server.add_generic_rpc_handlers((handlers_of(changed(AsyncEcho(), methods)),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        yield f"127.0.0.1:{port}"
+    finally:
+        await server.stop(None)
 
 
 Serve = Callable[..., Any]
