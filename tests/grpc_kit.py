@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import inspect
 import threading
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -300,6 +300,40 @@ DOORS = (
 )
 
 
+def serving(kit: Kit, service: Any) -> AbstractContextManager[str]:
+    """A server that runs its handlers in threads, behind the guard. Yields its address."""
+    return DOORS[0].serving(kit, service)
+
+
+@asynccontextmanager
+async def serving_async(kit: Kit, service: Any) -> AsyncIterator[str]:
+    """A server of ``grpc.aio`` behind the guard, in the event loop of the caller. Yields its address."""
+    server = grpc.aio.server(interceptors=[AsyncGuardInterceptor(kit.guard)])
+    server.add_generic_rpc_handlers((handlers_of(service),))
+    address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    await server.start()
+    try:
+        yield address
+    finally:
+        await server.stop(None)
+
+
+def echoing(**methods: Callable[..., Any]) -> Any:
+    """An echo service, in threads, with some of its methods in another's place."""
+    return _with(Echo(), methods)
+
+
+def async_echoing(**methods: Callable[..., Any]) -> Any:
+    """The same, awaiting."""
+    return _with(AsyncEcho(), methods)
+
+
+def _with(service: Any, methods: Mapping[str, Callable[..., Any]]) -> Any:
+    for name, method in methods.items():
+        setattr(service, name, method)
+    return service
+
+
 # Clients
 
 
@@ -340,9 +374,10 @@ class Told:
         """A value of trailing metadata."""
         return dict(self.trailing).get(name)
 
-    def verify(self, kit: Kit, *, expected: Expected | None = None) -> Verified:
+    def verify(self, kit: Kit, *, expected: Expected | None = None, method: str | None = None) -> Verified:
         """Prove it."""
-        return verify_messages(self.messages, trust=kit.trust, now=kit.clock(), token=self.token, pending=self.pending, expected=expected)
+        found = {"token": self.token, "pending": self.pending, "method": method, "expected": expected}
+        return verify_messages(self.messages, trust=kit.trust, now=kit.clock(), **found)  # type: ignore[arg-type]
 
     @property
     def error(self) -> error_details_pb2.ErrorInfo:
