@@ -21,13 +21,33 @@ from fuzz import seeds
 from fuzz.mutation import mutate_bytes, mutate_events, mutate_json, mutate_json_text, write_json
 from tos_guard._canonical import b64url_decode, canonical_json, parse_json
 from tos_guard._content_digest import check_content_digest, content_digest
-from tos_guard.dialects import ChatDialect, ChatFormat, PlainDialect, StreamSealing
+from tos_guard.dialects import (
+    ChatDialect,
+    ChatFormat,
+    InferProjection,
+    PlainDialect,
+    StreamFormat,
+    StreamSealing,
+    dialect_named,
+    read_infer_tag,
+)
 from tos_guard.errors import TosGuardError
+from tos_guard.guard._batch import _read_lines
 from tos_guard.keys import KEY_HISTORY_TYP, KeyRecord, open_key_history, parse_key_set
 from tos_guard.keys._foreign import parse_foreign_jws, parse_foreign_key_set
 from tos_guard.rights import BearerPolicy, check_bearer_type, parse_api_key, read_bearer_claims
 from tos_guard.terms import RECEIPT_TYP, terms_from_document
-from tos_guard.verify import Expected, Trust, Verified, verify_body, verify_receipt, verify_stream, verify_text, verify_token
+from tos_guard.verify import (
+    Expected,
+    Trust,
+    Verified,
+    verify_body,
+    verify_messages,
+    verify_receipt,
+    verify_stream,
+    verify_text,
+    verify_token,
+)
 
 __all__ = ["MAX_SECONDS", "Row", "run", "table"]
 
@@ -40,6 +60,7 @@ _READERS = (
     "tos_guard.keys._set",
     "tos_guard.keys._foreign",
     "tos_guard.dialects._body",
+    "tos_guard.dialects._messages",
     "tos_guard.rights._bearer",
     "tos_guard.terms._document",
     "tos_guard.verify._receipt",
@@ -55,6 +76,10 @@ BODIES = [
 PLAIN = [seeds.bytes_and_token(b"\x89PNG\r\n\x00"), seeds.bytes_and_token(b"no JSON at all")]
 STREAMS = [seeds.sealed_stream(messages, key) for messages in seeds.MESSAGES for key in (seeds.KEY, seeds.EC_KEY)]
 UNSEALED_STREAMS = [seeds.plain_stream(messages) for messages in seeds.MESSAGES]
+DIALECT_BODIES = seeds.dialect_bodies()
+DIALECT_STREAMS = [seeds.seal_events(events, stream_format) for stream_format, events in seeds.FORMS]
+CALLS = seeds.calls()
+REQUESTS = [(dialect_named(name, action="generate", model="small-1"), request) for name, request in seeds.REQUESTS]
 TEXT = seeds.MESSAGES[0][0]["content"]
 TEXT_TOKEN = json.loads(seeds.sealed_body(seeds.MESSAGES[0]))["ai_provenance"]["token"]
 KEY_SETS = [seeds.KEYS.to_document(), {"keys": [seeds.KEY.with_times(revoked=seeds.IAT, reason="superseded").to_jwk()]}]
@@ -82,7 +107,12 @@ def _tokens_in(data: bytes) -> set[str]:
     return {part.split(b'"', 1)[0].decode() for part in data.split(b'"token": "')[1:]}
 
 
-KNOWN_TOKENS = {*TOKENS, *(token for _, token in PLAIN), *_tokens_in(b"".join([*BODIES, *(b"".join(stream) for stream in STREAMS)]))}
+KNOWN_TOKENS = {
+    *TOKENS,
+    *(token for _, token in PLAIN),
+    *(token for _, token, _ in CALLS),
+    *_tokens_in(b"".join([*BODIES, *DIALECT_BODIES, *(b"".join(stream) for stream in [*STREAMS, *DIALECT_STREAMS])])),
+}
 
 
 # making inputs
@@ -220,6 +250,51 @@ def _make_sealing(random: Random) -> tuple[Any, bool]:
     return _cuts(random, data), True
 
 
+def _make_dialect_body(random: Random) -> tuple[Any, bool]:
+    body, signed = _inside_json(random, random.choice(DIALECT_BODIES))
+    return (body, None, None), signed
+
+
+def _make_dialect_stream(random: Random) -> tuple[Any, bool]:
+    data, signed = _stream(random, random.choice(DIALECT_STREAMS))
+    return (data, None), signed
+
+
+def _make_dialect_sealing(random: Random) -> tuple[Any, bool]:
+    stream_format, events = random.choice(seeds.FORMS)
+    data, _ = _stream(random, events)
+    return (_cuts(random, data), stream_format), True
+
+
+def _make_call(random: Random) -> tuple[Any, bool]:
+    """Messages of a call, mostly one, and their token; one in ten as they were."""
+    message, token, method = random.choice(CALLS)
+    messages = [message if random.random() < 0.1 else mutate_bytes(random, message) for _ in range(random.choice((1, 1, 1, 2)))]
+    return (messages, token, random.choice((method, method, CALLS[0][2]))), False
+
+
+def _make_tensors(random: Random) -> tuple[Any, bool]:
+    return (mutate_bytes(random, random.choice((seeds.TENSORS, CALLS[0][0]))), random.random() < 0.2), True
+
+
+def _read_tensors(made: tuple[bytes, bool]) -> Any:
+    message, streamed = made
+    projection = InferProjection()
+    projection.add_message(message, streamed=streamed)
+    projection.note_message(message, streamed=streamed)
+    return projection.content(), read_infer_tag(message, streamed=streamed)
+
+
+def _make_dialect_request(random: Random) -> tuple[Any, bool]:
+    dialect, request = random.choice(REQUESTS)
+    return (dialect, _document(random, request)), True
+
+
+def _make_batch(random: Random) -> tuple[Any, bool]:
+    line = {"custom_id": "r-1", "method": "POST", "url": "/v1/chat/completions", "body": seeds.CHAT_REQUEST}
+    return [_document(random, line) for _ in range(random.choice((1, 2, 5)))], True
+
+
 def _make_text(random: Random) -> tuple[Any, bool]:
     text, signed = _inside_token(random, TEXT_TOKEN)
     leaves = random.choice((None, mutate_json(random, [[0, "text", "A" * 43], [1, "text", None]])))
@@ -271,8 +346,8 @@ class _Sealed:
             assert sorted(b"".join(self.sent)) == sorted(b"".join(self.taken)), "a stream that was not sealed lost bytes"
 
 
-def _seal(chunks: list[bytes]) -> _Sealed:
-    sealing = StreamSealing(ChatFormat())
+def _seal(chunks: list[bytes], stream_format: StreamFormat | None = None) -> _Sealed:
+    sealing = StreamSealing(stream_format or ChatFormat())
     out = []
     for chunk in (*chunks, None):
         step = sealing.finish() if chunk is None else sealing.feed(chunk)
@@ -316,6 +391,19 @@ PARSERS = [
     Parser("response body", 20, _make_body, _read_body),
     Parser("response stream", 20, _make_stream, lambda made: verify_stream(made[0], trust=TRUST, now=seeds.NOW, token=made[1])),
     Parser("stream to seal", 15, _make_sealing, _seal),
+    Parser("dialect request", 10, _make_dialect_request, lambda made: made[0].read_request(made[1])),
+    Parser("batch input", 5, _make_batch, lambda lines: list(_read_lines(lines, "/v1/chat/completions"))),
+    Parser("dialect body", 15, _make_dialect_body, _read_body),
+    Parser("dialect stream", 20, _make_dialect_stream, lambda made: verify_stream(made[0], trust=TRUST, now=seeds.NOW)),
+    Parser("dialect to seal", 10, _make_dialect_sealing, lambda made: _seal(*made)),
+    Parser(
+        "gRPC messages",
+        10,
+        _make_call,
+        lambda made: verify_messages(made[0], token=made[1], method=made[2], trust=TRUST, now=seeds.NOW),
+        reads_json=False,
+    ),
+    Parser("tensors", 10, _make_tensors, _read_tensors, reads_json=False),
     Parser("Content-Digest", 3, _make_digest, lambda value: check_content_digest(value, seeds.REQUEST), reads_json=False),
     Parser("API key", 2, lambda random: (mutate_bytes(random, API_KEY.encode()).decode("latin-1"), True), parse_api_key, reads_json=False),
 ]

@@ -16,6 +16,8 @@ STRINGS = [
     *("", " ", "\x00", "\r\n", "\ud800", "\udc00\ud800", "￿", "\u2028", "é", "A" * 43, "A" * 42 + "B", "a" * 97, "a" * 5_000, "../../x"),
     *("https://api.example.com", "http://169.254.169.254/", "https://evil.example\r\nX: y", "none", "HS256", "EdDSA", "Ed25519", "ES256"),
     *("final", "pending", "complete", "sig", "enc", "verify", "OKP", "EC", "P-256", "chat-1", "json-1", "bytes-1", "sse-9", "1", "true"),
+    *("checkpoint", "responses-1", "messages-1", "infer-1", "grpc-1", "ndjson-1", "output_text", "tool_use", "reasoning", "message_start"),
+    *("response.output_text.delta", "response.completed", "content_block_delta", "text_delta", "FP32", "INT64", "BYTES", "BOOL"),
 ]
 NUMBERS = [0, 1, -1, 2, 255, 256, 65_535, 65_536, 65_537, 2**31, 2**53 - 1, 2**53, -(2**53), 2**64, 10**400, 0.5, -0.0, 1e308, 1.0]
 NAMES = [
@@ -72,6 +74,8 @@ NAMES = [
         "finish_reason",
     ),
     *("model", "stream", "max_tokens", "", "\x00", "__proto__", "é", "￿"),
+    *("type", "output", "item", "part", "response", "summary", "text", "output_index", "content_index", "content_block", "partial_json"),
+    *("input", "outputs", "shape", "data", "datatype", "parameters", "system", "prompt", "instructions"),
 ]
 TOKENS = [
     b"{",

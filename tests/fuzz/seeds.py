@@ -13,7 +13,24 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA256
 
 from tos_guard._canonical import b64url_encode
-from tos_guard.dialects import BytesProjection, ChatFormat, ChatProjection, JSONProjection, StreamSealing, splice_tag
+from tos_guard.dialects import (
+    BytesProjection,
+    ChatFormat,
+    ChatProjection,
+    CompletionsFormat,
+    GrpcProjection,
+    InferProjection,
+    JSONProjection,
+    MessagesFormat,
+    MessagesProjection,
+    Projection,
+    ResponsesFormat,
+    ResponsesProjection,
+    StreamFormat,
+    StreamSealing,
+    splice_infer_tag,
+    splice_tag,
+)
 from tos_guard.keys import KEY_HISTORY_TYP, KeyHistory, KeyRecord, KeySet, join_jws, key_history_payload, record_of
 from tos_guard.provenance import TOKEN_TYP, Claims, Content, Terms, Usage, request_mac
 from tos_guard.terms import ReceiptClaims, ReceiptEvent, ReceiptTerms, parse_terms
@@ -141,15 +158,159 @@ def plain_stream(messages: list[dict[str, Any]]) -> list[bytes]:
 
 def sealed_stream(messages: list[dict[str, Any]], key: KeyRecord = KEY, **members: Any) -> list[bytes]:
     """The same events with the tag in the one that carries it."""
-    sealing = StreamSealing(ChatFormat())
+    return seal_events(plain_stream(messages), ChatFormat(), key, **members)
+
+
+def seal_events(events: list[bytes], stream_format: StreamFormat, key: KeyRecord = KEY, **members: Any) -> list[bytes]:
+    """Events as they leave, with the tag in the one that carries it."""
+    sealing = StreamSealing(stream_format)
     out = b""
-    for event in plain_stream(messages):
+    for event in events:
         step = sealing.feed(event)
         out += step.out
         if step.seal:
             out += sealing.sealed(tag_of(sealing.content, key, **members)).out
     out += sealing.finish().out
     return [event + b"\n\n" for event in out.split(b"\n\n") if event]
+
+
+# other dialects
+
+RESPONSE: dict[str, Any] = {
+    "id": "resp_1",
+    "object": "response",
+    "status": "completed",
+    "output": [
+        {"type": "reasoning", "id": "rs_1", "summary": [{"type": "summary_text", "text": "Hm."}], "encrypted_content": "gAAA"},
+        {"type": "message", "id": "m_1", "content": [{"type": "output_text", "text": "Hello."}, {"type": "refusal", "refusal": "No."}]},
+        {"type": "function_call", "id": "fc_1", "name": "find", "arguments": '{"q":1}'},
+        {"type": "web_search_call", "id": "ws_1", "action": {"type": "search", "query": "x"}},
+    ],
+}
+MESSAGE: dict[str, Any] = {
+    "id": "msg_1",
+    "type": "message",
+    "content": [
+        {"type": "thinking", "thinking": "Hm.", "signature": "EqQB"},
+        {"type": "text", "text": "Hello."},
+        {"type": "tool_use", "id": "t", "name": "find", "input": {"q": [1, 2.5]}},
+    ],
+}
+INFERENCE: dict[str, Any] = {
+    "model_name": "m",
+    "outputs": [
+        {"name": "T", "datatype": "BYTES", "shape": [2], "data": ["Hello", "\u20ac"]},
+        {"name": "N", "datatype": "FP32", "shape": [1, 2], "data": [[0.5, 2]]},
+    ],
+}
+
+
+def _said(kind: str, **members: Any) -> dict[str, Any]:
+    return {"type": f"response.{kind}", "output_index": 1, "content_index": 0, **members}
+
+
+RESPONSE_EVENTS = [
+    {"type": "response.created", "response": {**RESPONSE, "status": "in_progress", "output": []}},
+    _said("output_item.added", item={"type": "message", "content": []}),
+    _said("output_text.delta", delta="Hel"),
+    _said("output_text.delta", delta="lo."),
+    _said("output_text.done", text="Hello."),
+    _said("function_call_arguments.delta", output_index=2, delta='{"q":1}'),
+    {"type": "response.completed", "response": RESPONSE},
+]
+MESSAGE_EVENTS: list[dict[str, Any]] = [
+    {"type": "message_start", "message": {**MESSAGE, "content": []}},
+    {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
+    {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "Hello."}},
+    {"type": "content_block_start", "index": 1, "content_block": {"type": "tool_use", "name": "find", "input": {}}},
+    {"type": "content_block_delta", "index": 1, "delta": {"type": "input_json_delta", "partial_json": '{"q":'}},
+    {"type": "content_block_delta", "index": 1, "delta": {"type": "input_json_delta", "partial_json": "[1]}"}},
+    {"type": "message_delta", "delta": {"stop_reason": "end_turn"}},
+    {"type": "message_stop"},
+]
+LEGACY_EVENTS: list[dict[str, Any]] = [
+    {"object": "text_completion", "choices": [{"index": 0, "text": text, "finish_reason": reason}]}
+    for text, reason in (("Hel", None), ("lo.", None), ("", "stop"))
+]
+FORMS: list[tuple[StreamFormat, list[bytes]]] = [
+    (ResponsesFormat(), [_event(event) for event in RESPONSE_EVENTS]),
+    (MessagesFormat(), [_event(event) for event in MESSAGE_EVENTS]),
+    (CompletionsFormat(), [*(_event(event) for event in LEGACY_EVENTS), b"data: [DONE]\n\n"]),
+]
+
+
+def sealed_document(projection: Projection, document: dict[str, Any]) -> bytes:
+    projection.add_body(document)
+    return splice_tag(json.dumps(document).encode(), tag_of(projection.content()))
+
+
+def dialect_bodies() -> list[bytes]:
+    projections: list[tuple[Projection, dict[str, Any]]] = [
+        (ResponsesProjection(), RESPONSE),
+        (MessagesProjection(), MESSAGE),
+        (InferProjection(), INFERENCE),
+    ]
+    return [sealed_document(*each) for each in projections]
+
+
+def _field(number: int, data: bytes) -> bytes:
+    return bytes([number << 3 | 2, len(data)]) + data
+
+
+TENSORS = b"".join(
+    (
+        _field(1, b"m"),
+        _field(5, _field(1, b"T") + _field(2, b"BYTES") + _field(3, b"\x01") + _field(5, _field(8, b"Hello"))),
+        _field(5, _field(1, b"N") + _field(2, b"INT64") + _field(3, b"\x01\x02") + _field(5, _field(3, b"\x07\xff\x01"))),
+    )
+)
+"""A ``ModelInferResponse``."""
+
+
+def calls() -> list[tuple[bytes, str, str | None]]:
+    """A message, the token of its call, and the method, where its messages are read."""
+    tensors, streamed, plain = InferProjection(), InferProjection(), GrpcProjection()
+    tensors.add_message(TENSORS)
+    streamed.add_message(_field(2, TENSORS), streamed=True)
+    plain.add_message(TENSORS)
+    service = "/inference.GRPCInferenceService"
+    unary = token(tensors.content())
+    return [
+        (splice_infer_tag(TENSORS, unary)[0], unary, f"{service}/ModelInfer"),
+        (_field(2, TENSORS), token(streamed.content()), f"{service}/ModelStreamInfer"),
+        (TENSORS, token(plain.content()), None),
+    ]
+
+
+REQUESTS: list[tuple[str, dict[str, Any]]] = [
+    (
+        "openai-responses",
+        {
+            "model": "small-1",
+            "input": [{"role": "user", "content": [{"type": "input_text", "text": "Hello"}]}],
+            "instructions": "Be kind.",
+            "stream": True,
+            "max_output_tokens": 100,
+            "background": False,
+            "store": True,
+            "tools": [{"type": "function", "name": "f", "parameters": {"type": "object"}}],
+        },
+    ),
+    (
+        "anthropic-messages",
+        {
+            "model": "small-1",
+            "max_tokens": 100,
+            "system": [{"type": "text", "text": "Be kind."}],
+            "messages": [{"role": "user", "content": [{"type": "text", "text": "Hello"}]}],
+            "tools": [{"name": "f", "input_schema": {"type": "object"}}],
+            "metadata": {"user_id": "u"},
+            "stream": True,
+        },
+    ),
+    ("openai-completions", {"model": "small-1", "prompt": ["Hello", "Hi"], "n": 2, "max_tokens": 5, "best_of": 2, "echo": True}),
+    ("openai-embeddings", {"model": "small-1", "input": ["Hello", "Hi"], "dimensions": 8, "encoding_format": "base64"}),
+]
 
 
 def history_text() -> str:

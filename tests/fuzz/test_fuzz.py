@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections import Counter
 from collections.abc import Callable
 
 import pytest
 
-from fuzz.campaign import BODIES, MAX_SECONDS, PLAIN, STREAMS, TEXT, TEXT_TOKEN, TOKENS, TRUST, run, table
+from fuzz.campaign import (
+    BODIES,
+    CALLS,
+    DIALECT_BODIES,
+    DIALECT_STREAMS,
+    MAX_SECONDS,
+    PLAIN,
+    REQUESTS,
+    STREAMS,
+    TEXT,
+    TEXT_TOKEN,
+    TOKENS,
+    TRUST,
+    run,
+    table,
+)
 from fuzz.seeds import EC_KEY, ISSUER, KEY, NOW
-from tos_guard.verify import Expected, verify_body, verify_stream, verify_text, verify_token
+from tos_guard.verify import Expected, verify_body, verify_messages, verify_stream, verify_text, verify_token
 
 PARTS = 4
 INPUTS = 200_000 if os.environ.get("CI", "").lower() in {"1", "true", "yes"} else 20_000
@@ -61,10 +77,14 @@ def test_the_seeds_themselves_are_valid() -> None:
         assert (
             verify_token(token, trust=TRUST, now=NOW, expected=Expected(audience="a") if token == TOKENS[1] else None).claims.iss == ISSUER
         )
-    for body in BODIES:
+    for body in [*BODIES, *DIALECT_BODIES]:
         assert verify_body(body, trust=TRUST, now=NOW).kid in {KEY.kid, EC_KEY.kid}
     for body, token in PLAIN:
         assert verify_body(body, token=token, trust=TRUST, now=NOW).token == token
-    for events in STREAMS:
+    for events in [*STREAMS, *DIALECT_STREAMS]:
         assert verify_stream(b"".join(events), trust=TRUST, now=NOW).notes == ()
     assert verify_text(TEXT, token=TEXT_TOKEN, trust=TRUST, now=NOW).claims.iss == ISSUER
+    for message, token, method in CALLS:
+        assert verify_messages([message], token=token, method=method, trust=TRUST, now=NOW).token == token
+    for dialect, request in REQUESTS:
+        assert dialect.read_request(json.dumps(request).encode()).model == "small-1"
