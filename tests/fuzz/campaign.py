@@ -25,12 +25,14 @@ from tos_guard.dialects import (
     ChatDialect,
     ChatFormat,
     InferProjection,
+    LinesSealing,
     PlainDialect,
     StreamFormat,
     StreamSealing,
     dialect_named,
     read_infer_tag,
 )
+from tos_guard.dialects._forms import is_form, parse_form
 from tos_guard.errors import TosGuardError
 from tos_guard.guard._batch import _read_lines
 from tos_guard.keys import KEY_HISTORY_TYP, KeyRecord, open_key_history, parse_key_set
@@ -295,6 +297,29 @@ def _make_batch(random: Random) -> tuple[Any, bool]:
     return [_document(random, line) for _ in range(random.choice((1, 2, 5)))], True
 
 
+def _make_form(random: Random) -> tuple[Any, bool]:
+    body, content_type = random.choice(seeds.FORMS_SENT)
+    changed = random.random()
+    body = body if changed < 0.2 else mutate_bytes(random, body)
+    return (body, (mutate_bytes(random, content_type) if changed < 0.3 else content_type).decode("latin-1")), True
+
+
+def _read_form(made: tuple[bytes, str]) -> Any:
+    body, content_type = made
+    return parse_form(body, content_type) if is_form(content_type.split(";", 1)[0]) else None
+
+
+def _make_lines(random: Random) -> tuple[Any, bool]:
+    lines = [random.choice(seeds.LINES) for _ in range(random.choice((1, 3, 9)))]
+    return _cuts(random, mutate_bytes(random, b"".join(lines))), True
+
+
+def _seal_lines(chunks: list[bytes]) -> Any:
+    sealing = LinesSealing()
+    out = [sealing.feed(chunk) for chunk in chunks]
+    return out, sealing.finish(), sealing.content
+
+
 def _make_text(random: Random) -> tuple[Any, bool]:
     text, signed = _inside_token(random, TEXT_TOKEN)
     leaves = random.choice((None, mutate_json(random, [[0, "text", "A" * 43], [1, "text", None]])))
@@ -393,6 +418,8 @@ PARSERS = [
     Parser("stream to seal", 15, _make_sealing, _seal),
     Parser("dialect request", 10, _make_dialect_request, lambda made: made[0].read_request(made[1])),
     Parser("batch input", 5, _make_batch, lambda lines: list(_read_lines(lines, "/v1/chat/completions"))),
+    Parser("form", 5, _make_form, _read_form, reads_json=False),
+    Parser("lines to seal", 5, _make_lines, _seal_lines, reads_json=False),
     Parser("dialect body", 15, _make_dialect_body, _read_body),
     Parser("dialect stream", 20, _make_dialect_stream, lambda made: verify_stream(made[0], trust=TRUST, now=seeds.NOW)),
     Parser("dialect to seal", 10, _make_dialect_sealing, lambda made: _seal(*made)),

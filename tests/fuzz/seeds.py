@@ -282,6 +282,17 @@ def calls() -> list[tuple[bytes, str, str | None]]:
     ]
 
 
+FORMS_SENT: list[tuple[bytes, bytes]] = [
+    (b"model=small-1&prompt=a%20b+c&n=1", b"application/x-www-form-urlencoded; charset=utf-8"),
+    (
+        (
+            b'--b1\r\nContent-Disposition: form-data; name="model"\r\n\r\nsmall-1\r\n--b1\r\n'
+            b'Content-Disposition: form-data; name="file"; filename="a.wav"\r\nContent-Type: audio/wav\r\n\r\nRIFF\x00\xff\r\n--b1--\r\n'
+        ),
+        b"multipart/form-data; boundary=b1",
+    ),
+]
+LINES = [b'{"a": 1, "b": [2.5, null]}\n', b'"x"\n', b"\n", b"[1, 2]\r\n"]
 REQUESTS: list[tuple[str, dict[str, Any]]] = [
     (
         "openai-responses",
@@ -309,6 +320,7 @@ REQUESTS: list[tuple[str, dict[str, Any]]] = [
         },
     ),
     ("openai-completions", {"model": "small-1", "prompt": ["Hello", "Hi"], "n": 2, "max_tokens": 5, "best_of": 2, "echo": True}),
+    ("ndjson", {"model": "small-1", "stream": True}),
     ("openai-embeddings", {"model": "small-1", "input": ["Hello", "Hi"], "dimensions": 8, "encoding_format": "base64"}),
 ]
 
