@@ -15,13 +15,14 @@ from google.rpc import error_details_pb2
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
-from grpc_kit import DOORS, KINDS, Do, Door, Guarded, Say, ask, grpc_kit, path_of
+from grpc_kit import DOORS, KINDS, Do, Door, Guarded, Say, ask, grpc_kit, path_of, sync_guard
 from kit import TERMS, Kit
-from tos_guard.errors import IncompleteError, PolicyStop, StoreError
+from tos_guard.errors import DeniedError, IncompleteError, PolicyStop, StoreError
 from tos_guard.limits import Dimension, Limit, Quantity, Sliding
 from tos_guard.types import Standing
 from tos_guard.verify import Expected
 from tos_guard_grpc import current_admission
+from tos_guard_grpc._status import refusal_of
 
 ACCOUNT = (Dimension.ACCOUNT,)
 REQUESTS = Limit(id="requests", quantity=Quantity.REQUESTS, amount=5, per=ACCOUNT, window=Sliding(3_600))
@@ -971,3 +972,22 @@ def test_without_its_record_no_final_token_leaves(door: Door) -> None:
     with door.serving(kit) as address:
         told = ask(address, "UnaryUnary", kit=kit)
     refused(told, kit, grpc.StatusCode.UNAVAILABLE, "tos_unavailable")
+
+
+def test_a_stream_without_end_keeps_a_bounded_number_of_reservations_open(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The oldest keep their estimates; every message is counted once."""
+    monkeypatch.setattr("tos_guard.guard._messages.MAX_FURTHER", 2)
+    kit = grpc_kit(limits=(Limit(id="requests", quantity=Quantity.REQUESTS, amount=100, per=ACCOUNT, window=Sliding(3_600)),))
+    with door.serving(kit) as address:
+        told = ask(address, "StreamStream", [b"m"] * 10, kit=kit)
+    assert len(told.messages) == 10
+    assert kit.used() == {"requests": 10}
+
+
+def test_details_of_a_refusal_stay_within_what_metadata_carries() -> None:
+    """Members of a denial may be long: then what everyone needs stays."""
+    error = DeniedError("no " * 5_000, reason="tos_denied", clauses=("c",), details={"long": "x" * 10_000, "odd": "\ud800"})
+    refusal = refusal_of(error, sync_guard(grpc_kit()), None)
+    assert sum(len(name) + len(value) for name, value in refusal.metadata) < 4_096
+    assert len(refusal.message) <= 1_024
+    assert refusal.code is grpc.StatusCode.PERMISSION_DENIED
