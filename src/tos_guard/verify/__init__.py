@@ -10,6 +10,7 @@ failed; there is no boolean to forget. Nothing here opens a connection, reads a 
 
 from tos_guard.keys import KeySet, open_key_history, parse_key_set
 from tos_guard.verify._content import verify_body, verify_text
+from tos_guard.verify._lines import verify_lines
 from tos_guard.verify._messages import MessagesVerifier, verify_messages
 from tos_guard.verify._proof import Expected, Trust, Verified, verify_token
 from tos_guard.verify._receipt import ExpectedReceipt, VerifiedReceipt, verify_receipt
@@ -28,6 +29,7 @@ __all__ = [
     "open_key_history",
     "parse_key_set",
     "verify_body",
+    "verify_lines",
     "verify_messages",
     "verify_prefix",
     "verify_receipt",
