@@ -1,4 +1,4 @@
-"""What is to be verified: a body, a saved stream or a text, with what was kept beside it.
+"""What is to be verified: a body, a saved stream, lines or a text, with what was kept beside it.
 
 Nothing here decides anything: which form the bytes have, which token they carry, and what was in the saved headers.
 """
@@ -28,16 +28,29 @@ class Form(StrEnum):
 
     BODY = "body"
     STREAM = "stream"
+    LINES = "lines"
     TEXT = "text"
 
 
 def form_of(data: bytes) -> Form:
-    """A JSON object is a body, server-sent events are a stream, anything else is a text."""
+    """A JSON object is a body, several in lines are lines, server-sent events are a stream, anything else is a text."""
     head = data[:_LOOKED_AT].removeprefix(_BOM)
     if head.lstrip(b" \t\r\n").startswith(b"{"):
-        return Form.BODY
+        return Form.LINES if _is_lines(data) else Form.BODY
     first = next((line for line in head.splitlines() if line and not line.startswith(b":")), b"")
     return Form.STREAM if _SSE.match(first + b"\n") else Form.TEXT
+
+
+def _is_lines(data: bytes) -> bool:
+    """Whether the first line is JSON by itself, and others follow."""
+    first, _, rest = data.lstrip(b" \t\r\n").partition(b"\n")
+    if not rest.strip(b" \t\r\n"):
+        return False
+    try:
+        parse_response_json(first, where="line 1")
+    except MalformedError:
+        return False
+    return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +104,7 @@ def parse_leaves_file(data: bytes, *, where: str) -> list[Any]:
 
 
 def unverified_token(data: bytes, form: Form) -> str | None:
-    """The token that a body or a stream carries, its last, or None. Nothing it says has been checked.
+    """The token that a body, a stream or lines carry, its last, or None. Nothing it says has been checked.
 
     Raises:
         MalformedError: The bytes are not of this form.
@@ -100,6 +113,8 @@ def unverified_token(data: bytes, form: Form) -> str | None:
         return None
     if form is Form.BODY:
         return _token_in(parse_response_json(data, where="body"))
+    if form is Form.LINES:
+        return _token_in(parse_response_json(data.rstrip(b" \t\r\n").rpartition(b"\n")[2], where="last line"))
     newest: str | None = None
     for event in EventStream().feed(data):
         if event.data and event.data != DONE:

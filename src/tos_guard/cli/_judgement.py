@@ -12,7 +12,7 @@ from tos_guard.cli._outcome import Outcome
 from tos_guard.errors import AbsentError, ConfigurationError, MalformedError, UndecidableError, UntrustedIssuerError, VerificationError
 from tos_guard.keys import KeySet, open_key_history, parse_key_set
 from tos_guard.provenance import UnverifiedToken, parse_token
-from tos_guard.verify import Expected, Trust, Verified, verify_body, verify_stream, verify_text
+from tos_guard.verify import Expected, Trust, Verified, verify_body, verify_lines, verify_stream, verify_text
 
 __all__ = ["Question", "TrustGiven", "judge", "read_trust"]
 
@@ -24,7 +24,7 @@ class Question:
     Attributes:
         name: What it is called in answers.
         data: The bytes.
-        form: ``body``, ``stream``, ``text``, or ``auto``.
+        form: ``body``, ``stream``, ``lines``, ``text``, or ``auto``.
         headers: Bytes of saved header lines.
         token: Value of ``AI-Provenance``.
         salt: Value of ``AI-Provenance-Salt``.
@@ -125,11 +125,11 @@ def judge(question: Question, given: TrustGiven) -> Outcome:
     token, digest = question.token, None
     try:
         saved = SavedHeaders() if question.headers is None else parse_headers(question.headers, where="--headers")
-        token = _one("--token", question.token, saved.token)
+        token, pending = _tokens(question.token, saved.token, form)
         salt = _one("--salt", question.salt, saved.salt)
         digest = _one("--content-digest", question.content_digest, saved.content_digest) if form is Form.BODY else None
         demands = _demands(question, salt)
-        verified = _verify(question, form, token=token, digest=digest, trust=given.trust, demands=demands)
+        verified = _verify(question, form, token=token, pending=pending, digest=digest, trust=given.trust, demands=demands)
     except VerificationError as raised:
         error = given.refused if isinstance(raised, UntrustedIssuerError) and given.refused is not None else raised
     return Outcome(
@@ -166,6 +166,22 @@ def _one(option: str, given: str | None, saved: str | None) -> str | None:
     return saved if given is None else given
 
 
+def _tokens(given: str | None, saved: str | None, form: Form) -> tuple[str | None, str | None]:
+    """The token to check with, and a pending one that stood in the head.
+
+    A body or lines whose token was fetched by request id had a pending one in their head: that they differ is no mistake.
+
+    Raises:
+        ConfigurationError: They differ otherwise.
+        MalformedError: The saved one is no token.
+    """
+    if saved is None or given == saved or form not in (Form.BODY, Form.LINES):
+        return _one("--token", given, saved), None
+    if parse_token(saved).unverified_stage == "pending" and (given is not None or form is Form.LINES):
+        return given, saved
+    return _one("--token", given, saved), None
+
+
 def _demands(question: Question, salt: str | None) -> Expected:
     if question.request is not None and salt is None:
         raise ConfigurationError("needs the salt", where="--request", cure="Give it with --salt, or the saved headers with --headers.")
@@ -178,13 +194,17 @@ def _demands(question: Question, salt: str | None) -> Expected:
     )
 
 
-def _verify(question: Question, form: Form, *, token: str | None, digest: str | None, trust: Trust, demands: Expected) -> Verified:
+def _verify(
+    question: Question, form: Form, *, token: str | None, pending: str | None, digest: str | None, trust: Trust, demands: Expected
+) -> Verified:
     now = question.at
     match form:
         case Form.BODY:
             return verify_body(question.data, trust=trust, now=now, token=token, content_digest=digest, expected=demands)
         case Form.STREAM:
             return verify_stream(question.data, trust=trust, now=now, token=token, expected=demands)
+        case Form.LINES:
+            return verify_lines(question.data, trust=trust, now=now, token=token, pending=pending, expected=demands)
         case Form.TEXT:
             if token is None:
                 raise AbsentError("a text alone carries no token", where="text", cure="Give the token that was kept with it (--token).")

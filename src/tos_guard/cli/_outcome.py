@@ -13,7 +13,7 @@ from tos_guard.verify import Expected, Prefix, Verified
 
 __all__ = ["Outcome"]
 
-_THING: Final = {Form.BODY: "response body", Form.STREAM: "stream", Form.TEXT: "text"}
+_THING: Final = {Form.BODY: "response body", Form.STREAM: "stream", Form.LINES: "response in lines", Form.TEXT: "text"}
 
 _SENTENCE: Final = {
     "malformed": "the {thing} or its tag does not have the form that the format demands",

@@ -27,12 +27,13 @@ class As(StrEnum):
     AUTO = "auto"
     BODY = "body"
     STREAM = "stream"
+    LINES = "lines"
     TEXT = "text"
     RECEIPT = "receipt"
 
 
 def verify(
-    file: Annotated[str, typer.Argument(metavar="FILE", help="Saved response body, stream or text, or a receipt; - for stdin.")],
+    file: Annotated[str, typer.Argument(metavar="FILE", help="Saved response body, stream, lines or text, or a receipt; - for stdin.")],
     keys: Annotated[
         list[str] | None,
         typer.Option("--keys", metavar="FILE", help="Keys you trust: a key set, or a key history; repeat it for more."),
@@ -42,7 +43,12 @@ def verify(
     ] = None,
     issuer: Annotated[str | None, typer.Option("--issuer", metavar="ORIGIN", help="The issuer you trust these keys for.")] = None,
     token: Annotated[
-        str | None, typer.Option("--token", metavar="TOKEN", help="Value of the header AI-Provenance; @FILE reads it from a file.")
+        str | None,
+        typer.Option(
+            "--token",
+            metavar="TOKEN",
+            help="Value of the header AI-Provenance, or the token fetched by request id; @FILE reads it from a file.",
+        ),
     ] = None,
     headers: Annotated[
         str | None,
@@ -51,7 +57,9 @@ def verify(
     leaves: Annotated[
         str | None, typer.Option("--leaves", metavar="FILE", help="Leaves that stood beside the token (JSON); for a text alone.")
     ] = None,
-    form: Annotated[As, typer.Option("--as", help="What FILE is; a JSON object is a body, server-sent events are a stream.")] = As.AUTO,
+    form: Annotated[
+        As, typer.Option("--as", help="What FILE is; a JSON object is a body, several are lines, server-sent events a stream.")
+    ] = As.AUTO,
     choice: Annotated[int | None, typer.Option("--choice", metavar="N", min=0, help="The choice that a text must be.")] = None,
     request: Annotated[str | None, typer.Option("--request", metavar="FILE", help="Request body as sent; needs the salt.")] = None,
     salt: Annotated[str | None, typer.Option("--salt", metavar="SALT", help="Value of the header AI-Provenance-Salt.")] = None,

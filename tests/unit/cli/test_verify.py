@@ -61,7 +61,7 @@ PROVEN = {
 def vectors(*names: str) -> list[dict[str, Any]]:
     """Vectors that a command line can express: one issuer, one set of keys."""
     found = [vector for name in names for vector in json.loads((FOLDER / name).read_bytes())["vectors"]]
-    found = [vector for vector in found if vector.get("expect", {}).keys() in NAMED]
+    found = [vector for vector in found if vector.get("expect", {}).keys() in NAMED and "messages_b64" not in vector]
     return [vector for vector in found if len(vector["trust"]) == 1 and "earlier" not in next(iter(vector["trust"].values()))]
 
 
@@ -480,3 +480,26 @@ def test_inspect_shows_a_receipt(call: Call, receipt: list[str], tmp_path: Path)
         assert "jane@acme.example" in done.out
     document = call("inspect", "content", "--json").document
     assert document["unverified_header"]["typ"] == "ai-terms-receipt+jwt"
+
+
+LINES = next(v for v in GOOD if v["kind"] == "lines" and v["note"] == "lines: two, a line with the tag")
+APART = next(v for v in GOOD if v["kind"] == "lines" and v["note"] == "lines: two, the token beside them")
+
+
+@pytest.mark.parametrize("vector", [LINES, APART], ids=["tag line", "token beside"])
+def test_lines_are_told_by_themselves(vector: dict[str, Any], call: Call, tmp_path: Path) -> None:
+    command = [part for part in arguments(vector, tmp_path) if not part.startswith("--as=")]
+    done = call("verify", *command, "--json")
+    assert (done.code, done.document["form"]) == (0, "lines")
+    cut = tmp_path / "cut"
+    cut.write_bytes(vector["content"].encode().partition(b"\n")[2])
+    assert call("verify", str(cut), *command[1:], "--as=lines").code == 1
+
+
+def test_a_token_fetched_by_request_id_may_differ_from_the_pending_one_in_the_head(call: Call, tmp_path: Path) -> None:
+    pending = next(v["token"] for v in GOOD if v["kind"] == "stream" and v.get("token"))
+    (tmp_path / "head").write_text(f"HTTP/1.1 200 OK\r\nAI-Provenance: {pending}\r\n")
+    done = call("verify", *arguments(APART, tmp_path), f"--headers={tmp_path / 'head'}", "--json")
+    assert done.document["verdict"] == "valid"
+    alone = [part for part in arguments(APART, tmp_path) if not part.startswith("--token=")]
+    assert call("verify", *alone, f"--headers={tmp_path / 'head'}").code == 1
