@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 OURS = {"tos_guard", "tos_guard_fastapi", "tos_guard_flask", "tos_guard_grpc"}
-LOCKS = ("bench", "build", "demo", "lint", "model", "oldest", "test", "uv")
+LOCKS = ("bench", "build", "clients", "demo", "lint", "model", "oldest", "test", "uv")
 
 
 @pytest.fixture(scope="module")

@@ -92,9 +92,16 @@ def test_the_oldest_versions_we_claim_pass_the_unit_tests_and_the_vectors(make_e
     """Deprecations that newer releases fixed are not ours: here warnings are not errors."""
     environment = make_environment(locked="oldest")
     chosen = [root / "tests" / name for name in ("unit", "vectors", "contracts")]
+    # Triton's client has no release for the older gRPC that we take.
+    of_triton = [
+        f"--ignore={path}"
+        for folder in chosen
+        for path in folder.rglob("test_*.py")
+        if "import tritonclient" in path.read_text("utf-8") or "from tritonclient" in path.read_text("utf-8")
+    ]
     done = run(
         environment.python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "filterwarnings=default",
-        f"--basetemp={environment.folder / 'tmp'}", *chosen, cwd=root,
+        f"--basetemp={environment.folder / 'tmp'}", *of_triton, *chosen, cwd=root,
     )  # fmt: skip
     assert " passed" in done.stdout
 
