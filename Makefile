@@ -102,7 +102,7 @@ $(STAMPS)/node: tests/clients/package.json tests/clients/package-lock.json $(STA
 	@touch $@
 
 test: $(STAMPS)/test.installed $(STAMPS)/test.model $(STAMPS)/clients.env $(STAMPS)/node
-	@TOS_GUARD_WHEEL=$$(ls $(DIST)/*.whl) TOS_GUARD_CLIENTS=$(BUILD)/venv-clients/bin/python TOS_GUARD_NODE=$(BUILD)/node $(TEST)/python -m pytest -n $(WORKERS) --basetemp=$(BUILD)/pytest -o cache_dir=$(BUILD)/cache/pytest $(ARGS)
+	@TOS_GUARD_WHEEL=$$(ls $(DIST)/*.whl) TOS_GUARD_CLIENTS=$(BUILD)/venv-clients/bin/python TOS_GUARD_NODE=$(BUILD)/node $(TEST)/python -m pytest -n $(WORKERS) --dist worksteal --basetemp=$(BUILD)/pytest -o cache_dir=$(BUILD)/cache/pytest $(ARGS)
 
 # The table of docs/guides/doors.md: every scenario at every door.
 doors: $(STAMPS)/test.installed
