@@ -30,9 +30,10 @@ def test_every_dialect_has_its_row_and_its_mention_among_the_settings() -> None:
 
 
 def test_the_settings_it_shows_can_be_read() -> None:
-    (routes,) = blocks("toml")
     head = 'issuer = "https://api.example.com"\nterms = "t.toml"\nstore = "s.db"\nkeys = "keys"\n'
-    assert parse_settings((head + routes).encode()).routes["/v1/responses"].checkpoint_seconds == 30
+    read = [parse_settings((head + routes).encode()) for routes in blocks("toml")]
+    assert read[0].routes["/v1/responses"].checkpoint_seconds == 30
+    assert all(settings.routes for settings in read)
 
 
 def test_what_it_shows_of_a_cut_stream_gives_the_part_that_is_proven() -> None:

@@ -217,7 +217,7 @@ def test_the_alerts_for_what_went_wrong_fire_and_the_others_do_not(prometheus: h
     failing = {"TosGuardSignerFailing", "TosGuardRecordsFailing", "TosGuardLimitsFailing"}
     assert firing == {"TosGuardUnsealedResponses", "TosGuardDegradedMode", *failing}
     unsealed = {alert["labels"]["tos_guard_reason"] for alert in alerts if alert["labels"]["alertname"] == "TosGuardUnsealedResponses"}
-    assert unsealed == {"handler_raised", "no_carrier", "signer", "store"}
+    assert unsealed == {"handler_raised", "signer", "store"}
 
 
 # The dashboard

@@ -168,9 +168,10 @@ def test_what_happened_is_what_was_counted(exported: Exported) -> None:
     for reason in ("tos_clause", "tos_model_not_allowed", "tos_limit", "tos_malformed_request", "tos_route_not_guarded"):
         assert total("decisions", decision="deny", reason=reason) == counts[f"denied:{reason}"] == 1, reason
     assert total("decisions", decision="monitor") == 2
-    for reason in ("client_gone", "handler_raised", "no_carrier", "signer", "store", "monitor"):
+    for reason in ("client_gone", "handler_raised", "signer", "store", "monitor"):
         assert total("tokens", outcome="unsealed", reason=reason) == counts[f"unsealed:{reason}"] == 1, reason
     assert total("tokens", outcome="sealed", carrier="sse") == counts["sealed:sse"] == 2
+    assert total("tokens", outcome="sealed", carrier="detached") == counts["sealed:detached"] == 1
     assert total("reservations", outcome="reserved") == total("reservations", outcome="settled") == total("decisions", decision="allow")
     assert total("reservations", outcome="refused", limit="hourly-prompts", quantity="input-tokens") == 1
     assert total("reservations", outcome="refused", limit="tight") > 0  # in shadow
