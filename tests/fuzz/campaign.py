@@ -44,6 +44,7 @@ from tos_guard.verify import (
     Trust,
     Verified,
     verify_body,
+    verify_lines,
     verify_messages,
     verify_receipt,
     verify_stream,
@@ -81,6 +82,7 @@ UNSEALED_STREAMS = [seeds.plain_stream(messages) for messages in seeds.MESSAGES]
 DIALECT_BODIES = seeds.dialect_bodies()
 DIALECT_STREAMS = [seeds.seal_events(events, stream_format) for stream_format, events in seeds.FORMS]
 CALLS = seeds.calls()
+LINES, LINES_TOKEN = seeds.sealed_lines()
 REQUESTS = [(dialect_named(name, action="generate", model="small-1"), request) for name, request in seeds.REQUESTS]
 TEXT = seeds.MESSAGES[0][0]["content"]
 TEXT_TOKEN = json.loads(seeds.sealed_body(seeds.MESSAGES[0]))["ai_provenance"]["token"]
@@ -113,6 +115,7 @@ KNOWN_TOKENS = {
     *TOKENS,
     *(token for _, token in PLAIN),
     *(token for _, token, _ in CALLS),
+    LINES_TOKEN,
     *_tokens_in(b"".join([*BODIES, *DIALECT_BODIES, *(b"".join(stream) for stream in [*STREAMS, *DIALECT_STREAMS])])),
 }
 
@@ -320,6 +323,16 @@ def _seal_lines(chunks: list[bytes]) -> Any:
     return out, sealing.finish(), sealing.content
 
 
+def _make_sealed_lines(random: Random) -> tuple[Any, bool]:
+    *lines, tag_line = LINES.splitlines(keepends=True)
+    line = random.randrange(4)
+    if line < 3:
+        lines[line] = _document(random, json.loads(lines[line])) + b"\n" * (random.random() < 0.9)
+        return (b"".join([*lines, tag_line]), None), False
+    tag_line, signed = _inside_json(random, tag_line)
+    return (b"".join([*lines, tag_line]), random.choice((None, LINES_TOKEN))), signed
+
+
 def _make_text(random: Random) -> tuple[Any, bool]:
     text, signed = _inside_token(random, TEXT_TOKEN)
     leaves = random.choice((None, mutate_json(random, [[0, "text", "A" * 43], [1, "text", None]])))
@@ -418,6 +431,7 @@ PARSERS = [
     Parser("stream to seal", 15, _make_sealing, _seal),
     Parser("dialect request", 10, _make_dialect_request, lambda made: made[0].read_request(made[1])),
     Parser("batch input", 5, _make_batch, lambda lines: list(_read_lines(lines, "/v1/chat/completions"))),
+    Parser("lines", 5, _make_sealed_lines, lambda made: verify_lines(made[0], token=made[1], trust=TRUST, now=seeds.NOW)),
     Parser("form", 5, _make_form, _read_form, reads_json=False),
     Parser("lines to seal", 5, _make_lines, _seal_lines, reads_json=False),
     Parser("dialect body", 15, _make_dialect_body, _read_body),

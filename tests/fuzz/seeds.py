@@ -21,6 +21,7 @@ from tos_guard.dialects import (
     GrpcProjection,
     InferProjection,
     JSONProjection,
+    LinesProjection,
     MessagesFormat,
     MessagesProjection,
     Projection,
@@ -292,6 +293,17 @@ FORMS_SENT: list[tuple[bytes, bytes]] = [
         b"multipart/form-data; boundary=b1",
     ),
 ]
+
+
+def sealed_lines() -> tuple[bytes, str]:
+    """Lines whose last is the tag's, and their token."""
+    projection = LinesProjection()
+    for value in ({"a": 1, "b": [2.5, None]}, "x", [1, 2]):
+        projection.add_line(value)
+    made = tag_of(projection.content())
+    return b'{"a": 1, "b": [2.5, null]}\n"x"\n[1, 2]\n{"ai_provenance": ' + made + b"}\n", json.loads(made)["token"]
+
+
 LINES = [b'{"a": 1, "b": [2.5, null]}\n', b'"x"\n', b"\n", b"[1, 2]\r\n"]
 REQUESTS: list[tuple[str, dict[str, Any]]] = [
     (

@@ -14,6 +14,8 @@ from fuzz.campaign import (
     CALLS,
     DIALECT_BODIES,
     DIALECT_STREAMS,
+    LINES,
+    LINES_TOKEN,
     MAX_SECONDS,
     PLAIN,
     REQUESTS,
@@ -26,7 +28,7 @@ from fuzz.campaign import (
     table,
 )
 from fuzz.seeds import EC_KEY, ISSUER, KEY, NOW
-from tos_guard.verify import Expected, verify_body, verify_messages, verify_stream, verify_text, verify_token
+from tos_guard.verify import Expected, verify_body, verify_lines, verify_messages, verify_stream, verify_text, verify_token
 
 PARTS = 4
 INPUTS = 200_000 if os.environ.get("CI", "").lower() in {"1", "true", "yes"} else 20_000
@@ -86,5 +88,6 @@ def test_the_seeds_themselves_are_valid() -> None:
     assert verify_text(TEXT, token=TEXT_TOKEN, trust=TRUST, now=NOW).claims.iss == ISSUER
     for message, token, method in CALLS:
         assert verify_messages([message], token=token, method=method, trust=TRUST, now=NOW).token == token
+    assert verify_lines(LINES, trust=TRUST, now=NOW).token == LINES_TOKEN
     for dialect, request in REQUESTS:
         assert dialect.read_request(json.dumps(request).encode()).model == "small-1"
