@@ -384,7 +384,8 @@ class Call:
         exchange = self._exchange
         if exchange is not None and exchange.is_refused:
             return self._guard.denied(exchange)
-        return self._stop or _stop_in(error)
+        stopped = exchange.stopped if exchange is not None and not self._sealed else None
+        return self._stop or _stop_in(error) or stopped
 
     def close(self) -> Steps[None]:
         """The call is over, however it ended: record it, count it, and settle what is not settled. A second time changes nothing."""

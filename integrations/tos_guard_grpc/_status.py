@@ -90,7 +90,7 @@ def refusal_of(error: TosGuardError, guard: GuardSteps, exchange: Exchange | Non
         guard: The guard, which knows issuer, terms and where to appeal.
         exchange: The exchange, where there is one.
     """
-    reason = error.reason if isinstance(error, DeniedError) else error.code
+    reason = error.reason if isinstance(error, (DeniedError, PolicyStop)) else error.code
     code = _code_of(error, reason)
     message = _for_people(str(error))
     rid, terms_url = guard.named_in_refusals(exchange)

@@ -424,6 +424,30 @@ def test_a_policy_stop_ends_the_call_with_a_token_that_says_policy(door: Door, b
 
 
 @pytest.mark.parametrize("step", [Do, Guarded], ids=["let go", "swallowed"])
+def test_a_host_stops_a_call_from_anywhere(door: Door, step: Any) -> None:
+    """`Admission.stop`: the next message does not leave, and the call ends as with a policy stop, with the host's own code."""
+    kit = grpc_kit()
+
+    def stop(context: Any) -> None:
+        admission = current_admission(context)
+        assert admission is not None
+        thread = threading.Thread(target=admission.stop, args=("unsafe",), kwargs={"clause": "serve", "code": "our_filter"})
+        thread.start()
+        thread.join()
+
+    with door.serving(kit, door.scripted(Say(b"first"), step(stop), Say(b"after"))) as address:
+        streamed = ask(address, "UnaryStream", kit=kit)
+    with door.serving(kit, door.scripted(step(stop), Say(b"after"))) as address:
+        single = ask(address, "UnaryUnary", kit=kit)
+    assert (streamed.messages, single.messages) == ([b"first"], [])
+    for told in (streamed, single):
+        assert told.code is grpc.StatusCode.PERMISSION_DENIED
+        assert (told.error.reason, told.error.metadata["clause"]) == ("our_filter", "serve")
+        assert told.verify(kit).claims.completion == "policy"
+    assert [record.completion for record in kit.records()] == ["policy", "policy"]
+
+
+@pytest.mark.parametrize("step", [Do, Guarded], ids=["let go", "swallowed"])
 def test_a_denial_that_the_servicer_meets_is_the_answer_whatever_it_makes_of_it(door: Door, step: Any) -> None:
     """At once it is a refusal without a token; after a message the stream ends, and its token says policy."""
     kit = grpc_kit()
