@@ -63,6 +63,7 @@ CHAT = "/v1/chat/completions"
 TERMS = Path(__file__).parents[1] / "examples" / "terms" / "sample-2026-11.toml"
 GUARDED = ("async", "async, host", "durable")
 STACKS = ("bare", *GUARDED, "own", "own, lean")
+ROUTES = f'{{ "{CHAT}" = "openai-chat" }}'
 
 SETTINGS = """\
 issuer = "{issuer}"
@@ -72,7 +73,7 @@ keys = "keys"
 records = "{records}"
 limits_shared_by = "{shared}"
 sources = {{ region = "account" }}
-routes = {{ "/v1/chat/completions" = "openai-chat" }}
+routes = {routes}
 limits = [
   {{ id = "requests", quantity = "requests", amount = 1_000_000_000, window = "1m" }},
   {{ id = "tokens", quantity = "tokens", amount = 1_000_000_000_000, window = "1m" }},
@@ -202,12 +203,14 @@ class Bench:
     own_secret: str
 
     @classmethod
-    def provision(cls, folder: Path) -> Bench:
+    def provision(cls, folder: Path, routes: str = ROUTES) -> Bench:
         KeyFolder(folder / "keys").create(ISSUER, now=datetime.now(UTC))
         (folder / "own.key").write_bytes(Ed25519PrivateKey.generate().private_bytes_raw())
         (folder / "own.secret").write_text(secrets.token_urlsafe(32))
         for stack, records, shared in (("async", "async", "process"), ("async, host", "async", "host"), ("durable", "durable", "process")):
-            (folder / f"{stack}.toml").write_text(SETTINGS.format(issuer=ISSUER, terms=TERMS, records=records, shared=shared))
+            (folder / f"{stack}.toml").write_text(
+                SETTINGS.format(issuer=ISSUER, terms=TERMS, routes=routes, records=records, shared=shared)
+            )
         for records in ("async", "durable"):
             with SQLiteStore(folder / f"tos-guard-{records}.db", issuer=ISSUER, clock=lambda: datetime.now(UTC)) as store:
                 store.add_account(Account(id="acme", models=frozenset({"small"}), actions=frozenset({"generate"}), region="DE"))

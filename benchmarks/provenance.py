@@ -9,12 +9,22 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from measure import Budget, interleaved, report
 
-from tos_guard.dialects import ChatFormat, ChatProjection, StreamSealing
+from tos_guard.dialects import (
+    ChatFormat,
+    ChatProjection,
+    CompletionsFormat,
+    LinesSealing,
+    MessagesFormat,
+    ResponsesFormat,
+    StreamFormat,
+    StreamSealing,
+)
 from tos_guard.keys import KeySet, join_jws, record_of
 from tos_guard.provenance import Claims, Terms, Usage, token_signing_input
 from tos_guard.types import Completion, KeyPurpose, Stage
@@ -45,11 +55,97 @@ def claims(body: dict[str, object]) -> Claims:
     )
 
 
-def chat_chunk(text: str, finish: str | None = None) -> bytes:
+CHUNKS = 500
+
+
+def event(data: dict[str, object], name: str | None = None) -> bytes:
     """One event as a provider sends it."""
-    choice = {"index": 0, "delta": {"content": text}, "logprobs": None, "finish_reason": finish}
-    chunk = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "smollm2-135m", "choices": [choice]}
-    return b"data: " + json.dumps(chunk).encode() + b"\n\n"
+    return (f"event: {name}\n" if name else "").encode() + b"data: " + json.dumps(data).encode() + b"\n\n"
+
+
+def typed(kind: str, **members: object) -> bytes:
+    """An event that bears its type."""
+    return event({"type": kind, **members}, kind)
+
+
+def chat_chunk(text: str) -> bytes:
+    choice = {"index": 0, "delta": {"content": text}, "logprobs": None, "finish_reason": None}
+    return event({"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "smollm2-135m", "choices": [choice]})
+
+
+def completions_chunk(text: str) -> bytes:
+    choice = {"index": 0, "text": text, "logprobs": None, "finish_reason": None}
+    return event({"id": "cmpl-1", "object": "text_completion", "created": 1, "model": "smollm2-135m", "choices": [choice]})
+
+
+def responses_chunk(text: str) -> bytes:
+    where = {"item_id": "msg_1", "output_index": 0, "content_index": 0}
+    return typed("response.output_text.delta", sequence_number=4, **where, delta=text, logprobs=[])
+
+
+def messages_chunk(text: str) -> bytes:
+    return typed("content_block_delta", index=0, delta={"type": "text_delta", "text": text})
+
+
+def line(text: str) -> bytes:
+    return json.dumps({"model": "smollm2-135m", "created_at": "2026-11-22T00:00:00Z", "response": text, "done": False}).encode() + b"\n"
+
+
+def responses_opening() -> list[bytes]:
+    """What an official server sends before the first text of a response."""
+    response = {"id": "resp_1", "object": "response", "status": "in_progress", "model": "smollm2-135m", "output": []}
+    item = {"type": "message", "id": "msg_1", "role": "assistant", "status": "in_progress", "content": []}
+    part = {"type": "output_text", "text": "", "annotations": []}
+    return [
+        typed("response.created", sequence_number=0, response=response),
+        typed("response.in_progress", sequence_number=1, response=response),
+        typed("response.output_item.added", sequence_number=2, output_index=0, item=item),
+        typed("response.content_part.added", sequence_number=3, item_id="msg_1", output_index=0, content_index=0, part=part),
+    ]
+
+
+def messages_opening() -> list[bytes]:
+    """The same of Messages."""
+    usage = {"input_tokens": 3, "output_tokens": 1}
+    message = {"id": "msg_1", "type": "message", "role": "assistant", "model": "smollm2-135m", "content": [], "usage": usage}
+    return [
+        typed("message_start", message=message),
+        typed("content_block_start", index=0, content_block={"type": "text", "text": ""}),
+    ]
+
+
+STREAMS: dict[str, tuple[StreamFormat | None, list[bytes], Callable[[str], bytes]]] = {
+    "chat": (ChatFormat(), [], chat_chunk),
+    "completions": (CompletionsFormat(), [], completions_chunk),
+    "responses": (ResponsesFormat(), responses_opening(), responses_chunk),
+    "messages": (MessagesFormat(), messages_opening(), messages_chunk),
+    "lines": (None, [], line),
+}
+"""Dialect → its format (none: lines), what opens a stream, and how a piece of text is sent."""
+
+
+def chunk_costs(name: str) -> list[tuple[str, float, Budget | None]]:
+    """What one event costs to parse, and what it costs beside that to go through the machine of its dialect."""
+    stream_format, opening, chunk = STREAMS[name]
+    events = [*opening, *(chunk(f"word{number} ") for number in range(CHUNKS))]
+    payloads = [part[part.index(b"{") :].rstrip() for part in events]
+
+    def parse_only() -> None:
+        for payload in payloads:
+            json.loads(payload)
+
+    def through_guard() -> None:
+        stream = StreamSealing(stream_format) if stream_format is not None else LinesSealing()
+        out = [stream.feed(part).out for part in events]
+        if out != events:
+            raise RuntimeError(f"a stream of {name} did not leave as it came")
+
+    parse, streamed = (seconds / len(events) for seconds in interleaved(parse_only, through_guard, number=4))
+    budget = Budget((streamed - parse) * 1e6, 3.0, "µs per chunk")
+    return [
+        (f"{name}: json.loads of one chunk", parse, None),
+        (f"{name}: one chunk through the guard, over that", streamed - parse, budget),
+    ]
 
 
 def main() -> int:
@@ -76,20 +172,6 @@ def main() -> int:
         lambda: verify_body(tagged, trust=trust, now=NOW),
         number=200,
     )
-    events = [chat_chunk(f"word{n} ") for n in range(500)]
-    payloads = [event[6:-2] for event in events]
-
-    def parse_only() -> None:
-        for payload in payloads:
-            json.loads(payload)
-
-    def through_guard() -> None:
-        stream = StreamSealing(ChatFormat())
-        for event in events:
-            stream.feed(event)
-
-    parse_raw, streamed = interleaved(parse_only, through_guard, number=4)
-    per_chunk = (streamed - parse_raw) / len(events)
     return report(
         "provenance",
         [
@@ -98,8 +180,7 @@ def main() -> int:
             ("one raw Ed25519 verification", verify_raw, None),
             ("verify a token", verify_one, Budget(verify_one / verify_raw, 1.5, "× raw verification")),
             ("verify a JSON body of 1.8 KB with its token", verify_all, None),
-            ("json.loads of one chunk", parse_raw / len(events), None),
-            ("one chunk through the guard, over that", per_chunk, Budget(per_chunk * 1e6, 3.0, "µs per chunk")),
+            *(row for name in STREAMS for row in chunk_costs(name)),
         ],
     )
 
