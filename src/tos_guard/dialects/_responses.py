@@ -350,6 +350,10 @@ class ResponsesFormat:
 _FORMAT: Final = ResponsesFormat()
 
 
+_ID_PREFIX: Final = "resp_"
+"""What ids of responses begin with: whatever is asked of one is about a stored response, by whichever method."""
+
+
 class ResponsesDialect(OpenAIDialect):
     """OpenAI Responses over HTTP: made, streamed, made in the background, retrieved."""
 
@@ -403,8 +407,8 @@ def _stored(head: RequestHead) -> str | None:
         MalformedRequestError: It is neither.
     """
     stored, below = stored_id(head.path, "responses")
-    if head.method == "POST" and below != "cancel":
-        return None
+    if head.method == "POST" and below != "cancel" and not (stored or "").startswith(_ID_PREFIX):
+        return None  # also `compact` and `input_tokens`, which are no ids
     if stored is None:
         raise MalformedRequestError("names no stored response", where="path", cure="Ask for …/responses/{id}, or make one with POST.")
     return stored

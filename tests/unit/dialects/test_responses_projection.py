@@ -232,6 +232,8 @@ def test_a_request_that_cannot_be_read_is_refused(body: bytes) -> None:
         ("GET", "/v1/responses/resp_1", "resp_1"),
         ("DELETE", "/v1/responses/resp_1", "resp_1"),
         ("POST", "/v1/responses/resp_1/cancel", "resp_1"),
+        ("POST", "/v1/responses/resp_1", "resp_1"),
+        ("POST", "/v1/responses/resp_1/anything", "resp_1"),
         ("GET", "/v1/responses/resp_1/input_items", "resp_1"),
         ("HEAD", "/openai/v1/responses/resp_1", "resp_1"),
     ],
