@@ -69,13 +69,20 @@ class TosGuard:
 
         Raises:
             ConfigurationError: A file, key or setting is unusable, a name in the config is unknown, the paths of the account or admin
-                routes are taken, or the app has a guard already.
+                routes are taken, static files lie at the root or above a guarded route, or the app has a guard already.
         """
         if _NAME in app.extensions:
             raise ConfigurationError("this app has a guard already", where=app.name, cure="Call init_app once for each app.")
         guard = self._guard_of(app)
         if app.config.get(f"{_PREFIX}STATIC", True) and app.static_url_path is not None and app.has_static_folder:
-            exempt = (*guard.settings.exempt, f"{app.static_url_path}/*")
+            prefix = f"{app.static_url_path}/"
+            if prefix == "/" or any(path.startswith(prefix) for path in guard.settings.routes):
+                raise ConfigurationError(
+                    f"static files at {prefix}* would exempt routes that are to be guarded",
+                    where="static_url_path",
+                    cure=f"Serve them at a path of their own, or set {_PREFIX}STATIC to False.",
+                )
+            exempt = (*guard.settings.exempt, f"{prefix}*")
             guard.settings = guard.settings.model_copy(update={"exempt": tuple(dict.fromkeys(exempt))})
         keys = self._keys or KeyFolder(guard.settings.keys)
         documents = WellKnown(guard.settings, lambda: guard.terms, keys, guard.clock, archive=guard.archive)

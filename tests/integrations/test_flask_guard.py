@@ -390,6 +390,17 @@ def test_static_files_are_flasks_own_business_unless_the_config_says_no(provider
         extension.guard_of(each).close_stores()
 
 
+@pytest.mark.parametrize("path", ["", "/", "/v1", "/v1/chat"])
+def test_static_files_never_exempt_what_is_guarded(path: str) -> None:
+    """At the root, or above a guarded route, they would leave it open: that is told before anything is served."""
+    kit = WSGIKit()
+    app = Flask("open", static_url_path=path)
+    app.add_url_rule(CHAT, "chat", lambda: jsonify(COMPLETION), methods=["POST"])
+    with pytest.raises(ConfigurationError, match="would exempt routes"):
+        TosGuard(app, guard=kit.sync, keys=_Keys(kit))
+    assert not kit.sync.is_exempt(CHAT)
+
+
 @pytest.mark.parametrize(
     ("config", "message"),
     [({}, "TOS_GUARD_SETTINGS is not set"), ({"TOS_GUARD_SETINGS": "x"}, "there is no TOS_GUARD_SETINGS")],
