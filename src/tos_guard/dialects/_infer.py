@@ -8,6 +8,7 @@ can still prove it.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import Any, Final, Self
@@ -20,7 +21,15 @@ from tos_guard.dialects._tensors import DATATYPES, element_count, elements_from_
 from tos_guard.errors import MalformedError
 from tos_guard.provenance import Content, LeafTree, encode_text
 
-__all__ = ["INFER_PROJECTION", "InferProjection", "StreamedInferProjection", "read_infer_tag", "splice_infer_tag", "strip_infer_tag"]
+__all__ = [
+    "INFER_PROJECTION",
+    "InferProjection",
+    "StreamedInferProjection",
+    "infer_streams",
+    "read_infer_tag",
+    "splice_infer_tag",
+    "strip_infer_tag",
+]
 
 INFER_PROJECTION: Final = "infer-1"
 MAX_MESSAGES: Final = 65_536  # P12: what a choice can number
@@ -29,6 +38,7 @@ MAX_PARTS: Final = 65_536  # T11: what `n` can say
 MAX_MESSAGE_FIELDS: Final = 65_536  # outputs, their raw contents and parameters; a message of empty fields would take seconds to read
 
 _MESSAGE: Final = "infer response"
+_METHOD: Final = re.compile(r"/[A-Za-z0-9_.]+/Model(Stream)?Infer")
 _ELSEWHERE: Final = frozenset({"shared_memory_region", "binary_data_size"})
 """Parameters of an output whose data is in shared memory, or behind the JSON."""
 
@@ -58,6 +68,16 @@ _CONTENTS_WIRES: Final = {**dict.fromkeys(range(1, 6), Wire.VARINT), **_FLOAT_CO
 
 _Part = tuple[str, bytes | memoryview | None]
 """Name of a part, and its bytes; None for what cannot be covered."""
+
+
+def infer_streams(method: str) -> bool | None:
+    """Whether a method of gRPC answers with a stream of Open Inference; None for one whose messages are not of it.
+
+    Args:
+        method: ``/package.Service/Method``.
+    """
+    known = _METHOD.fullmatch(method)
+    return None if known is None else known[1] is not None
 
 
 class InferProjection(Projection):

@@ -22,7 +22,7 @@ from tos_guard.dialects._body import (
 )
 from tos_guard.dialects._dialect import NO_HEAD, RequestHead
 from tos_guard.dialects._grpc import CallFormat, CallProjection, GrpcFormat
-from tos_guard.dialects._infer import InferProjection, StreamedInferProjection, splice_infer_tag, strip_infer_tag
+from tos_guard.dialects._infer import InferProjection, StreamedInferProjection, infer_streams, splice_infer_tag, strip_infer_tag
 from tos_guard.dialects._projection import Projection
 from tos_guard.dialects._protobuf import Field, Wire, fields_of, read_text, signed, varints_of
 from tos_guard.dialects._streams import StreamFormat
@@ -38,7 +38,6 @@ JSON_LENGTH: Final = b"inference-header-content-length"
 MAX_PROMPTS: Final = 1 << 20  # more elements of BYTES than a request has room for
 
 _PATH: Final = re.compile(r"(?:/[^/]+)*/v2/models/([^/]+)(?:/versions/[^/]+)?/(?:infer|generate|generate_stream)")
-_METHOD: Final = re.compile(r"/[A-Za-z0-9_.]+/Model(Stream)?Infer")
 _REQUEST: Final = "infer request"
 
 # Field numbers of ModelInferRequest, of its inputs, and of InferParameter.
@@ -97,7 +96,7 @@ class OpenInferenceDialect:
         Raises:
             MalformedRequestError: It names no model, or cannot be read.
         """
-        if _METHOD.fullmatch(head.path):
+        if infer_streams(head.path) is not None:
             return self.read_request_message(body)
         named = _PATH.fullmatch(head.path)
         if named is None:
@@ -152,8 +151,8 @@ class OpenInferenceDialect:
 
     def call_format(self, path: str) -> CallFormat:
         """How the messages of a method carry their tag: those of the protocol's other methods are bytes like any."""
-        method = _METHOD.fullmatch(path)
-        return GrpcFormat() if method is None else InferFormat(streamed=method[1] is not None)
+        streamed = infer_streams(path)
+        return GrpcFormat() if streamed is None else InferFormat(streamed=streamed)
 
     def stream_format(self, media_type: bytes) -> StreamFormat | None:
         """None: the protocol's streams are those of gRPC."""

@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Final
@@ -21,6 +20,7 @@ from tos_guard.dialects import (
     GrpcProjection,
     InferProjection,
     Projection,
+    infer_streams,
     projection_named,
     read_infer_tag,
 )
@@ -33,7 +33,6 @@ from tos_guard.verify._stream import Prefix, _identity
 
 __all__ = ["MessagesVerifier", "token_in_message", "verify_messages"]
 
-_INFER: Final = re.compile(r"/[A-Za-z0-9_.]+/Model(Stream)?Infer")
 _TAG: Final = TAG_MEMBER.encode("ascii")
 _WHAT: Final = "sequence of messages"
 
@@ -66,7 +65,7 @@ class MessagesVerifier:
         self._pending = pending
         self._expected = expected or Expected()
         self._bytes = GrpcProjection()
-        self._streams = _streams_infer(method)
+        self._streams = None if method is None else infer_streams(method)
         self._tensors = None if self._streams is None else InferProjection()
         self._problem: MalformedError | None = None
         self._tag: str | None = None
@@ -199,15 +198,9 @@ class MessagesVerifier:
         return claims
 
 
-def _streams_infer(method: str | None) -> bool | None:
-    """Whether a method of Open Inference answers with a stream; None for any other method."""
-    known = None if method is None else _INFER.fullmatch(method)
-    return None if known is None else known[1] is not None
-
-
 def token_in_message(message: bytes, method: str | None) -> str | None:
     """The token that a message carries, not believed; None too where it is not well formed."""
-    streamed = _streams_infer(method)
+    streamed = None if method is None else infer_streams(method)
     if streamed is None or _TAG not in message:
         return None
     try:
