@@ -310,17 +310,20 @@ class Exchange:
         if ids.salt and (token is not None or early):
             fields.append((b"ai-provenance-salt", b64url_encode(ids.salt).encode("ascii")))
         if self.limit_states:
-            fields += limit_fields(self.limit_states, room=MAX_ADDED_BYTES - fields_size(fields))
-            self._add_fields_of_dialect(fields)
+            room = MAX_ADDED_BYTES - fields_size(fields)
+            told = limit_fields(self.limit_states, room=room)
+            fields += told
+            self._add_fields_of_dialect(fields, room - fields_size(told))
         return fields
 
-    def _add_fields_of_dialect(self, fields: Headers) -> None:
-        """Tell limits as the dialect's clients read them: of each quantity all fields or none, for so many as there is room."""
+    def _add_fields_of_dialect(self, fields: Headers, room: int) -> None:
+        """Tell limits as the dialect's clients read them: of each quantity all fields or none, for so many as fit in *room* bytes."""
         states = self.limit_states
         for quantity in dict.fromkeys([state.limit.quantity for state in states]):
             told = self.dialect.limit_fields([state for state in states if state.limit.quantity is quantity], now=self.started)
-            if fields_size(told) <= MAX_ADDED_BYTES - fields_size(fields):
+            if (size := fields_size(told)) <= room:
                 fields += told
+                room -= size
 
 
 def _milliseconds(moment: datetime) -> int:
