@@ -74,6 +74,7 @@ class TosGuard:
         if _NAME in app.extensions:
             raise ConfigurationError("this app has a guard already", where=app.name, cure="Call init_app once for each app.")
         guard = self._guard_of(app)
+        static: tuple[str, ...] = ()
         if app.config.get(f"{_PREFIX}STATIC", True) and app.static_url_path is not None and app.has_static_folder:
             prefix = f"{app.static_url_path}/"
             if prefix == "/" or any(path.startswith(prefix) for path in guard.settings.routes):
@@ -82,14 +83,14 @@ class TosGuard:
                     where="static_url_path",
                     cure=f"Serve them at a path of their own, or set {_PREFIX}STATIC to False.",
                 )
-            exempt = (*guard.settings.exempt, f"{prefix}*")
-            guard.settings = guard.settings.model_copy(update={"exempt": tuple(dict.fromkeys(exempt))})
+            static = (f"{prefix}*",)
         keys = self._keys or KeyFolder(guard.settings.keys)
-        documents = WellKnown(guard.settings, lambda: guard.terms, keys, guard.clock, archive=guard.archive)
+        told = guard.settings.model_copy(update={"exempt": (*guard.settings.exempt, *static)})
+        documents = WellKnown(told, lambda: guard.terms, keys, guard.clock, archive=guard.archive)
         routes = own_routes(guard)
-        guarded = _GuardedApp(app, guard, routes)
+        guarded = _GuardedApp(app, guard, routes, static)
         app.extensions[_NAME] = guarded
-        middleware = TosGuardMiddleware(app.wsgi_app, guard=guard, documents=documents, routes=routes, adapter="flask")
+        middleware = TosGuardMiddleware(app.wsgi_app, guard=guard, documents=documents, routes=routes, adapter="flask", exempt=static)
         app.wsgi_app = _CheckedFirst(middleware, guarded.check)  # type: ignore[method-assign] # Flask's own way
         app.register_error_handler(PolicyStop, _stop)
         app.register_error_handler(DeniedError, guarded.deny)
@@ -154,10 +155,11 @@ class _GuardedApp:
         guard: The guard.
     """
 
-    def __init__(self, app: Flask, guard: Guard, routes: tuple[OwnRoutes[Any], ...]) -> None:
+    def __init__(self, app: Flask, guard: Guard, routes: tuple[OwnRoutes[Any], ...], static: tuple[str, ...]) -> None:
         self.guard = guard
         self._app = app
         self._routes = routes
+        self._static = static
 
     def check(self) -> None:
         """As `TosGuard.check`."""
@@ -168,17 +170,22 @@ class _GuardedApp:
             "Set account_routes or admin_routes to another path.",
         )
         _fail_for(
+            (path for path, view in rules if self._is_static(path) and view is not self._app.view_functions.get("static")),
+            "lie below the app's static files, where nothing is guarded",
+            f"Move them, or set {_PREFIX}STATIC to False.",
+        )
+        _fail_for(
             (path for path, _ in rules if not self._is_known(path)),
             "are neither guarded nor exempt",
             "Add each to [routes] or to exempt in the settings.",
         )
         _fail_for(
-            (path for path, view in rules if self.guard.is_exempt(path) and actions_of(view)),
+            (path for path, view in rules if self._is_exempt(path) and actions_of(view)),
             "are exempt, and demand a right with requires()",
             "Nothing is decided on exempt routes: guard each in [routes], or take requires() away.",
         )
         settings = self.guard.settings
-        _log.info("tos_guard guards %s; exempt: %s", list(settings.routes), list(settings.exempt))
+        _log.info("tos_guard guards %s; exempt: %s", list(settings.routes), [*settings.exempt, *self._static])
         modes = ", ".join(f"{failed}: {mode}" for failed, mode in settings.failure.modes.items())
         _log.info("tos_guard mode is %s, records are %s; when a part fails: %s", settings.mode, settings.records, modes)
 
@@ -189,7 +196,13 @@ class _GuardedApp:
                 yield _VARIABLE.sub("x", rule.rule), self._app.view_functions.get(rule.endpoint)
 
     def _is_known(self, path: str) -> bool:
-        return is_well_known(path) or self.guard.is_exempt(path) or self.guard.route(path) is not None
+        return is_well_known(path) or self._is_exempt(path) or self.guard.route(path) is not None
+
+    def _is_exempt(self, path: str) -> bool:
+        return self.guard.is_exempt(path, self._static)
+
+    def _is_static(self, path: str) -> bool:
+        return any(path.startswith(name.removesuffix("*")) for name in self._static)
 
     def openapi(self, document: Mapping[str, Any]) -> dict[str, Any]:
         """As `TosGuard.openapi`."""

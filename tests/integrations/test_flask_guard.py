@@ -382,7 +382,10 @@ def test_static_files_are_flasks_own_business_unless_the_config_says_no(provider
     extension = TosGuard()
     app = from_config(provider, extension)
     extension.check(app)
-    assert "/static/*" in extension.guard_of(app).settings.exempt
+    client = app.test_client()
+    assert client.get("/static/none.css").status_code == 404, "Flask's own answer"
+    assert "ai-provenance" not in client.get("/static/none.css").headers
+    assert "/static/*" in client.get("/.well-known/ai-provenance").get_json()["sealed"]["exempt"]
     strict = from_config(provider, extension, TOS_GUARD_STATIC=False)
     with pytest.raises(ConfigurationError, match="/static/x"):
         extension.check(strict)
@@ -399,6 +402,27 @@ def test_static_files_never_exempt_what_is_guarded(path: str) -> None:
     with pytest.raises(ConfigurationError, match="would exempt routes"):
         TosGuard(app, guard=kit.sync, keys=_Keys(kit))
     assert not kit.sync.is_exempt(CHAT)
+
+
+def test_static_files_of_one_app_open_nothing_of_another_with_the_same_guard() -> None:
+    kit = WSGIKit()
+    with_static, without = Flask("with", static_url_path="/files"), Flask("without", static_folder=None)
+    without.add_url_rule("/files/<name>", "secret", lambda name: name)
+    for app in (with_static, without):
+        TosGuard(app, guard=kit.sync, keys=_Keys(kit))
+    assert with_static.test_client().get("/files/none").status_code == 404
+    with pytest.raises(ConfigurationError, match="/files/x"):
+        without.test_client().get("/files/secret")
+
+
+def test_a_view_below_the_static_files_is_found() -> None:
+    """It would be served to anyone, and nobody had said so."""
+    kit = WSGIKit()
+    app = Flask("below")
+    app.add_url_rule("/static/secret", "secret", lambda: "secret")
+    guard = TosGuard(app, guard=kit.sync, keys=_Keys(kit))
+    with pytest.raises(ConfigurationError, match="below the app's static files"):
+        guard.check(app)
 
 
 @pytest.mark.parametrize(

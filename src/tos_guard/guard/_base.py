@@ -10,7 +10,7 @@ import secrets
 import threading
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -244,9 +244,14 @@ class GuardBase:
 
     # Routing
 
-    def is_exempt(self, path: str) -> bool:
-        """Whether a path is exempt by name."""
-        for name in self.settings.exempt:
+    def is_exempt(self, path: str, also: Sequence[str] = ()) -> bool:
+        """Whether a path is exempt by name.
+
+        Args:
+            path: The path.
+            also: Names beside those of the settings, of one app that shares the guard with others.
+        """
+        for name in (*self.settings.exempt, *also) if also else self.settings.exempt:
             if path == name:
                 return True
             # A path that an inner app or proxy may normalise leads elsewhere: only its own name could exempt it.

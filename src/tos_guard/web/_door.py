@@ -173,19 +173,27 @@ class Door:
         documents: The well-known documents, or None to leave these paths to the app.
         routes: Routes of our own that are served before the app.
         adapter: What the guard came in by, as telemetry names it.
+        exempt: Names of paths that are the app's own business, beside those of the settings.
     """
 
     def __init__(
-        self, guard: GuardSteps, *, documents: Documents | None = None, routes: Iterable[OwnRoutes[Any]] = (), adapter: str
+        self,
+        guard: GuardSteps,
+        *,
+        documents: Documents | None = None,
+        routes: Iterable[OwnRoutes[Any]] = (),
+        adapter: str,
+        exempt: Sequence[str] = (),
     ) -> None:
         self.documents: Documents | None = documents
         self.routes: tuple[OwnRoutes[Any], ...] = tuple(routes)
         self._guard = guard
         self._adapter = adapter
+        self._exempt = tuple(exempt)
 
     def passes(self, path: str, issuers: Sequence[str]) -> bool:
         """Whether a request is the app's own business: exempt by name, or guarded already by a guard of this issuer outside."""
-        return self._guard.settings.issuer in issuers or self._guard.is_exempt(path)
+        return self._guard.settings.issuer in issuers or self._guard.is_exempt(path, self._exempt)
 
     def decide(self, asked: Asked) -> Steps[Verdict]:
         """What becomes of a request that does not pass."""

@@ -76,6 +76,7 @@ class TosGuardMiddleware:
         documents: The well-known documents, or None to leave these paths to the app.
         routes: Routes of our own that are served before the app (`tos_guard.web.own_routes`).
         adapter: What the guard came in by, as telemetry names it.
+        exempt: Names of paths that are the app's own business, beside those of the settings.
     """
 
     def __init__(
@@ -86,10 +87,11 @@ class TosGuardMiddleware:
         documents: Documents | None = None,
         routes: Sequence[OwnRoutes[Any]] = (),
         adapter: str = "wsgi",
+        exempt: Sequence[str] = (),
     ) -> None:
         self.app: WSGIApplication = app
         self.guard: Guard = guard
-        self._door = Door(guard, documents=documents, routes=routes, adapter=adapter)
+        self._door = Door(guard, documents=documents, routes=routes, adapter=adapter, exempt=exempt)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Serve one request."""
