@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import struct
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final, Literal
@@ -113,8 +114,8 @@ class OpenInferenceDialect:
             for tensor in (inputs if isinstance(inputs, list) else ())
             if isinstance(tensor, dict) and tensor.get("datatype") == "BYTES" and isinstance(shape := tensor.get("shape"), list)
         ]
-        said = {**request, **(parameters if isinstance(parameters, dict) else {})}
-        return self._facts(named[1], said, [shape for shape in shapes if all(type(size) is int for size in shape)])
+        beside = [parameters] if isinstance(parameters, dict) else []
+        return self._facts(named[1], [*beside, request], [shape for shape in shapes if all(type(size) is int for size in shape)])
 
     def read_request_message(self, message: bytes) -> RequestFacts:
         """What a serialised ``ModelInferRequest`` asks for.
@@ -135,18 +136,20 @@ class OpenInferenceDialect:
                     shapes.append(shape)
         except MalformedError as error:
             raise MalformedRequestError(error.what, where=error.where, cure="Send a ModelInferRequest.") from None
-        return self._facts(model, parameters, shapes)
+        return self._facts(model, [parameters], shapes)
 
-    def _facts(self, model: str, said: dict[str, Any], shapes: list[list[int]]) -> RequestFacts:
-        maximum, is_open_ended = request_output_maximum({**said, "parameters": said})
+    def _facts(self, model: str, said: list[dict[str, Any]], shapes: list[list[int]]) -> RequestFacts:
+        """What a request asks for. Servers look in one or another of the objects *said*: a small number in one hides none elsewhere."""
+        read = [request_output_maximum({**each, "parameters": each}) for each in said]
+        maximum = max((number for number, _ in read if number is not None), default=None)
         prompts = max((min(element_count(shape) or 1, MAX_PROMPTS) for shape in shapes), default=1)
         return RequestFacts(
             action=self.action,
             model=request_model({"model": model}),
-            choices=request_choices(said) * prompts,
+            choices=max(map(request_choices, said)) * prompts,
             max_output_tokens=maximum,
-            is_open_ended=is_open_ended,
-            end_user=request_end_user(said),
+            is_open_ended=any(is_open_ended for _, is_open_ended in read),
+            end_user=next(filter(None, map(request_end_user, said)), None),
         )
 
     def call_format(self, path: str) -> CallFormat:
@@ -197,8 +200,8 @@ def _parameter(entry: Field) -> dict[str, Any]:
             read = {_BOOL: bool(part.varint), _INT64: signed(part.varint), _UINT64: part.varint}.get(part.number, read)
         elif part.number == _STRING:
             read = read_text(part, where=_REQUEST)
-        elif part.number == _DOUBLE:
-            read = True  # whatever it is, a server may read a number in it: open-ended, for whoever counts
+        elif part.number == _DOUBLE and part.wire is Wire.FIXED64:
+            (read,) = struct.unpack("<d", part.data)
     return {key: read}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 import numpy as np
@@ -50,6 +51,13 @@ def test_parameters_and_prompts_are_counted() -> None:
     assert over_http(b'{"max_tokens":7,"parameters":{"max_new_tokens":9}}').max_output_tokens == 9
 
 
+def test_a_small_number_among_the_parameters_hides_no_larger_one_beside_them() -> None:
+    """Triton's ``generate`` gives a model the members of the body as well."""
+    facts = over_http(b'{"max_tokens":9000,"n":8,"parameters":{"max_tokens":1,"n":1}}', "/v2/models/small/generate")
+    assert (facts.max_output_tokens, facts.choices) == (9000, 8)
+    assert over_http(b'{"max_tokens":-1,"parameters":{"max_tokens":1}}', "/v2/models/small/generate").is_open_ended
+
+
 def test_the_same_request_over_grpc_asks_for_the_same() -> None:
     request = ModelInferRequest(model_name="small", model_version="1")
     request.inputs.add(name="text_input", datatype="BYTES", shape=[3, 1])
@@ -60,7 +68,11 @@ def test_the_same_request_over_grpc_asks_for_the_same() -> None:
     facts = over_grpc(request.SerializeToString())
     assert (facts.model, facts.choices, facts.max_output_tokens, facts.end_user) == ("small", 6, 70, "u")
     request.parameters["max_new_tokens"].double_param = 1e9
-    assert over_grpc(request.SerializeToString(), METHOD.replace("ModelInfer", "ModelStreamInfer")).is_open_ended
+    request.parameters["n"].double_param = 64.0
+    facts = over_grpc(request.SerializeToString(), METHOD.replace("ModelInfer", "ModelStreamInfer"))
+    assert (facts.choices, facts.max_output_tokens) == (3 * 64, 10**9)
+    request.parameters["max_new_tokens"].double_param = math.inf
+    assert over_grpc(request.SerializeToString()).is_open_ended
 
 
 @pytest.mark.parametrize("message", [b"", b"\x0a\x01\xff", b"\x0a\x05ab", b"\x08\x01", b"\x0a\x01m\x20\x01", b"\x0a\x01m\x28\x01"])
