@@ -222,10 +222,17 @@ def _number(value: Any) -> int | None:
 
 
 def count_media(messages: Any) -> int:
-    """Parts of messages that are neither text nor an answer: images, sounds, files. Each costs tokens that its size does not show."""
+    """Parts of messages, and of what tools gave, that are neither text nor an answer: images, sounds, files.
+
+    Each costs tokens that its size does not show.
+    """
     if not isinstance(messages, list):
         return 0
-    contents = (message.get("content") for message in messages if isinstance(message, dict))
+    contents: list[Any] = []
+    for message in messages:
+        if isinstance(message, dict):
+            given = message.get("output")
+            contents += [message.get("content"), [given] if isinstance(given, dict) else given]  # a screenshot stands alone
     return sum(
         1
         for content in contents

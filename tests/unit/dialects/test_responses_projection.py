@@ -217,6 +217,9 @@ def test_a_request_says_what_it_asks_for() -> None:
     assert (facts.model, facts.stream, facts.max_output_tokens, facts.media_parts, facts.end_user) == ("m", True, 9, 2, "u7")
     assert (facts.background, facts.stores, facts.retrieves) == (True, False, None)
     assert read(user="u8").end_user == "u8"
+    screenshot = {"type": "computer_call_output", "output": {"type": "computer_screenshot", "image_url": "data:"}}
+    given = {"type": "function_call_output", "output": [{"type": "input_text", "text": "x"}, image]}
+    assert read(input=[screenshot, given, {"type": "function_call_output", "output": "x"}]).media_parts == 2
     assert read().stores is True
 
 
