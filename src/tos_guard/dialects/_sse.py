@@ -85,7 +85,7 @@ class EventStream:
     __slots__ = ("_buffer", "_first", "_max_event_bytes")
 
     def __init__(self, *, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
-        self._buffer = b""
+        self._buffer = bytearray()  # grows in place: one large event in small chunks is not copied with each of them
         self._first = True
         self._max_event_bytes = max_event_bytes
 
@@ -99,27 +99,27 @@ class EventStream:
             return [ServerSentEvent(chunk, data)]
         # A blank line is at most four bytes, so one that ends in this chunk starts at most three before it.
         scan = max(0, len(self._buffer) - 3)
-        buffer = self._buffer + chunk if self._buffer else chunk
+        buffer = self._buffer
+        buffer += chunk
         events = []
         start = 0
         while match := _BLANK.search(buffer, max(start, scan)):
-            raw = buffer[start : match.end()]
+            raw = bytes(buffer[start : match.end()])
             events.append(ServerSentEvent(raw, self._data(raw)))
             start = match.end()
-        self._buffer = buffer[start:]
-        if len(self._buffer) > self._max_event_bytes:
-            self._buffer = buffer  # with the events just found, since nobody gets them
+        if len(buffer) - start > self._max_event_bytes:  # the events just found stay with it, since nobody gets them
             raise MalformedError(f"one event is larger than {self._max_event_bytes} bytes", where="event stream")
+        del buffer[:start]
         return events
 
     @property
     def tail(self) -> bytes:
         """What follows the last blank line: by the standard, no event."""
-        return self._buffer
+        return bytes(self._buffer)
 
     def take_tail(self) -> bytes:
         """The tail, which is then no longer kept."""
-        tail, self._buffer = self._buffer, b""
+        tail, self._buffer = bytes(self._buffer), bytearray()
         return tail
 
     def _data(self, raw: bytes) -> bytes | None:
