@@ -402,3 +402,10 @@ async def test_a_revoked_administrator_changes_nothing_with_a_slow_body(monkeypa
     monkeypatch.setattr("tos_guard.web._door.time", client)
     assert await answered(app, "/admin/accounts/solo/suspend", desk.admin_key, client) == 401
     assert desk.holder("solo").account.standing == "good"
+
+
+@pytest.mark.parametrize("segment", ["..", ".", ""])
+async def test_a_wildcard_of_a_route_stands_for_a_name_and_nothing_that_leads_elsewhere(segment: str) -> None:
+    kit = Kit(settings={"routes": {"/v1/models/*": {"dialect": "plain-json", "model": "small"}}})
+    assert (await ask(kit.wrap(whole(b"{}")), f"/v1/models/{segment}", key=kit.key)).status == 404
+    assert (await ask(kit.wrap(whole(b"{}")), "/v1/models/small", key=kit.key)).status == 200

@@ -47,6 +47,7 @@ _WHITE: Final = b" \t\r\n"
 _scan: Final = json.JSONDecoder().raw_decode
 
 _CHOICES: Final = ("n", "best_of")
+_OTHER_CHOICES: Final = ("num_return_sequences", "candidate_count", "candidateCount")  # of servers that are not OpenAI's
 _OUTPUT_MAXIMA: Final = (
     ("max_tokens",),
     ("max_completion_tokens",),
@@ -162,7 +163,7 @@ def request_integer(request: dict[str, Any], name: str) -> int | None:
 
 def request_choices(request: dict[str, Any]) -> int:
     """How many choices a request may cause, at least one: the larger of ``n`` and ``best_of``."""
-    return max((1, *(number for name in _CHOICES if (number := _number(request.get(name))) is not None)))
+    return max((1, *(number for name in (*_CHOICES, *_OTHER_CHOICES) if (number := _number(request.get(name))) is not None)))
 
 
 def request_prompts(request: dict[str, Any], name: str = "prompt") -> int:

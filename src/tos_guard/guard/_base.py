@@ -51,6 +51,7 @@ _T = TypeVar("_T")
 
 MAX_CACHED_ACCOUNTS: Final = 10_000
 FULFILLED_DUTIES: Final = frozenset({"seal"})  # every response is sealed, whether a clause asks for it or not
+_NO_NAMES: Final = frozenset({"", ".", ".."})  # segments by which a path leads elsewhere
 _DETOUR: Final = re.compile(r"//|\\|/\.{1,2}(?:/|$)|%(?:2[5ef]|5c)", re.IGNORECASE)
 
 Identifier = Callable[[RequestView], str | None] | Callable[[RequestView], Awaitable[str | None]]
@@ -260,12 +261,14 @@ class GuardBase:
         return False
 
     def route(self, path: str) -> Route | None:
-        """The guarded route of a path, or None."""
+        """The guarded route of a path, or None. A ``*`` stands for one segment of it, which is a name and leads nowhere else."""
         if (route := self._routes.get(path)) is not None:
             return route
         segments = path.split("/")
         for pattern, candidate in self._patterns:
-            if len(pattern) == len(segments) and all(p in ("*", s) for p, s in zip(pattern, segments, strict=True)):
+            if len(pattern) == len(segments) and all(
+                p == s or (p == "*" and s not in _NO_NAMES) for p, s in zip(pattern, segments, strict=True)
+            ):
                 return candidate
         return None
 

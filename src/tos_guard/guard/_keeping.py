@@ -180,7 +180,7 @@ class Keeping(GuardBase):
         return Sealed(seal.token, kept_content(seal, content))
 
     def _is_the_same(self, exchange: Exchange, seal: KeptSeal, content: Content) -> bool:
-        """Whether another request with the same key was sealed meanwhile, over the same content: it is charged for both."""
+        """Whether another request with the same key was sealed meanwhile, over the same content: that one is charged for both."""
         if not covers(seal, content):
             return False
         exchange.uncharged = True
