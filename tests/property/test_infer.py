@@ -70,7 +70,7 @@ WIRE = st.one_of(
 @given(WIRE, st.booleans())
 def test_any_bytes_give_a_value_or_our_error(message: bytes, streamed: bool) -> None:
     projection = InferProjection()
-    began = time.perf_counter()
+    began = time.thread_time()
     for read in (
         lambda: projection.add_message(message, streamed=streamed),
         lambda: projection.note_message(message, streamed=streamed),
@@ -79,7 +79,7 @@ def test_any_bytes_give_a_value_or_our_error(message: bytes, streamed: bool) -> 
     ):
         with contextlib.suppress(MalformedError):
             read()
-    assert time.perf_counter() - began < 0.05
+    assert time.thread_time() - began < 0.05
 
 
 @given(WIRE, st.booleans())
@@ -98,7 +98,7 @@ def test_what_we_read_protobuf_reads_alike(message: bytes, streamed: bool) -> No
 
 
 def test_a_message_of_sixteen_megabytes_in_empty_fields_is_refused_at_once() -> None:
-    began = time.perf_counter()
+    began = time.thread_time()
     with contextlib.suppress(MalformedError):
         InferProjection().add_message(b"\x52\x00" * 8_000_000)
-    assert time.perf_counter() - began < 1
+    assert time.thread_time() - began < 1
