@@ -24,7 +24,7 @@ class Sealable(Protocol):
 
     @property
     def carrier(self) -> str:
-        """Where the final token goes."""
+        """Where the final token goes: a word of docs/spec/records.md."""
         ...
 
     @property

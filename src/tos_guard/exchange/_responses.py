@@ -25,6 +25,7 @@ from tos_guard.dialects import (
     without_tag,
 )
 from tos_guard.errors import MalformedError
+from tos_guard.exchange._call import Sealable
 from tos_guard.exchange._detached import EVENT_STREAM, DetachedResponse, LinesResponse, WithoutCheckpoints
 from tos_guard.exchange._exchange import Exchange, Head, Sealed
 from tos_guard.exchange._fields import bare_tag, kept_fields, tag_bytes
@@ -69,7 +70,7 @@ def respond(exchange: Exchange, head: Head, *, bodiless: bool) -> Response:
     return DetachedResponse(exchange, head)
 
 
-class Response(Protocol):
+class Response(Sealable, Protocol):
     """A response on its way out.
 
     The driver sends `head` before anything is fed if it is `early`, and otherwise with the first bytes that come out; feeds; and when a
@@ -79,53 +80,8 @@ class Response(Protocol):
     """
 
     @property
-    def carrier(self) -> str:
-        """Where the final token goes: ``json``, ``sse``, ``line``, ``header``, ``detached`` or ``none``."""
-        ...
-
-    @property
-    def early(self) -> bool:
-        """Whether the head goes out before the content is known, with a pending token."""
-        ...
-
-    @property
-    def completion(self) -> Completion:
-        """How the response ended."""
-        ...
-
-    @property
-    def unsealed(self) -> str | None:
-        """Why there is no final token, or None."""
-        ...
-
-    @property
-    def removed_tags(self) -> int:
-        """Tag members of an upstream that were taken out."""
-        ...
-
-    @property
-    def dropped_events(self) -> int:
-        """Events that bore content after the seal."""
-        ...
-
-    @property
     def held_bytes(self) -> int:
         """How much of the body waits for its end."""
-        ...
-
-    @property
-    def response_id(self) -> str | None:
-        """The id that the response gives itself, by which it may be asked for again; None of one that we ended."""
-        ...
-
-    @property
-    def is_running(self) -> bool:
-        """Whether the body says that the response goes on after it has left."""
-        ...
-
-    @property
-    def usage(self) -> Usage | None:
-        """The tokens that the response says it used, or None while it does not say."""
         ...
 
     def head(self, token: str | None) -> Head:
@@ -151,11 +107,6 @@ class Response(Protocol):
 
     def in_band_error(self, *, message: str, code: str, extra: dict[str, Any]) -> bytes:
         """The error in place of the last content, which nothing seals; empty where there is no place for one."""
-        ...
-
-    @property
-    def content(self) -> Content | None:
-        """What the final token covers, so far as it is known."""
         ...
 
     def sealed(self, seal: Sealed) -> Step:

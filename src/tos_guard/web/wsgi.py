@@ -280,7 +280,7 @@ class _Watched:
         self._ended: Callable[[], None] | None = ended
         try:
             self._content = app()
-        except BaseException:
+        except BaseException:  # whatever ends the app, a server's own leaving too: the exchange is over, and the server hears of it
             ended()
             raise
 
