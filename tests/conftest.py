@@ -7,10 +7,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from engines import postgres_conninfo, valkey_url
 
 pytest_plugins = ["serving"]  # the fixtures serve and serve_process
 
@@ -39,6 +42,20 @@ def shared() -> Path:
     if IN_CI:
         pytest.fail(reason, pytrace=False)
     pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def valkey() -> Iterator[str]:
+    """URL of a Valkey server that all tests share: each takes a domain of its own."""
+    with valkey_url() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    """Conninfo of a PostgreSQL server that all tests share: each takes a database of its own (`engines.new_database`)."""
+    with postgres_conninfo() as conninfo:
+        yield conninfo
 
 
 def _skipped(config: pytest.Config) -> list[str]:
