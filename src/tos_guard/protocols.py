@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AccountSource",
     "AsyncAccountSource",
+    "AsyncLimitEngine",
     "AsyncSigner",
     "BearerAuthenticator",
     "Clock",
@@ -304,6 +305,14 @@ class LimitEngine(Protocol):
         """
         ...
 
+    def renew_all(self, reservations: Sequence[Reservation], *, lease: timedelta) -> None:
+        """`renew` for many: what a process does for all that it has open, in as few steps as the engine can.
+
+        Raises:
+            StoreError: The engine failed. Some of them may have been renewed.
+        """
+        ...
+
     def cancel(self, reservation: Reservation) -> None:
         """Give everything back, the request itself too. Only for what was never dispatched.
 
@@ -322,6 +331,43 @@ class LimitEngine(Protocol):
 
     def close(self) -> None:
         """Let go of files and threads. Further use raises `StoreError`."""
+        ...
+
+
+@runtime_checkable
+class AsyncLimitEngine(Protocol):
+    """`LimitEngine` whose calls await, for engines across a network. One event loop at a time; safe after fork.
+
+    A call that is cancelled may have been carried out: what it reserved is held until its lease ends, and what it settled stays settled.
+    """
+
+    @property
+    def blocking(self) -> LimitEngine:
+        """The same engine for threads: what either of the two reserves, both settle and renew. `close` closes both."""
+        ...
+
+    async def reserve(self, charges: Sequence[Charge], *, id: str, lease: timedelta) -> Reservation | LimitRefusal:  # noqa: A002
+        """As `LimitEngine.reserve`."""
+        ...
+
+    async def settle(self, reservation: Reservation, actual: Amounts | None) -> None:
+        """As `LimitEngine.settle`."""
+        ...
+
+    async def renew(self, reservation: Reservation, *, lease: timedelta) -> None:
+        """As `LimitEngine.renew`."""
+        ...
+
+    async def cancel(self, reservation: Reservation) -> None:
+        """As `LimitEngine.cancel`."""
+        ...
+
+    async def states(self, charges: Sequence[Charge]) -> tuple[LimitState, ...]:
+        """As `LimitEngine.states`."""
+        ...
+
+    async def close(self) -> None:
+        """As `LimitEngine.close`."""
         ...
 
 

@@ -542,6 +542,22 @@ def test_trap_slot_held_until_settled(case):
     case.admit(slot)
 
 
+def test_many_are_renewed_at_once(case):
+    """Each holds for a lease from now; one that has ended stays ended, and no reservation at all is renewed as easily."""
+    slot = charge(1, 3, quantity=Quantity.CONCURRENCY)
+    held = [case.admit(slot), case.admit(slot), case.admit(slot)]
+    case.engine.settle(held[1], None)
+    for _ in range(3):
+        case.clocks.move(LEASE.total_seconds() - 1)
+        case.peer.renew_all(held, lease=LEASE)
+        assert case.used(slot) == 2
+    case.engine.renew_all([], lease=LEASE)
+    case.clocks.move(LEASE.total_seconds() + 1)
+    assert case.used(slot) == 0
+    case.engine.renew_all(held, lease=LEASE)
+    assert case.used(slot) == 0
+
+
 def test_trap_slot_of_a_lost_request_comes_back(case):
     """Whoever dies without settling holds its slots until the lease ends; the rest keeps the estimate, whoever settles later."""
     slot = charge(1, 1, quantity=Quantity.CONCURRENCY)

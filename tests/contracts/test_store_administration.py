@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date, timedelta
 
 import pytest
@@ -328,6 +329,17 @@ def test_a_usage_policy_is_kept_under_its_digest(case):
     for wrong in ("x" * 43, "\ud800", ""):
         with pytest.raises(StoreError, match="digest"):
             case.store.put_usage_policy(wrong, document)
+    case.a_second_passes()
+    assert (case.store.version(), case.peer.version()) == before
+
+
+def test_a_domain_of_limits_is_new_once(case):
+    """One of all processes is told that nothing was ever counted there; nobody's rights change by it: `version` stays."""
+    before = case.store.version(), case.peer.version()
+    with ThreadPoolExecutor(4) as threads:
+        told = list(threads.map(lambda number: (case.store, case.peer)[number % 2].note_limits_domain("eu"), range(8)))
+    assert sorted(told) == [False] * 7 + [True]
+    assert [store.note_limits_domain("us") for store in (case.peer, case.store, case.peer)] == [True, False, False]
     case.a_second_passes()
     assert (case.store.version(), case.peer.version()) == before
 

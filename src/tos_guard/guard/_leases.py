@@ -70,9 +70,9 @@ class Leases:
         """Renew all that are open, once."""
         with self._lock:
             held = tuple(self._open.values())
-        for reservation in held:
+        if held:
             try:
-                self._engine.renew(reservation, lease=LEASE)
+                self._engine.renew_all(held, lease=LEASE)
             except StoreError as failure:
                 self._report("limits", failure)
 

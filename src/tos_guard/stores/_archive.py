@@ -1,4 +1,4 @@
-"""What is published once and kept for ever, in SQLite: terms, usage policies, public keys."""
+"""What is kept for ever once it is there, in SQLite: terms, usage policies, public keys, which domains of limits have lived."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SELECT_TERMS: Final = "SELECT version, uri, effective, sha256, document, text, 
 
 
 class SQLiteArchive(AccountsFile):
-    """Terms, public keys and usage policies of `Store`."""
+    """Terms, public keys, usage policies and domains of limits, of `Store`."""
 
     def publish_terms(self, terms: TermsVersion, *, actor: str = "") -> None:
         """As `Store.publish_terms`."""
@@ -81,6 +81,15 @@ class SQLiteArchive(AccountsFile):
                 "SELECT document FROM usage_policy WHERE issuer = ? AND sha256 = ?", (self.issuer, storable(sha256))
             ).fetchone()
         return None if row is None else bytes(row[0])
+
+    def note_limits_domain(self, domain: str) -> bool:
+        """As `Store.note_limits_domain`."""
+        with self._accounts.write() as connection:
+            inserted = connection.execute(
+                "INSERT INTO limits_domain (issuer, domain, since) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+                (self.issuer, storable(domain), to_ms(self._clock())),
+            )
+            return inserted.rowcount == 1
 
     def put_public_key(self, document: Mapping[str, Any]) -> None:
         """As `Store.put_public_key`."""

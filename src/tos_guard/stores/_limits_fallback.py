@@ -125,6 +125,21 @@ class FallbackLimits:
         """
         self._finish("renew", reservation, lambda engine: engine.renew(reservation, lease=lease))
 
+    def renew_all(self, reservations: Sequence[Reservation], *, lease: timedelta) -> None:
+        """`renew` for many. A failure is reported once, and the old leases stand.
+
+        Raises:
+            StoreError: This is closed.
+        """
+        self._check_open()
+        if local := [reservation for reservation in reservations if reservation.fallback == "local"]:
+            self._local.renew_all(local, lease=lease)
+        if held := [reservation for reservation in reservations if not reservation.fallback]:
+            try:
+                self._try(lambda: self._engine.renew_all(held, lease=lease))
+            except StoreError as error:
+                self._on_use("renew", self._mode, error)
+
     def cancel(self, reservation: Reservation) -> None:
         """Give everything back, where it was reserved. A failure is reported, and the estimate stands.
 

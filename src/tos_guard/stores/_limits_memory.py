@@ -151,10 +151,19 @@ class MemoryLimits:
         Raises:
             StoreError: The engine is closed.
         """
+        self.renew_all((reservation,), lease=lease)
+
+    def renew_all(self, reservations: Sequence[Reservation], *, lease: timedelta) -> None:
+        """`renew` for many; see `LimitEngine.renew_all`.
+
+        Raises:
+            StoreError: The engine is closed.
+        """
         with self._lock:
             now = self._begin()
-            if (taken := self._let_go(reservation.id)) is not None:
-                self._hold(reservation.id, taken, now.time + microseconds(lease))
+            for reservation in reservations:
+                if (taken := self._let_go(reservation.id)) is not None:
+                    self._hold(reservation.id, taken, now.time + microseconds(lease))
 
     def cancel(self, reservation: Reservation) -> None:
         """Give everything back; see `LimitEngine.cancel`.

@@ -156,9 +156,18 @@ class SQLiteLimits:
         Raises:
             StoreError: The engine failed, others wrote for too long, or the engine is closed.
         """
+        self.renew_all((reservation,), lease=lease)
+
+    def renew_all(self, reservations: Sequence[Reservation], *, lease: timedelta) -> None:
+        """`renew` for many, in one transaction; see `LimitEngine.renew_all`.
+
+        Raises:
+            StoreError: The engine failed, others wrote for too long, or the engine is closed.
+        """
         with self._writing() as (connection, now):
             until = now.time + microseconds(lease)
-            connection.execute("UPDATE reservations SET expires = ? WHERE id = ? AND expires > ?", (until, reservation.id, now.time))
+            rows = [(until, reservation.id, now.time) for reservation in reservations]
+            connection.executemany("UPDATE reservations SET expires = ? WHERE id = ? AND expires > ?", rows)
 
     def cancel(self, reservation: Reservation) -> None:
         """Give everything back; see `LimitEngine.cancel`.

@@ -92,6 +92,7 @@ class MemoryStore(MemoryRecords, Store):
         self._added_by: dict[str, tuple[str, str]] = {}
         self._former: set[str] = set()
         self._admin_keys: dict[str, _AdminKey] = {}
+        self._limits_domains: set[str] = set()
 
     # What a request asks.
 
@@ -331,6 +332,13 @@ class MemoryStore(MemoryRecords, Store):
     def usage_policy(self, sha256: str) -> bytes | None:
         """As `Store.usage_policy`."""
         return self._policies.get(sha256)
+
+    def note_limits_domain(self, domain: str) -> bool:
+        """As `Store.note_limits_domain`."""
+        with self._lock:
+            is_new = domain not in self._limits_domains
+            self._limits_domains.add(domain)
+        return is_new
 
     def put_public_key(self, document: Mapping[str, Any]) -> None:
         """As `Store.put_public_key`."""

@@ -127,8 +127,15 @@ _RIGHTS: Final = (
         UNIQUE (issuer, public_id))""",
 )
 
+_FLEET: Final = (
+    # Domains of limits that an engine beside this file has counted in: one that knows nothing of such a domain has forgotten it.
+    """CREATE TABLE limits_domain (
+        issuer TEXT NOT NULL, domain TEXT NOT NULL, since INTEGER NOT NULL,
+        PRIMARY KEY (issuer, domain)) WITHOUT ROWID""",
+)
+
 ACCOUNTS_SCHEMA: Final = Schema(
     what="accounts",
     application_id=0x74676163,  # "tgac"
-    migrations=(_FIRST, _RIGHTS),
+    migrations=(_FIRST, _RIGHTS, _FLEET),
 )

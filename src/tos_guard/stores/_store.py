@@ -353,6 +353,20 @@ class Store(AccountAdministration, OrganizationAdministration, AdministratorKeys
             StoreError: The engine failed; what was deleted stays deleted.
         """
 
+    # Limits that are counted elsewhere.
+
+    @abstractmethod
+    def note_limits_domain(self, domain: str) -> bool:
+        """Keep for ever that limits have been counted in *domain*, by an engine that may lose its memory.
+
+        Returns:
+            Whether that is new: nothing was ever counted there, so that an engine without a memory of it has forgotten nothing. Of all
+            processes, one is told so, once.
+
+        Raises:
+            StoreError: The engine failed.
+        """
+
     @abstractmethod
     def close(self) -> None:
         """Wait until everything appended is durable, then let go of files and threads."""

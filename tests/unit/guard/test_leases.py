@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -24,10 +25,10 @@ class Engine(MemoryLimits):
         self.failing = False
         super().__init__(clock=lambda: datetime(2026, 11, 25, tzinfo=UTC) + timedelta(seconds=self.seconds), monotonic=lambda: self.seconds)
 
-    def renew(self, reservation: Reservation, *, lease: timedelta) -> None:
+    def renew_all(self, reservations: Sequence[Reservation], *, lease: timedelta) -> None:
         if self.failing:
             raise StoreError("the disk is gone", where="limits")
-        super().renew(reservation, lease=lease)
+        super().renew_all(reservations, lease=lease)
 
     def take(self, name: str) -> Reservation | None:
         answer = self.reserve(CHARGES, id=name, lease=LEASE)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -41,6 +41,9 @@ class Engine:
 
     def renew(self, reservation: Reservation, *, lease: timedelta) -> None:
         self._ask("renew").renew(reservation, lease=lease)
+
+    def renew_all(self, reservations: Sequence[Reservation], *, lease: timedelta) -> None:
+        self._ask("renew_all").renew_all(reservations, lease=lease)
 
     def cancel(self, reservation: Reservation) -> None:
         self._ask("cancel").cancel(reservation)
@@ -170,6 +173,30 @@ def test_a_settlement_that_fails_is_reported_and_dropped() -> None:
     setup.limits.cancel(reservation)
     assert setup.uses == [("settle", "local"), ("renew", "local"), ("cancel", "local")]
     assert setup.engine.inner.states(reservation.charges)[0].used == 50
+
+
+def test_renewals_go_where_each_was_reserved() -> None:
+    """What was counted here is renewed here, what was not counted nowhere, and the rest in one call; a failure is reported once."""
+    setup = Setup("local")
+    slot = Charge(replace(SLOTS, amount=3), ("acme",), 1)
+    shared = [setup.reserve(1, slot), setup.reserve(1, slot)]
+    setup.engine.down = True
+    alone = setup.reserve(1, slot)
+    everything: Any = [*shared, alone, Reservation("nothing", (), fallback="allow")]
+    setup.uses.clear()
+    setup.limits.renew_all(everything, lease=timedelta(hours=1))
+    assert setup.uses == [("renew", "local")]
+    setup.engine.down = False
+    setup.seconds += 2
+    setup.limits.renew_all(everything, lease=timedelta(hours=1))
+    assert setup.engine.asked[-1:] == ["renew_all"]
+    setup.seconds += 700
+    assert setup.engine.inner.states([slot])[0].used == 2
+    setup.engine.down = True
+    assert setup.limits.states([slot])[0].used == 1
+    setup.engine.asked.clear()
+    setup.limits.renew_all([everything[3]], lease=LEASE)
+    assert setup.engine.asked == []
 
 
 def test_a_mistake_of_the_caller_is_no_failure_of_the_engine() -> None:
