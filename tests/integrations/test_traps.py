@@ -240,8 +240,20 @@ async def test_mixed_maximum_fields(members: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(
     ("members", "times"),
-    [({"n": 4}, 4), ({"best_of": 4}, 4), ({"n": 2, "best_of": 4}, 4), ({"n": 4, "best_of": 2}, 4), ({"n": 1}, 1)],
-    ids=["n", "best_of", "best_of over n", "n over best_of", "one"],
+    [
+        ({"n": 4}, 4),
+        ({"best_of": 4}, 4),
+        ({"n": 2, "best_of": 4}, 4),
+        ({"n": 4, "best_of": 2}, 4),
+        ({"n": 1}, 1),
+        ({"sampling_params": {"n": 4}}, 4),
+        ({"sampling_params": [{"n": 2}, {"n": 4}]}, 4),
+        ({"parameters": {"best_of": 4}}, 4),
+        ({"parameters": {"num_return_sequences": "4"}}, 4),
+        ({"generationConfig": {"candidateCount": 4}}, 4),
+        ({"n": 1, "generation_config": {"candidate_count": 4}}, 4),
+    ],
+    ids=json.dumps,
 )
 async def test_choices_multiply(members: dict[str, Any], times: int) -> None:
     """One request for many choices was charged as one of them, or those made and thrown away as none."""
@@ -270,6 +282,32 @@ async def test_prompts_multiply(prompt: Any, times: int) -> None:
     assert kit.used() == {"output-tokens": 2_000 * times}
     model.gate.set()
     await call
+
+
+@pytest.mark.parametrize("name", ["prompt", "prompts", "text", "texts", "input", "input_ids", "inputs", "instances", "prompt_embeds"])
+async def test_prompts_multiply_under_whatever_name(name: str) -> None:
+    """Servers differ in the name under which they take many prompts: three of them were charged as one."""
+    assert await reserved_for({name: ["one", "two", "three"], "max_tokens": 1_000}) == 3_000
+    assert await reserved_for({"prompt": "four", name: ["one", "two", "three"], "max_tokens": 1_000}) >= 3_000
+
+
+async def test_requests_of_an_array_add_up() -> None:
+    """An array of requests was charged as one without a maximum; each of them may ask for many choices."""
+    requests: list[Any] = [{"max_tokens": 1_000}, {"max_tokens": 2_000, "n": 2}, [{"prompt": ["one", "two"], "max_tokens": 1}], "text"]
+    assert await reserved_for(requests[:2]) == 3 * 2_000
+    assert await reserved_for(requests) == 6 * 4_096  # the text says no maximum
+
+
+async def reserved_for(request: Any) -> int:
+    """Output tokens that are reserved for a request to an endpoint without a dialect of its own."""
+    kit = Kit(limits=[limit("output-tokens", 50_000)], settings={"routes": {"/generate": {"dialect": "plain-json", "model": "small"}}})
+    model = Model()
+    call = asyncio.create_task(ask(kit.wrap(model), "/generate", key=kit.key, body=json.dumps(request).encode()))
+    await model.arrived.wait()
+    used = kit.used()["output-tokens"]
+    model.gate.set()
+    await call
+    return used
 
 
 async def test_input_counted(make: MakeKit) -> None:

@@ -13,15 +13,19 @@ from tos_guard.errors import MalformedError, MalformedRequestError
 from tos_guard.limits import Usage
 
 __all__ = [
+    "CHOICES",
     "MAX_BODY_BYTES",
     "MAX_BODY_DEPTH",
     "OUTPUT_MAXIMA",
+    "PROMPTS",
     "TAG_MEMBER",
     "RequestFacts",
     "check_counts",
     "count_media",
+    "count_prompts",
     "cut_tag",
     "is_running",
+    "parse_request_json",
     "parse_request_object",
     "parse_response_json",
     "read_usage",
@@ -46,8 +50,23 @@ MAX_NUMBER_CHARS: Final = 32  # of a number in a text; no server counts further
 _WHITE: Final = b" \t\r\n"
 _scan: Final = json.JSONDecoder().raw_decode
 
-_CHOICES: Final = ("n", "best_of")
-_OTHER_CHOICES: Final = ("num_return_sequences", "candidate_count", "candidateCount")  # of servers that are not OpenAI's
+_COUNTED: Final = ("n", "best_of")
+CHOICES: Final = (
+    *_COUNTED,
+    "num_return_sequences",
+    "num_generations",
+    "num_outputs",
+    "num_samples",
+    "candidate_count",
+    "candidateCount",
+    "sample_count",
+    "sampleCount",
+)
+"""By which names servers take how many choices to make."""
+
+PROMPTS: Final = ("prompt", "prompt_embeds")
+"""By which names servers of the older completions take prompts, each of which is answered."""
+
 _OUTPUT_MAXIMA: Final = (
     ("max_tokens",),
     ("max_completion_tokens",),
@@ -69,6 +88,9 @@ _OUTPUT_MAXIMA: Final = (
     ("thinking", "budget_tokens"),
 )
 """By which names servers take the largest output, or a part of it that some add on top."""
+
+_HOLDERS: Final = tuple(dict.fromkeys(path[0] for path in _OUTPUT_MAXIMA if len(path) > 1))
+"""Members in which servers take maxima, and choices as well."""
 
 MAX_RESPONSE_ID_CHARS: Final = 256  # OpenAI's have about 60
 _RUNNING: Final = ("queued", "in_progress")
@@ -126,13 +148,22 @@ def parse_request_object(body: bytes) -> dict[str, Any]:
     Raises:
         MalformedRequestError: Not a JSON object.
     """
-    try:
-        request = parse_json(body, where="request body", max_depth=MAX_BODY_DEPTH, max_bytes=MAX_BODY_BYTES, lone_surrogates=True)
-    except MalformedError as error:
-        raise MalformedRequestError(error.what, where=error.where, cure="Send one JSON object, in UTF-8, each name once.") from None
+    request = parse_request_json(body)
     if not isinstance(request, dict):
         raise MalformedRequestError("not a JSON object", where="request body")
     return request
+
+
+def parse_request_json(body: bytes) -> Any:
+    """Read a JSON request body strictly, whatever value it is.
+
+    Raises:
+        MalformedRequestError: Not JSON.
+    """
+    try:
+        return parse_json(body, where="request body", max_depth=MAX_BODY_DEPTH, max_bytes=MAX_BODY_BYTES, lone_surrogates=True)
+    except MalformedError as error:
+        raise MalformedRequestError(error.what, where=error.where, cure="Send one JSON object, in UTF-8, each name once.") from None
 
 
 def request_model(request: dict[str, Any]) -> str:
@@ -162,19 +193,31 @@ def request_integer(request: dict[str, Any], name: str) -> int | None:
 
 
 def request_choices(request: dict[str, Any]) -> int:
-    """How many choices a request may cause, at least one: the larger of ``n`` and ``best_of``."""
-    return max((1, *(number for name in (*_CHOICES, *_OTHER_CHOICES) if (number := _number(request.get(name))) is not None)))
+    """How many choices a request may cause for each prompt, at least one: the largest number that any server may read in it."""
+    holders = (request, *(holder for name in _HOLDERS for holder in _held(request, name)))
+    said = (_number(holder.get(name)) for holder in holders for name in CHOICES)
+    return max((1, *(number for number in said if number is not None)))
 
 
-def request_prompts(request: dict[str, Any], name: str = "prompt") -> int:
-    """How many prompts a request of the older completion API has, or of embeddings, at least one: each is answered with all the choices.
+def request_prompts(request: dict[str, Any], names: Sequence[str] = PROMPTS) -> int:
+    """How many prompts a request has under these names, at least one: each is answered with all the choices.
 
-    A list of integers is one prompt, as tokens.
+    A list of integers is one prompt, as tokens. Those under several names are added up, as some servers answer all of them.
     """
-    prompt = request.get(name)
-    if not isinstance(prompt, list) or all(type(token) is int for token in prompt):
-        return 1
-    return len(prompt)
+    return max(1, sum(count_prompts(request.get(name)) for name in names))
+
+
+def count_prompts(prompt: Any) -> int:
+    """How many prompts a value is: of a list each element, unless it is one of tokens; of what is no text and no list none."""
+    if isinstance(prompt, list):
+        return 1 if all(type(token) is int for token in prompt) else len(prompt)
+    return 1 if isinstance(prompt, str) else 0
+
+
+def _held(request: dict[str, Any], name: str) -> list[dict[str, Any]]:
+    """The object that a member of a request is, or the objects in it: some servers take one for each prompt."""
+    held = request.get(name)
+    return [each for each in (held if isinstance(held, list) else [held]) if isinstance(each, dict)]
 
 
 def check_counts(request: dict[str, Any]) -> None:
@@ -183,7 +226,7 @@ def check_counts(request: dict[str, Any]) -> None:
     Raises:
         MalformedRequestError: ``n``, ``best_of``, ``max_tokens`` or ``max_completion_tokens`` is no whole number.
     """
-    for name in (*_CHOICES, "max_tokens", "max_completion_tokens"):
+    for name in (*_COUNTED, "max_tokens", "max_completion_tokens"):
         request_integer(request, name)
 
 
@@ -196,17 +239,14 @@ def request_output_maximum(request: dict[str, Any]) -> tuple[int | None, bool]:
     """
     largest: int | None = None
     is_open_ended = False
-    for path in _OUTPUT_MAXIMA:
-        value: Any = request
-        for name in path:
-            value = value.get(name) if isinstance(value, dict) else None
-        if value is None:
-            continue
-        number = _number(value)
-        if number is None or number < 0:
-            is_open_ended = True
-        else:
-            largest = number if largest is None else max(largest, number)
+    for *within, name in _OUTPUT_MAXIMA:
+        holders = _held(request, within[0]) if within else [request]
+        for value in (holder[name] for holder in holders if holder.get(name) is not None):
+            number = _number(value)
+            if number is None or number < 0:
+                is_open_ended = True
+            else:
+                largest = number if largest is None else max(largest, number)
     return largest, is_open_ended
 
 

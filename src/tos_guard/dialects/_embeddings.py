@@ -28,7 +28,7 @@ class EmbeddingsDialect(OpenAIDialect):
         return RequestFacts(
             action=self.action,
             model=request_model(request),
-            choices=request_prompts(request, "input"),
+            choices=request_prompts(request, ("input",)),
             media_parts=count_media(request.get("messages")) + count_media([{"content": request.get("input")}]),
             end_user=request_end_user(request),
             gives_output=False,

@@ -1,4 +1,9 @@
-"""Any other JSON endpoint: the whole body is the content (projection ``json-1``)."""
+"""Any other JSON endpoint: the whole body is the content (projection ``json-1``).
+
+- The model is the member ``model`` of the request, else the route's.
+- Of an array each object in it is a request, at whatever depth of arrays, and all of them must be for one model.
+- What is counted is counted under every name by which servers take it.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +13,12 @@ from datetime import datetime
 from typing import Any, Final
 
 from tos_guard.dialects._body import (
+    CHOICES,
     OUTPUT_MAXIMA,
+    PROMPTS,
     RequestFacts,
     count_media,
+    parse_request_json,
     parse_request_object,
     request_choices,
     request_end_user,
@@ -30,8 +38,35 @@ __all__ = ["PlainDialect"]
 MAX_LOOK_BYTES: Final = 4_096
 """So far a body is searched for the beginning of JSON in another encoding: longer white space begins no request that a client makes."""
 
-_SAID_ONCE: Final = frozenset({"model", "n", "best_of", "user", "safety_identifier", *OUTPUT_MAXIMA})
+_PROMPTS: Final = (*PROMPTS, "prompts", "text", "texts", "input_ids", "inputs", "instances")
+"""By which names servers without a dialect of their own take prompts."""
+
+_INPUT: Final = "input"
+"""Likewise, but objects in it are the messages of one conversation."""
+
+MAX_ARRAY_REQUESTS: Final = 512
+"""Objects in an array that is a request: each is read by itself, and no server takes so many at once."""
+
+_SAID_ONCE: Final = frozenset({"model", "user", "safety_identifier", *CHOICES, *OUTPUT_MAXIMA})
 """Fields of a form that decide or count."""
+
+
+_NO_OBJECT: Final = RequestFacts(action="", model="")
+"""What a text, a number or a list of tokens in an array asks for: one answer, of the route's model."""
+
+
+def _leaves(values: list[Any]) -> list[Any]:
+    """What is in an array, at whatever depth of arrays. A list of integers is one prompt, as tokens."""
+    leaves: list[Any] = []
+    unread = [values]
+    while unread:
+        array = unread.pop()
+        if array and all(type(token) is int for token in array):
+            leaves.append(array)
+            continue
+        for each in array:
+            (unread if isinstance(each, list) else leaves).append(each)
+    return leaves
 
 
 def _is_json_elsewise(body: bytes) -> bool:
@@ -58,7 +93,8 @@ class PlainDialect:
         """What the request asks for: the dialect's action, and the member or form field ``model`` if the body has one.
 
         Raises:
-            MalformedRequestError: The body looks like JSON or is said to be a form and cannot be read, or its model is none.
+            MalformedRequestError: The body looks like JSON or is said to be a form and cannot be read, its model is none, or an array has
+                requests for several models.
         """
         content_type = head.field(b"content-type") or ""
         if is_form(head.media_type):
@@ -66,14 +102,47 @@ class PlainDialect:
         # `json.loads` and the frameworks read UTF-16 and UTF-32 too: what we do not read must not name a model to the app.
         if _is_json_elsewise(body):
             raise MalformedRequestError("is not UTF-8 without a byte-order mark", where="request body", cure="Send JSON in UTF-8.")
-        if body.lstrip().startswith(b"{"):
-            request = parse_request_object(body)
-            return self._facts(request, choices=request_prompts(request), media_parts=count_media(request.get("messages")))
+        begins = body.lstrip()[:1]
+        if begins == b"{":
+            return self._of_object(parse_request_object(body))
+        if begins == b"[":
+            return self._of_array(parse_request_json(body))
         return RequestFacts(action=self.action, model=self.model)
+
+    def _of_object(self, request: dict[str, Any]) -> RequestFacts:
+        given = request.get(_INPUT)
+        beside = [each for each in given if not isinstance(each, dict)] if isinstance(given, list) else given
+        prompts = request_prompts({**request, _INPUT: beside or None}, (*_PROMPTS, _INPUT))
+        return self._facts(request, choices=prompts, media_parts=count_media(request.get("messages")))
+
+    def _of_array(self, values: list[Any]) -> RequestFacts:
+        """Of an array: what all in it ask for together, which must be one model's."""
+        leaves = _leaves(values)
+        if sum(isinstance(leaf, dict) for leaf in leaves) > MAX_ARRAY_REQUESTS:
+            raise MalformedRequestError(f"has more than {MAX_ARRAY_REQUESTS} requests", where="request body", cure="Send fewer at once.")
+        said = [self._of_object(leaf) if isinstance(leaf, dict) else _NO_OBJECT for leaf in leaves]
+        models = {request.model or self.model for request in said} or {self.model}
+        if len(models) > 1:
+            raise MalformedRequestError(
+                "has requests for several models", where="request body", cure="Name one model in all of them, and send others apart."
+            )
+        end_users = {request.end_user for request in said if request.end_user is not None}
+        if len(end_users) > 1:
+            raise MalformedRequestError("has requests of several end users", where="request body", cure="Send those of each apart.")
+        maxima = [request.max_output_tokens for request in said if request.max_output_tokens is not None]
+        return RequestFacts(
+            action=self.action,
+            model=models.pop(),
+            choices=max(1, sum(request.choices for request in said)),
+            max_output_tokens=max(maxima, default=None),
+            is_open_ended=any(request.is_open_ended or (bool(maxima) and request.max_output_tokens is None) for request in said),
+            media_parts=sum(request.media_parts for request in said),
+            end_user=end_users.pop() if end_users else None,
+        )
 
     def _of_form(self, form: Form) -> RequestFacts:
         """Of a form: its fields are strings, of which servers make numbers."""
-        ambiguous = _SAID_ONCE & (form.repeated | form.oversized | set(form.files))
+        ambiguous = _SAID_ONCE & (form.repeated | form.oversized | set(form.files)) or {*_PROMPTS, _INPUT} & form.repeated
         if ambiguous:
             raise MalformedRequestError(
                 f"{min(ambiguous)} is given twice, as a file, or is too long", where="request form", cure="Give each field once, as text."

@@ -66,7 +66,15 @@ def test_a_content_type_that_is_given_twice_is_refused() -> None:
         PLAIN.read_request(part("model", b"big") + b"--b--", twice)
 
 
-@pytest.mark.parametrize("name", ["model", "n", "best_of", "max_tokens", "n_predict", "user"])
+@pytest.mark.parametrize("name", ["prompt", "text", "input"])
+def test_a_form_has_one_prompt(name: str) -> None:
+    """Some servers make a list of fields of one name, and answer each; a long one is no matter."""
+    assert facts(f"{name}=".encode() + b"x" * (MAX_VALUE_BYTES + 1), URLENCODED).choices == 1
+    with pytest.raises(MalformedRequestError):
+        facts(f"{name}=one&{name}=two".encode(), URLENCODED)
+
+
+@pytest.mark.parametrize("name", ["model", "n", "best_of", "num_return_sequences", "candidateCount", "max_tokens", "n_predict", "user"])
 def test_what_decides_or_counts_is_given_once_as_short_text(name: str) -> None:
     pair = f"{name}=1".encode()
     for body, content_type in (

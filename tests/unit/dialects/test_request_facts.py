@@ -31,6 +31,7 @@ def read(**members: Any) -> RequestFacts:
         ({"max_tokens": 1, "thinking": {"type": "enabled", "budget_tokens": 9}}, 9),
         ({"max_tokens": 1, "reasoning": {"max_tokens": 9}}, 9),
         ({"max_tokens": 1, "sampling_params": {"max_tokens": 9}}, 9),
+        ({"max_tokens": 1, "sampling_params": [{"max_tokens": 2}, {"max_tokens": 9}, "odd"]}, 9),
         ({"max_tokens": 1, "generationConfig": {"maxOutputTokens": 9}}, 9),
         ({"max_tokens": 1, "n_predict": -1}, 1),
         ({"max_tokens": 1, "max_length": "9"}, 9),
@@ -65,6 +66,79 @@ def test_each_prompt_of_a_list_is_answered(prompt: Any, answers: int) -> None:
     body = json.dumps({"model": "m", "prompt": prompt, "n": 2}).encode()
     assert PlainDialect(model="m").read_request(body).choices == answers
     assert ChatDialect().read_request(body).choices == 2
+
+
+@pytest.mark.parametrize(
+    ("body", "choices"),
+    [
+        ({"prompt": "one", "prompt_embeds": ["a", "b"]}, 3),
+        ({"prompt": None, "prompt_embeds": ["a", "b"]}, 2),
+        ({"input_ids": [1, 2, 3]}, 1),
+        ({"input_ids": [[1, 2], [3]]}, 2),
+        ({"text": {"format": "plain"}}, 1),
+        ({"input": [{"role": "user", "content": "one"}, {"role": "user", "content": "two"}]}, 1),
+        ({"input": ["one", "two"]}, 2),
+        ([], 1),
+        ([1, 2, 3], 1),
+        (["one", "two"], 2),
+        ([["one", "two"], ["three", []], [1, 2]], 4),
+        ([{"n": 2}, {"n": 3}], 5),
+    ],
+    ids=json.dumps,
+)
+def test_prompts_of_a_plain_request(body: Any, choices: int) -> None:
+    """A conversation is one prompt, and so is a list of tokens; each text of a list is another."""
+    assert PlainDialect(model="m").read_request(json.dumps(body).encode()).choices == choices
+
+
+@pytest.mark.parametrize(
+    ("body", "model"),
+    [
+        ([{"model": "big"}], "big"),
+        ([{"model": "big"}, {"model": "big"}], "big"),
+        ([[{"model": "big"}], [[{"model": "big"}]]], "big"),
+        ([{"model": "small"}, {}, "text"], "small"),
+        ([{}, {}], "small"),
+        (["text"], "small"),
+        ([], "small"),
+        ("text", "small"),
+        (7, "small"),
+    ],
+    ids=json.dumps,
+)
+def test_the_model_of_an_array_is_the_one_that_its_requests_name(body: Any, model: str) -> None:
+    assert PlainDialect(model="small").read_request(b" " + json.dumps(body).encode()).model == model
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        [{"model": "big"}, {"model": "small"}],
+        [{"model": "big"}, {}],
+        [{"model": "big"}, "text"],
+        [{}, [[{"model": "big"}]]],
+        [{"model": 7}],
+        [{"user": "one"}, {"user": "two"}],
+        [{}] * 513,
+    ],
+    ids=lambda body: json.dumps(body)[:60],
+)
+def test_an_array_of_requests_that_differ_is_refused(body: Any) -> None:
+    """Else what is allowed to the first would be done for all, or the route's model would be paid for another."""
+    with pytest.raises(MalformedRequestError):
+        PlainDialect(model="small").read_request(json.dumps(body).encode())
+
+
+@pytest.mark.parametrize("body", [b'[{"model":"big"}', b'[{"model":"big","model":"small"}]', b"[{}]{}", b"[" * 100_000])
+def test_what_begins_as_an_array_and_is_none_is_refused(body: bytes) -> None:
+    """A reader less strict than ours could find a model in it."""
+    with pytest.raises(MalformedRequestError):
+        PlainDialect(model="small").read_request(body)
+
+
+def test_the_end_user_of_an_array_is_the_one_that_is_named() -> None:
+    facts = PlainDialect(model="m").read_request(b'[{"user":"one"},{},{"user":"one","max_tokens":5}]')
+    assert (facts.end_user, facts.max_output_tokens, facts.is_open_ended) == ("one", 5, True)
 
 
 @pytest.mark.parametrize(
