@@ -176,7 +176,18 @@ def test_denials_are_counted_by_hour_and_code(case):
     assert not case.peer.denial_counts(OTHER)
 
 
-@pytest.mark.parametrize("fields", [{"model": "\ud800"}, {"account_id": "\udfff"}, {"started": 2**63}, {"rid": "\ud800"}])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"model": "\ud800"},
+        {"account_id": "\udfff"},
+        {"started": 2**63},
+        {"rid": "\ud800"},
+        {"rid": "a\0b"},
+        {"jti": "a\0b"},
+        {"account_id": "a\0b"},
+    ],
+)
 def test_a_record_that_cannot_be_stored_fails_alone(store, record, fields):
     """Hostile text in a record fails its own future with our error, and nobody else's."""
     good = store.append(record("good"))

@@ -115,6 +115,7 @@ def test_several_names_are_kept_all_or_none(case):
     [
         pytest.param({"token": None}, {}, True, id="open, then sealed under the same request id"),
         pytest.param({}, {"token": "x.y.z"}, False, id="sealed, then sealed again"),
+        pytest.param({}, {}, True, id="the very same, by a caller whose answer was lost"),
         pytest.param({}, {"token": None}, False, id="sealed, then open again"),
         pytest.param({}, {"rid": "req_2"}, True, id="the host gave a response's id again"),
         pytest.param({"kind": SealKind.IDEMPOTENCY}, {"kind": SealKind.IDEMPOTENCY, "rid": "req_2"}, False, id="key of another request"),

@@ -49,7 +49,7 @@ def test_the_unknown_cannot_be_changed(store, account, grant):
             step()
 
 
-@pytest.mark.parametrize("name", ["", "\ud800"])
+@pytest.mark.parametrize("name", ["", "\ud800", "a\0b"])
 def test_a_name_that_cannot_be_stored_is_refused(store, account, name):
     """Names that no request could ever carry are refused where they are given."""
     with pytest.raises(AccountError):
@@ -152,11 +152,11 @@ def test_history_tells_every_step(case, account, grant):
     assert history[1].at - history[0].at == timedelta(hours=1)
 
 
-def test_a_text_that_cannot_be_stored_is_refused(store, account, grant):
-    """Reasons, labels and names of administrators with half of a UTF-16 pair are our error, and nothing changes."""
+@pytest.mark.parametrize("bad", ["\ud800", "a\0b"])
+def test_a_text_that_cannot_be_stored_is_refused(store, account, grant, bad):
+    """Reasons, labels and names of administrators with half of a UTF-16 pair or U+0000 are our error, and nothing changes."""
     added = store.add_account(account())
     store.add_api_key("acme", "AAAAAAAAAAAA", HASH)
-    bad = "\ud800"
     for step in (
         lambda: store.set_standing("acme", Standing.SUSPENDED, bad),
         lambda: store.put_account(added, actor=bad),

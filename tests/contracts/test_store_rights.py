@@ -35,7 +35,7 @@ def test_an_organization_is_added_once(store):
     assert store.organization("nobody") is store.organization("\ud800") is None
 
 
-@pytest.mark.parametrize("name", ["", "\ud800"])
+@pytest.mark.parametrize("name", ["", "\ud800", "a\0b"])
 def test_an_organization_that_cannot_be_named_is_refused(store, name):
     """As for accounts."""
     with pytest.raises(AccountError):

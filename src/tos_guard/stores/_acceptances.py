@@ -1,9 +1,8 @@
-"""Acceptances of terms and their withdrawals in SQLite. Rows are only ever added: they are evidence, and outlive whoever gave them."""
+"""Acceptances of terms and their withdrawals, in tables. Rows are only ever added: they are evidence, and outlive whoever gave them."""
 
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from datetime import UTC, datetime
@@ -14,15 +13,16 @@ from cachetools import LRUCache
 
 from tos_guard._canonical import MAX_SAFE_INTEGER
 from tos_guard.errors import AccountError, StoreError
-from tos_guard.stores._accounts_file import CACHED, AccountsFile
+from tos_guard.stores._issuer import CACHED, SQLIssuer
 from tos_guard.stores._model import check_name, check_text, storable, to_ms
+from tos_guard.stores._sql import Asking
 from tos_guard.types import AcceptanceMethod, Identification, SubjectKind
 
 if TYPE_CHECKING:
     from tos_guard.rights import Account
     from tos_guard.terms import Acceptance, Withdrawal
 
-__all__ = ["AcceptanceRows", "SQLiteAcceptances", "check_kept", "check_new", "check_withdrawn", "oldest_first"]
+__all__ = ["AcceptanceRows", "SQLAcceptances", "check_kept", "check_new", "check_withdrawn", "oldest_first"]
 
 AcceptanceRows = tuple[tuple[int, int | None], ...]
 """Numbers of acceptances and of their withdrawals. As long as these are the same, so are the acceptances."""
@@ -39,7 +39,7 @@ _MOMENTS: Final = ("at", "expires")
 _APART: Final = "withdrawal"
 
 
-class SQLiteAcceptances(AccountsFile):
+class SQLAcceptances(SQLIssuer):
     """The acceptances of `Store`."""
 
     def _forget(self) -> None:
@@ -113,30 +113,32 @@ class SQLiteAcceptances(AccountsFile):
 
     def _acceptances_at(self, account: Account, moment: datetime) -> tuple[Acceptance, ...]:
         """Those of the account and of its organization that were known at *moment*, with the withdrawals that were."""
-        with self._accounts.read() as connection:
-            rows = self._rows(connection, account, to_ms(moment))
-            return oldest_first([self._known_acceptance(connection, row) for row in rows])
+        acceptances, _ = self._look(self._ask_acceptances(account, to_ms(moment)))
+        return acceptances
 
-    def _read_acceptances(self, connection: sqlite3.Connection, account: Account) -> tuple[tuple[Acceptance, ...], AcceptanceRows]:
+    def _ask_acceptances(self, account: Account, known_by: int = MAX_SAFE_INTEGER) -> Asking[tuple[tuple[Acceptance, ...], AcceptanceRows]]:
         """Those of the account and of its organization, and their rows; each is parsed once, for all accounts that share it."""
-        rows = self._rows(connection, account, MAX_SAFE_INTEGER)
-        return oldest_first([self._known_acceptance(connection, row) for row in rows]), rows
+        rows = yield from self._ask_rows(account, known_by)
+        acceptances = []
+        for row in rows:
+            acceptances.append((yield from self._ask_acceptance(row)))  # noqa: PERF401 - no comprehension may ask
+        return oldest_first(acceptances), rows
 
-    def _rows(self, connection: sqlite3.Connection, account: Account, known_by: int) -> AcceptanceRows:
+    def _ask_rows(self, account: Account, known_by: int) -> Asking[AcceptanceRows]:
         """In the order in which they were added. One subject at a time: SQLite looks for either of two in all rows of the issuer."""
         subjects = [(SubjectKind.ACCOUNT, account.id)]
         if account.organization is not None:
             subjects.append((SubjectKind.ORGANIZATION, account.organization))
         rows: list[tuple[int, int | None]] = []
         for kind, subject_id in subjects:
-            rows += connection.execute(_SELECT_NUMBERS, (known_by, self.issuer, kind.value, storable(subject_id), known_by))
+            rows += yield _SELECT_NUMBERS, (known_by, self.issuer, kind.value, storable(subject_id), known_by)
         return tuple(sorted(rows, key=itemgetter(0)))
 
-    def _known_acceptance(self, connection: sqlite3.Connection, row: tuple[int, int | None]) -> Acceptance:
+    def _ask_acceptance(self, row: tuple[int, int | None]) -> Asking[Acceptance]:
         with self._caching:
             known = self._acceptances.get(row)
         if known is None:
-            document, withdrawal = connection.execute(f"{_SELECT} WHERE acceptance.number = ?", row[:1]).fetchone()
+            ((document, withdrawal),) = yield f"{_SELECT} WHERE acceptance.number = ?", row[:1]
             known = self._decoded(document, None if row[1] is None else withdrawal)
             with self._caching:
                 self._acceptances[row] = known
@@ -149,7 +151,7 @@ class SQLiteAcceptances(AccountsFile):
             second = None if withdrawal is None else Withdrawal(**_members(withdrawal))
             return Acceptance(**_members(document), withdrawal=second)
         except (AccountError, ValueError, TypeError, AttributeError, OverflowError, OSError) as error:
-            raise StoreError(f"a stored acceptance cannot be read ({error})", where=str(self._accounts.path)) from error
+            raise StoreError(f"a stored acceptance cannot be read ({error})", where=self._accounts.where) from error
 
 
 def check_new(acceptance: Acceptance, issuer: str) -> None:

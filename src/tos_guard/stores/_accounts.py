@@ -1,18 +1,17 @@
-"""Accounts and their API keys in SQLite."""
+"""Accounts and their API keys, in tables."""
 
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
 from tos_guard.errors import AccountError
-from tos_guard.stores._admin_keys import SQLiteAdminKeys
+from tos_guard.stores._admin_keys import SQLAdminKeys
 from tos_guard.stores._administration import ToAccount
-from tos_guard.stores._archive import SQLiteArchive
-from tos_guard.stores._holders import SQLiteHolders
+from tos_guard.stores._archive import SQLArchive
+from tos_guard.stores._holders import SQLHolders
 from tos_guard.stores._model import (
     AccountChange,
     Step,
@@ -28,30 +27,26 @@ from tos_guard.stores._model import (
     to_ms,
     unknown_key,
 )
+from tos_guard.stores._sql import ALL_ROWS, Connection
 
 if TYPE_CHECKING:
     from tos_guard.rights import Account
 
-__all__ = ["SQLiteAccounts", "account_exists", "unknown_account"]
+__all__ = ["SQLAccounts", "account_exists", "unknown_account"]
 
 _SELECT_KEY: Final = "SELECT public_id, account_id, label, created, revoked FROM api_key"
 _SELECT_VERSION: Final = "SELECT document FROM account_version WHERE issuer = ? AND account_id = ?"
 
 
-class SQLiteAccounts(SQLiteHolders, SQLiteArchive, SQLiteAdminKeys):
-    """All of `Store` that lives in the file of the accounts.
-
-    Raises:
-        ConfigurationError: The file cannot be a store of accounts.
-        StoreError: It cannot be created or opened.
-    """
+class SQLAccounts(SQLHolders, SQLArchive, SQLAdminKeys):
+    """All of `Store` that is not about records."""
 
     def accounts(self, *, after: str = "", limit: int | None = None) -> Sequence[Account]:
         """As `Store.accounts`."""
         with self._accounts.read() as connection:
             rows = connection.execute(
                 "SELECT document FROM account WHERE issuer = ? AND id > ? ORDER BY id LIMIT ?",
-                (self.issuer, storable(after), -1 if limit is None else limit),
+                (self.issuer, storable(after), ALL_ROWS if limit is None else limit),
             ).fetchall()
         return tuple(self._account(document) for (document,) in rows)
 
@@ -67,11 +62,8 @@ class SQLiteAccounts(SQLiteHolders, SQLiteArchive, SQLiteAdminKeys):
                 connection.execute(
                     "UPDATE acceptance SET former = 1 WHERE issuer = ? AND subject_kind = 'account' AND subject_id = ?", name
                 )
-        # Deleted rows may live on in the unused part of pages that others share; only a file written anew is free of them.
-        # Unknown accounts come here too: whoever calls again after an error below gets the rest done.
-        with self._accounts.write(transaction=False) as connection:
-            connection.execute("VACUUM")
-        self._accounts.empty_log()
+        # Unknown accounts come here too: whoever calls again after an error gets the rest done.
+        self._accounts.scrub("account", "account_change", "account_version", "api_key")
         if not known:
             raise unknown_account(account_id)
 
@@ -169,7 +161,7 @@ class SQLiteAccounts(SQLiteHolders, SQLiteArchive, SQLiteAdminKeys):
             return nothing.account
         return account
 
-    def _keep_account(self, connection: sqlite3.Connection, account: Account, step: Step) -> None:
+    def _keep_account(self, connection: Connection, account: Account, step: Step) -> None:
         """Keep this version beside the earlier ones, and the step that led to it."""
         connection.execute(
             "INSERT INTO account_version (issuer, account_id, version, at, document) VALUES (?, ?, ?, ?, ?)",
@@ -177,14 +169,14 @@ class SQLiteAccounts(SQLiteHolders, SQLiteArchive, SQLiteAdminKeys):
         )
         self._note(connection, account, step)
 
-    def _note(self, connection: sqlite3.Connection, account: Account, step: Step) -> None:
+    def _note(self, connection: Connection, account: Account, step: Step) -> None:
         connection.execute(
             """INSERT INTO account_change (issuer, account_id, version, at, what, detail, reason, actor)
             VALUES (?, ?, ?, ?, ?, ?, ?, ?)""",
             (self.issuer, account.id, account.version, to_ms(self._clock()), step.what, step.detail, step.reason, step.actor),
         )
 
-    def _stored(self, connection: sqlite3.Connection, account_id: str) -> Account:
+    def _stored(self, connection: Connection, account_id: str) -> Account:
         row = connection.execute("SELECT document FROM account WHERE issuer = ? AND id = ?", (self.issuer, storable(account_id))).fetchone()
         if row is None:
             raise unknown_account(account_id)

@@ -1,11 +1,11 @@
-"""Keys of administrators in SQLite."""
+"""Keys of administrators, in tables."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Final
 
-from tos_guard.stores._accounts_file import AccountsFile
+from tos_guard.stores._issuer import SQLIssuer
 from tos_guard.stores._model import (
     StoredAdminKey,
     check_name,
@@ -19,12 +19,12 @@ from tos_guard.stores._model import (
 )
 from tos_guard.stores._store import matching
 
-__all__ = ["SQLiteAdminKeys"]
+__all__ = ["SQLAdminKeys"]
 
 _SELECT: Final = "SELECT public_id, name, created, created_by, revoked, revoked_by FROM admin_key"
 
 
-class SQLiteAdminKeys(AccountsFile):
+class SQLAdminKeys(SQLIssuer):
     """The administrators' keys of `Store`. They give nobody rights on requests, so that `version` stays."""
 
     def add_admin_key(self, name: str, public_id: str, secret_hash: bytes, *, actor: str = "") -> StoredAdminKey:

@@ -1,4 +1,4 @@
-"""What is kept for ever once it is there, in SQLite: terms, usage policies, public keys, which domains of limits have lived."""
+"""What is published once and kept for ever, in tables: terms, usage policies, public keys."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tos_guard._canonical import sha256_b64url
 from tos_guard.errors import StoreError, TermsError
-from tos_guard.stores._accounts_file import AccountsFile
+from tos_guard.stores._issuer import SQLIssuer
 from tos_guard.stores._model import StoredTerms, check_text, checked_public_key, from_ms, storable, to_ms
 
 if TYPE_CHECKING:
     from tos_guard.terms import TermsVersion
 
-__all__ = ["SQLiteArchive", "already_published", "check_usage_policy"]
+__all__ = ["SQLArchive", "already_published", "check_usage_policy"]
 
 _SELECT_TERMS: Final = "SELECT version, uri, effective, sha256, document, text, published, published_by FROM terms"
 
 
-class SQLiteArchive(AccountsFile):
+class SQLArchive(SQLIssuer):
     """Terms, public keys, usage policies and domains of limits, of `Store`."""
 
     def publish_terms(self, terms: TermsVersion, *, actor: str = "") -> None:
@@ -100,7 +100,7 @@ class SQLiteArchive(AccountsFile):
             checked = checked_public_key(document, None if row is None else json.loads(row[0]))
             connection.execute(
                 """INSERT INTO public_key (issuer, kid, document) VALUES (?, ?, ?)
-                ON CONFLICT DO UPDATE SET document = excluded.document""",
+                ON CONFLICT (issuer, kid) DO UPDATE SET document = excluded.document""",
                 (self.issuer, checked["kid"], json.dumps(checked)),
             )
 

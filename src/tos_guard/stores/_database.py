@@ -19,16 +19,18 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, TypeVar
 
 from tos_guard.errors import ConfigurationError, StoreError
 from tos_guard.stores._fork import watch_forks
+from tos_guard.stores._sql import Schema
 
 __all__ = ["Database", "Schema"]
+
+T = TypeVar("T")
 
 _BUSY_MS: Final = 5_000
 """How long SQLite may wait for a lock that our own does not cover: a reader during a truncating checkpoint, recovery after a crash."""
@@ -54,19 +56,30 @@ _WRITER_PRAGMAS: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Schema:
-    """What a file of ours holds.
+class _Connection(sqlite3.Connection):
+    """A `Connection` of the rooms. Nobody else writes meanwhile, so that no row needs a lock of its own."""
 
-    Attributes:
-        what: What the file keeps, for messages.
-        application_id: ``PRAGMA application_id``, so that another program's file, or our other one, is not taken for this.
-        migrations: Statements that lead from version i to i + 1. Released ones never change.
-    """
+    for_share = ""
+    for_update = ""
 
-    what: str
-    application_id: int
-    migrations: Sequence[Sequence[str]]
+    def each(self, sql: str, parameters: Sequence[Sequence[Any]], /) -> list[Any]:
+        """As `Connection.each`."""
+        return [self.execute(sql, each).fetchone() for each in parameters]
+
+    def insert(self, sql: str, rows: Sequence[Sequence[Any]], /) -> list[int | None]:
+        """As `Connection.insert`."""
+        numbers: list[int | None] = []
+        for row in rows:
+            inserted = self.execute(sql, row)
+            numbers.append(inserted.lastrowid if inserted.rowcount == 1 else None)
+        return numbers
+
+    def renew(self, table: str, columns: str, /) -> None:
+        """As `Connection.renew`: all pages of the old one are given up, and so overwritten."""
+        self.execute(f"CREATE TABLE {table}_renewed {columns}")
+        self.execute(f"INSERT INTO {table}_renewed SELECT * FROM {table}")  # noqa: S608 - names of our own
+        self.execute(f"DROP TABLE {table}")
+        self.execute(f"ALTER TABLE {table}_renewed RENAME TO {table}")
 
 
 class Database:
@@ -88,6 +101,7 @@ class Database:
 
     def __init__(self, path: Path, schema: Schema, *, durable: bool = True, patience: float | None = None) -> None:
         self.path = path
+        self.where = str(path)
         self._schema = schema
         self._pragmas = (*(_DURABLE_PRAGMAS if durable else ("synchronous=NORMAL",)), *_WRITER_PRAGMAS)
         self._patience = patience
@@ -106,11 +120,11 @@ class Database:
         self._turn = threading.Lock()
         self._writing = threading.Lock()
         self._reading = threading.Lock()
-        self._writer: sqlite3.Connection | None = None
-        self._reader: sqlite3.Connection | None = None
+        self._writer: _Connection | None = None
+        self._reader: _Connection | None = None
 
     @contextmanager
-    def read(self) -> Iterator[sqlite3.Connection]:
+    def read(self) -> Iterator[_Connection]:
         """A connection that only reads, one thread at a time.
 
         Raises:
@@ -128,7 +142,22 @@ class Database:
                 raise self._failed("read", error) from error
 
     @contextmanager
-    def write(self, *, transaction: bool = True) -> Iterator[sqlite3.Connection]:
+    def snapshot(self) -> Iterator[_Connection]:
+        """As `read`; all statements of the block see one state.
+
+        Raises:
+            StoreError: The engine failed, or the store is closed.
+        """
+        with self.read() as connection:
+            connection.execute("BEGIN")
+            try:
+                yield connection
+            finally:
+                if connection.in_transaction:
+                    connection.execute("COMMIT")
+
+    @contextmanager
+    def write(self, *, transaction: bool = True) -> Iterator[_Connection]:
         """The only connection on this host that writes now; commits when the block ends, and rolls back when it raises.
 
         Args:
@@ -158,6 +187,30 @@ class Database:
                     self._writer = None
                     raise self._failed("write", error) from error
                 raise
+
+    def run(self, work: Callable[[_Connection], T]) -> T:
+        """`write` with *work* as its block.
+
+        Raises:
+            StoreError: As `write`.
+        """
+        with self.write() as connection:
+            return work(connection)
+
+    def scrub(self, *_tables: str, renewed: bool = False) -> None:
+        """See to it that no file of the database holds anything that was deleted, any more.
+
+        SQLite leaves copies of a deleted row in the unused part of a page that other rows still share. Only pages that are given up
+        altogether are overwritten (``secure_delete``): so the file is written anew, unless what matters has been *renewed*. Then the
+        write-ahead log is emptied.
+
+        Raises:
+            StoreError: The engine failed, or another process read for longer than we wait. Call again.
+        """
+        if not renewed:
+            with self.write(transaction=False) as connection:
+                connection.execute("VACUUM")
+        self.empty_log()
 
     def empty_log(self) -> None:
         """Move the write-ahead log into the file and cut it to nothing, so that it holds no earlier state of a row.
@@ -270,7 +323,7 @@ class Database:
         except OSError as error:
             raise self._failed("create", error) from error
 
-    def _open(self, *, read_only: bool) -> sqlite3.Connection:
+    def _open(self, *, read_only: bool) -> _Connection:
         if self._closed:
             raise StoreError("the store is closed", where=str(self.path))
         # Never create here: a file removed under us must be an error and not an empty store.
@@ -281,6 +334,7 @@ class Database:
             check_same_thread=False,
             timeout=_BUSY_MS / 1000,
             cached_statements=64,
+            factory=_Connection,
         )
         try:
             if read_only:

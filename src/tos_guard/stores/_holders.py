@@ -7,31 +7,40 @@
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 from cachetools import LRUCache
 
 from tos_guard.errors import AccountError, StoreError
-from tos_guard.stores._acceptances import AcceptanceRows, SQLiteAcceptances
-from tos_guard.stores._accounts_file import CACHED
+from tos_guard.stores._acceptances import AcceptanceRows, SQLAcceptances
+from tos_guard.stores._issuer import CACHED
 from tos_guard.stores._model import account_from_document, storable
-from tos_guard.stores._organizations import SQLiteOrganizations
+from tos_guard.stores._organizations import SQLOrganizations
+from tos_guard.stores._sql import Asking
 from tos_guard.stores._store import matching
 
 if TYPE_CHECKING:
     from tos_guard.rights import Account, Holder
 
-__all__ = ["SQLiteHolders"]
+__all__ = ["SQLHolders"]
 
 _MISSING: Final = 20_000
 """Unknown ids kept in memory, apart from the known ones: whoever invents ids must not be able to push the known out."""
 
 _OF_THE_HOST: Final = -1
 """In place of the change of an account that was not read here."""
+
+_Kind = Literal["key", "id"]
+"""By what an account is looked up."""
+
+_SELECT: Final[dict[_Kind, str]] = {
+    "key": """SELECT account.id, account.changed, account.document, api_key.secret_hash FROM api_key
+        JOIN account ON account.issuer = api_key.issuer AND account.id = api_key.account_id
+        WHERE api_key.issuer = ? AND api_key.public_id = ? AND api_key.revoked IS NULL""",
+    "id": "SELECT id, changed, document, NULL FROM account WHERE issuer = ? AND id = ?",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +75,7 @@ class _Kept:
         return self.holder.account is account or self.holder.account == account
 
 
-class SQLiteHolders(SQLiteOrganizations, SQLiteAcceptances):
+class SQLHolders(SQLOrganizations, SQLAcceptances):
     """The look-ups of `Store`."""
 
     def _forget(self) -> None:
@@ -77,16 +86,16 @@ class SQLiteHolders(SQLiteOrganizations, SQLiteAcceptances):
 
     def holder_by_api_key(self, public_id: str, secret_hash: bytes) -> Holder | None:
         """As `Store.holder_by_api_key`."""
-        found = self._find("key", public_id, self._read_key)
+        found = self._find("key", public_id)
         return found.holder if matching(found.secret_hash, secret_hash) else None
 
     def holder_by_id(self, account_id: str) -> Holder | None:
         """As `Store.holder_by_id`."""
-        return self._find("id", account_id, self._read_account).holder
+        return self._find("id", account_id).holder
 
     def rights_of(self, account: Account) -> Holder:
         """As `Store.rights_of`."""
-        version = self.version()
+        version = self._hearing.version()
         with self._caching:
             kept = self._holders.get(account.id)
         changed = _OF_THE_HOST
@@ -94,8 +103,7 @@ class SQLiteHolders(SQLiteOrganizations, SQLiteAcceptances):
             if kept.version >= version:
                 return kept.holder
             account, changed = kept.holder.account, kept.changed
-        with self._snapshot() as (connection, version):
-            return self._complete(connection, version, account, changed)
+        return self._look(self._ask_rights(account, changed))
 
     def rights_at(self, account: Account, moment: datetime) -> Holder:
         """As `Store.rights_at`."""
@@ -104,14 +112,20 @@ class SQLiteHolders(SQLiteOrganizations, SQLiteAcceptances):
         organization = None if account.organization is None else self.organization_at(account.organization, moment)
         return Holder(account, organization, self._acceptances_at(account, moment))
 
-    def _find(self, kind: str, name: str, read: Callable[[str], _Found]) -> _Found:
-        version = self.version()
+    def _find(self, kind: _Kind, name: str) -> _Found:
+        found = self._remembered(kind, name, self._hearing.version())
+        return self._remember(kind, name, self._look(self._ask(kind, name))) if found is None else found
+
+    def _remembered(self, kind: _Kind, name: str, version: int) -> _Found | None:
+        """What a look-up found, if it is of this version or a later one."""
         key = (kind, name)
         with self._caching:
             before = self._known.get(key) or self._unknown.get(key)
-        if before is not None and before.version >= version:
-            return before
-        found = read(name)
+        return before if before is not None and before.version >= version else None
+
+    def _remember(self, kind: _Kind, name: str, found: _Found) -> _Found:
+        """What is now known to have been found."""
+        key = (kind, name)
         with self._caching:
             # Another thread may have read and kept a newer state while we read: ours must not take its place.
             kept = self._known.get(key) or self._unknown.get(key)
@@ -122,38 +136,28 @@ class SQLiteHolders(SQLiteOrganizations, SQLiteAcceptances):
             cache[key] = found
         return found
 
-    def _read_key(self, public_id: str) -> _Found:
-        with self._snapshot() as (connection, version):
-            row = connection.execute(
-                """SELECT account.id, account.changed, account.document, api_key.secret_hash FROM api_key
-                JOIN account ON account.issuer = api_key.issuer AND account.id = api_key.account_id
-                WHERE api_key.issuer = ? AND api_key.public_id = ? AND api_key.revoked IS NULL""",
-                (self.issuer, storable(public_id)),
-            ).fetchone()
-            return self._found(connection, version, row)
-
-    def _read_account(self, account_id: str) -> _Found:
-        with self._snapshot() as (connection, version):
-            row = connection.execute(
-                "SELECT id, changed, document, NULL FROM account WHERE issuer = ? AND id = ?", (self.issuer, storable(account_id))
-            ).fetchone()
-            return self._found(connection, version, row)
-
-    def _found(self, connection: sqlite3.Connection, version: int, row: tuple[str, int, str, bytes | None] | None) -> _Found:
-        if row is None:
+    def _ask(self, kind: _Kind, name: str) -> Asking[_Found]:
+        version = yield from self._ask_version()
+        rows = yield _SELECT[kind], (self.issuer, storable(name))
+        if not rows:
             return _Found(version, None)
-        account_id, changed, document, secret_hash = row
+        ((account_id, changed, document, secret_hash),) = rows
         with self._caching:
             kept = self._holders.get(account_id)
         account = kept.holder.account if kept is not None and kept.changed == changed else self._account(document)
-        return _Found(version, self._complete(connection, version, account, changed), secret_hash)
+        holder = yield from self._ask_holder(version, account, changed)
+        return _Found(version, holder, secret_hash)
 
-    def _complete(self, connection: sqlite3.Connection, version: int, account: Account, changed: int) -> Holder:
+    def _ask_rights(self, account: Account, changed: int) -> Asking[Holder]:
+        version = yield from self._ask_version()
+        return (yield from self._ask_holder(version, account, changed))
+
+    def _ask_holder(self, version: int, account: Account, changed: int) -> Asking[Holder]:
         """The account with all that belongs to it in this state; the holder that is known, if it is still so."""
         from tos_guard.rights import Holder
 
-        organization, organization_changed = self._read_organization(connection, account.organization)
-        acceptances, rows = self._read_acceptances(connection, account)
+        organization, organization_changed = yield from self._ask_organization(account.organization)
+        acceptances, rows = yield from self._ask_acceptances(account)
         holder = Holder(account, organization, acceptances)
         with self._caching:
             kept = self._holders.get(account.id)
@@ -167,4 +171,4 @@ class SQLiteHolders(SQLiteOrganizations, SQLiteAcceptances):
         try:
             return account_from_document(document)
         except AccountError as error:
-            raise StoreError(f"a stored account cannot be read ({error})", where=str(self._accounts.path)) from error
+            raise StoreError(f"a stored account cannot be read ({error})", where=self._accounts.where) from error

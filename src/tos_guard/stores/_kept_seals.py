@@ -1,4 +1,4 @@
-"""Kept seals in the file of the records, so that a seal and its record are durable together or not at all.
+"""Kept seals in the tables of the records, so that a seal and its record are durable together or not at all.
 
 A row names its account by the number that erasure forgets (`tos_guard.stores._records`), and nothing in it names it otherwise.
 """
@@ -6,15 +6,15 @@ A row names its account by the number that erasure forgets (`tos_guard.stores._r
 from __future__ import annotations
 
 import json
-import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any, Final
 
 from tos_guard.errors import StoreError
 from tos_guard.ledger import KeptSeal, SealKind
-from tos_guard.stores._database import Database
 from tos_guard.stores._model import storable, to_ms
+from tos_guard.stores._sql import Connection, Database
 from tos_guard.stores._writer import SealRow
 
 __all__ = [
@@ -34,7 +34,7 @@ KEPT_SEALS: Final = (
         PRIMARY KEY (account, kind, key)) WITHOUT ROWID""",
     "CREATE INDEX kept_seal_until ON kept_seal (until)",
 )
-"""Migration of the records' file."""
+"""Migration of the records."""
 
 MAX_KEY_CHARS: Final = 520
 """Longest name of a seal: ids of responses have some 60, a line of a batch has its batch before its own id, each of 256 at most."""
@@ -75,29 +75,31 @@ def encode_seals(seals: Sequence[KeptSeal]) -> tuple[SealRow, ...]:
         raise StoreError(f"the seal cannot be encoded ({error})", where=f"kept seal {seals[0].rid!r}") from error
 
 
-def insert_seals(connection: sqlite3.Connection, rows: Sequence[SealRow], number_of: Callable[[tuple[str, str]], int]) -> KeptSeal | None:
-    """Keep all of them, or give the one that stands in the way."""
-    number = number_of((rows[0].seal.issuer, rows[0].seal.account_id))
-    for row in rows:
-        query = "SELECT document FROM kept_seal WHERE account = ? AND kind = ? AND key = ?"
-        found = connection.execute(query, (number, str(row.seal.kind), row.seal.key)).fetchone()
-        if found is not None and not (known := _seal(found[0], row.seal.account_id)).gives_way_to(row.seal):
+def insert_seals(connection: Connection, rows: Sequence[SealRow], number: int) -> KeptSeal | None:
+    """Keep all of them under the number of their account, or give the one that stands in the way."""
+    query = "SELECT document FROM kept_seal WHERE account = ? AND kind = ? AND key = ?"
+    there = connection.each(query, [(number, str(row.seal.kind), row.seal.key) for row in rows])
+    for row, found in zip(rows, there, strict=True):
+        if found is None or bytes(found[0]) == row.document:  # kept already, by a commit whose answer was lost
+            continue
+        if not (known := _seal(found[0], row.seal.account_id)).gives_way_to(row.seal):
             return known
     connection.executemany(
-        "INSERT OR REPLACE INTO kept_seal (account, kind, key, until, document) VALUES (?, ?, ?, ?, ?)",
+        """INSERT INTO kept_seal (account, kind, key, until, document) VALUES (?, ?, ?, ?, ?)
+        ON CONFLICT (account, kind, key) DO UPDATE SET until = excluded.until, document = excluded.document""",
         [(number, str(row.seal.kind), row.seal.key, row.seal.until, row.document) for row in rows],
     )
     return None
 
 
-def select_seal(connection: sqlite3.Connection, issuer: str, account_id: str, kind: SealKind, key: str, now: datetime) -> KeptSeal | None:
+def select_seal(connection: Connection, issuer: str, account_id: str, kind: SealKind, key: str, now: datetime) -> KeptSeal | None:
     """The seal of a name, unless its time is over."""
     names = (issuer, storable(account_id), str(kind), storable(key), to_ms(now))
     row = connection.execute(f"{_SELECT} AND kind = ? AND key = ? AND until > ?", names).fetchone()
     return None if row is None else _seal(row[0], account_id)
 
 
-def select_seals(connection: sqlite3.Connection, issuer: str, account_id: str, kind: SealKind | None, prefix: str) -> tuple[KeptSeal, ...]:
+def select_seals(connection: Connection, issuer: str, account_id: str, kind: SealKind | None, prefix: str) -> tuple[KeptSeal, ...]:
     """All seals of an account, or those of a kind whose name begins so, by kind and name."""
     names = (issuer, storable(account_id))
     if kind is None:
@@ -108,19 +110,26 @@ def select_seals(connection: sqlite3.Connection, issuer: str, account_id: str, k
     return tuple(_seal(document, account_id) for (document,) in rows)
 
 
-def delete_seals_of(connection: sqlite3.Connection, account: int) -> None:
+def delete_seals_of(connection: Connection, account: int) -> None:
     """Forget all seals of an account, by its number."""
     connection.execute("DELETE FROM kept_seal WHERE account = ?", (account,))
 
 
 def purge_seals(database: Database, *, issuer: str, now: datetime) -> int:
     """Delete some of the seals whose time is over. Returns how many."""
-    with database.write() as connection:
-        found: list[Any] = connection.execute(
-            "SELECT account, kind, key FROM kept_seal WHERE until <= ? AND account IN (SELECT id FROM account WHERE issuer = ?) LIMIT ?",
-            (to_ms(now), issuer, _PURGE_ROWS),
-        ).fetchall()
-        connection.executemany("DELETE FROM kept_seal WHERE account = ? AND kind = ? AND key = ?", found)
+    return database.run(partial(_purge_some, issuer=issuer, over=to_ms(now)))
+
+
+def _purge_some(connection: Connection, issuer: str, over: int) -> int:
+    found: list[Any] = connection.execute(
+        """SELECT account, kind, key FROM kept_seal WHERE until <= ? AND account IN (SELECT id FROM account WHERE issuer = ?)
+        ORDER BY until LIMIT ?""",
+        (over, issuer, _PURGE_ROWS),
+    ).fetchall()
+    # Not one that has just been kept anew under the same name.
+    connection.executemany(
+        "DELETE FROM kept_seal WHERE account = ? AND kind = ? AND key = ? AND until <= ?", [(*row, over) for row in found]
+    )
     return len(found)
 
 

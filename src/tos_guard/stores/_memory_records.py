@@ -55,7 +55,7 @@ class MemoryRecords:
             kept = self._kept.setdefault((seals[0].issuer, seals[0].account_id), {})
             for seal in seals:
                 known = kept.get((seal.kind, seal.key))
-                if known is not None and not known.gives_way_to(seal):
+                if known is not None and known != seal and not known.gives_way_to(seal):
                     return known
             kept |= {(seal.kind, seal.key): seal for seal in seals}
             if record is not None:

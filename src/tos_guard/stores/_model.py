@@ -309,12 +309,12 @@ def check_secret_hash(secret_hash: bytes, public_id: str) -> None:
 
 
 def storable(name: str) -> str:
-    """*name*, or what nothing stored has, for a name that no engine can take: a lone surrogate of a hostile header, say."""
+    """*name*, or what nothing stored has, for a name that not every engine can take: a lone surrogate of a hostile header, or U+0000."""
     try:
         name.encode("utf-8")
     except UnicodeEncodeError:
         return ""
-    return name
+    return "" if "\0" in name else name
 
 
 def check_name(name: str, what: str) -> str:
@@ -332,7 +332,7 @@ def check_text(text: str, what: str) -> str:
     """*text*, if it can be stored.
 
     Raises:
-        AccountError: It holds half of a UTF-16 pair.
+        AccountError: It holds half of a UTF-16 pair, or U+0000.
     """
     if storable(text) != text:
         raise AccountError(f"{text!r} is no text", where=what)

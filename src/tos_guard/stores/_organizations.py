@@ -1,9 +1,8 @@
-"""Organizations in SQLite."""
+"""Organizations, in tables."""
 
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -11,8 +10,8 @@ from typing import TYPE_CHECKING
 from cachetools import LRUCache
 
 from tos_guard.errors import AccountError, StoreError
-from tos_guard.stores._accounts_file import CACHED, AccountsFile
 from tos_guard.stores._administration import ToOrganization
+from tos_guard.stores._issuer import CACHED, SQLIssuer
 from tos_guard.stores._model import (
     OrganizationChange,
     Step,
@@ -24,14 +23,15 @@ from tos_guard.stores._model import (
     storable,
     to_ms,
 )
+from tos_guard.stores._sql import ALL_ROWS, Asking, Connection
 
 if TYPE_CHECKING:
     from tos_guard.rights import Organization
 
-__all__ = ["SQLiteOrganizations", "organization_exists", "unknown_organization"]
+__all__ = ["SQLOrganizations", "organization_exists", "unknown_organization"]
 
 
-class SQLiteOrganizations(AccountsFile):
+class SQLOrganizations(SQLIssuer):
     """The organizations of `Store`."""
 
     def _forget(self) -> None:
@@ -51,7 +51,7 @@ class SQLiteOrganizations(AccountsFile):
         with self._accounts.read() as connection:
             rows = connection.execute(
                 "SELECT document FROM organization WHERE issuer = ? AND id > ? ORDER BY id LIMIT ?",
-                (self.issuer, storable(after), -1 if limit is None else limit),
+                (self.issuer, storable(after), ALL_ROWS if limit is None else limit),
             ).fetchall()
         return tuple(self._organization(document) for (document,) in rows)
 
@@ -104,7 +104,7 @@ class SQLiteOrganizations(AccountsFile):
             self._keep_organization(connection, organization, step)
         return organization
 
-    def _keep_organization(self, connection: sqlite3.Connection, organization: Organization, step: Step) -> None:
+    def _keep_organization(self, connection: Connection, organization: Organization, step: Step) -> None:
         """Keep this version for ever, and the step that led to it."""
         at = to_ms(self._clock())
         connection.execute(
@@ -117,7 +117,7 @@ class SQLiteOrganizations(AccountsFile):
             (self.issuer, organization.id, organization.version, at, step.what, step.detail, step.reason, step.actor),
         )
 
-    def _stored_organization(self, connection: sqlite3.Connection, organization_id: str) -> Organization:
+    def _stored_organization(self, connection: Connection, organization_id: str) -> Organization:
         row = connection.execute(
             "SELECT document FROM organization WHERE issuer = ? AND id = ?", (self.issuer, storable(organization_id))
         ).fetchone()
@@ -125,16 +125,15 @@ class SQLiteOrganizations(AccountsFile):
             raise unknown_organization(organization_id)
         return self._organization(row[0])
 
-    def _read_organization(self, connection: sqlite3.Connection, organization_id: str | None) -> tuple[Organization | None, int]:
+    def _ask_organization(self, organization_id: str | None) -> Asking[tuple[Organization | None, int]]:
         """The organization, shared by all its accounts, and when it changed last."""
         if organization_id is None:
             return None, 0
-        row = connection.execute(
-            "SELECT changed, document FROM organization WHERE issuer = ? AND id = ?", (self.issuer, storable(organization_id))
-        ).fetchone()
-        if row is None:
+        name = (self.issuer, storable(organization_id))
+        rows = yield "SELECT changed, document FROM organization WHERE issuer = ? AND id = ?", name
+        if not rows:
             return None, 0
-        changed, document = row
+        ((changed, document),) = rows
         with self._caching:
             known = self._organizations.get(organization_id)
         if known is not None and known[1] == changed:
@@ -148,7 +147,7 @@ class SQLiteOrganizations(AccountsFile):
         try:
             return organization_from_document(document)
         except AccountError as error:
-            raise StoreError(f"a stored organization cannot be read ({error})", where=str(self._accounts.path)) from error
+            raise StoreError(f"a stored organization cannot be read ({error})", where=self._accounts.where) from error
 
 
 def unknown_organization(organization_id: str) -> AccountError:

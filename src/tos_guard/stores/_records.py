@@ -1,32 +1,36 @@
-"""Exchange records in SQLite (docs/spec/records.md).
+"""Exchange records, in tables (docs/spec/records.md).
 
 The link between a record and an account is kept apart: `subject` joins record numbers to account numbers, and only `account` knows
 what a number stands for. Erasure removes both, so that the records still prove their tokens and no longer name anyone.
 
-SQLite may leave copies of a deleted row in the unused part of a page that other rows still share. Pages that are given up altogether
-are overwritten (``secure_delete``). So erasure writes the small `account` table anew and gives up all its old pages, then empties the
-write-ahead log.
+What a database may still hold of a deleted row, and what is done about it, is told by `Database.scrub` of each.
+
+Writers of several processes may meet at an account: whoever links to it holds its row shared, so that an erasure waits for the link;
+whoever keeps seals of it, or erases it, holds the row alone. Rows are taken in the order of the accounts' names, so that nobody waits for
+one who waits for him.
 """
 
 from __future__ import annotations
 
 import json
-import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from tos_guard._canonical import MAX_SAFE_INTEGER
 from tos_guard.errors import ConfigurationError, StoreError
 from tos_guard.ledger import ExchangeRecord, KeptSeal, SealKind
-from tos_guard.stores._database import Database, Schema
 from tos_guard.stores._kept_seals import KEPT_SEALS, delete_seals_of, encode_seals, insert_seals, purge_seals, select_seal, select_seals
+from tos_guard.stores._model import storable
+from tos_guard.stores._sql import Connection, Database, Schema
 from tos_guard.stores._writer import Counter, GroupWriter, KeptRows, Row
 
-__all__ = ["RECORDS_SCHEMA", "DenialCount", "SQLiteRecords", "encode_row", "hour_of", "retention_cutoffs"]
+__all__ = ["RECORDS_SCHEMA", "DenialCount", "SQLRecords", "encode_row", "hour_of", "retention_cutoffs"]
+
+_AccountName = tuple[str, str]
+"""Issuer and id."""
 
 DenialCount = tuple[datetime, str, int]
 """Start of an hour (UTC), stable code, how many unauthenticated denials."""
@@ -63,23 +67,24 @@ RECORDS_SCHEMA: Final = Schema(
 _SELECT: Final = """SELECT record.document, account.account_id FROM record
     LEFT JOIN subject ON subject.record = record.id LEFT JOIN account ON account.id = subject.account"""
 
+_SELECT_RECORD: Final = "SELECT id FROM record"
+_SELECT_ACCOUNT: Final = "SELECT id FROM account"
+_UNUSED: Final = """NOT EXISTS (SELECT 1 FROM subject WHERE subject.account = account.id)
+    AND NOT EXISTS (SELECT 1 FROM kept_seal WHERE kept_seal.account = account.id)"""
+_DELETE_ACCOUNT: Final = "DELETE FROM account WHERE id = ?"
+
 _PURGE_ROWS: Final = 2_000
 """Rows deleted by one commit, so that a purge never holds up the exchanges for long."""
 
 _TYPES: Final = ("exchange", "denial")
 
 
-class SQLiteRecords:
-    """`RecordStore` in one SQLite file, with the few questions an administrator asks.
+class SQLRecords:
+    """`RecordStore` in the tables of `RECORDS_SCHEMA`, with the few questions an administrator asks."""
 
-    Raises:
-        ConfigurationError: The file cannot be a store of records.
-        StoreError: It cannot be created or opened.
-    """
-
-    def __init__(self, path: Path, *, issuer: str, max_pending: int, commit_delay: float = 0.0) -> None:
+    def __init__(self, records: Database, *, issuer: str, max_pending: int, commit_delay: float = 0.0) -> None:
         self._records_issuer = issuer
-        self._records = Database(path, RECORDS_SCHEMA)
+        self._records = records
         self._writer = GroupWriter(self._records, _write_rows, max_pending=max_pending, delay=commit_delay)
 
     def append(self, record: ExchangeRecord) -> Future[None]:
@@ -197,21 +202,21 @@ class SQLiteRecords:
         try:
             return ExchangeRecord.from_document(json.loads(document), account_id=account_id)
         except (ValueError, KeyError, TypeError) as error:
-            raise StoreError(f"a stored record cannot be read ({error})", where=str(self._records.path)) from error
+            raise StoreError(f"a stored record cannot be read ({error})", where=self._records.where) from error
 
 
 def encode_row(record: ExchangeRecord) -> Row:
     """The record as it is stored.
 
     Raises:
-        StoreError: The record holds what cannot be stored: a lone surrogate, or a time beyond 2^53.
+        StoreError: The record holds what cannot be stored: a lone surrogate, U+0000 in a name, or a time beyond 2^53.
     """
     try:
         document = record.to_bytes()
-        if record.account_id is not None:
-            record.account_id.encode("utf-8")
     except (ValueError, TypeError) as error:
         raise StoreError(f"the record cannot be encoded ({error})", where=f"record {record.rid!r}") from error
+    if any(storable(name) != name for name in (record.rid, record.jti or "", record.account_id or "")):
+        raise StoreError("the record cannot be encoded (a name that cannot be stored)", where=f"record {record.rid!r}")
     if not 0 <= record.started <= MAX_SAFE_INTEGER:
         raise StoreError("the record's start is not a time", where=f"record {record.rid!r}")
     return Row(record.issuer, record.rid, record.jti, str(record.type), record.started, document, record.account_id)
@@ -238,88 +243,100 @@ def retention_cutoffs(now: datetime, retention_days: Mapping[str, int]) -> dict[
     return cutoffs
 
 
-def _write_rows(connection: sqlite3.Connection, rows: Sequence[Row | KeptRows], counts: dict[Counter, int]) -> Sequence[KeptSeal | None]:
-    numbers: dict[tuple[str, str], int] = {}
-
-    def number_of(account: tuple[str, str]) -> int:
-        if (number := numbers.get(account)) is None:
-            number = numbers[account] = _account_number(connection, account)
-        return number
-
-    results: list[KeptSeal | None] = []
-    links: list[tuple[int, int]] = []
-    for each in rows:
-        row, in_the_way = (each.record, insert_seals(connection, each.seals, number_of)) if isinstance(each, KeptRows) else (each, None)
-        results.append(in_the_way)
-        if row is None or in_the_way is not None:
-            continue
-        inserted = connection.execute(
-            "INSERT INTO record (issuer, rid, jti, type, started, document) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
-            (row.issuer, row.rid, row.jti, row.type, row.started, row.document),
-        )
-        if inserted.rowcount == 1 and row.account_id is not None:
-            links.append((inserted.lastrowid or 0, number_of((row.issuer, row.account_id))))
-    if links:
-        connection.executemany("INSERT INTO subject (record, account) VALUES (?, ?)", links)
+def _write_rows(connection: Connection, rows: Sequence[Row | KeptRows], counts: dict[Counter, int]) -> Sequence[KeptSeal | None]:
+    records = [each.record if isinstance(each, KeptRows) else each for each in rows]
+    keeping = {_account_of(each) for each in rows if isinstance(each, KeptRows)}
+    linking = {(row.issuer, row.account_id) for row in records if row is not None and row.account_id is not None}
+    numbers = _find_accounts(connection, keeping | linking, connection.for_update if keeping else connection.for_share)
+    _add_accounts(connection, keeping, numbers)
+    results = [insert_seals(connection, each.seals, numbers[_account_of(each)]) if isinstance(each, KeptRows) else None for each in rows]
+    # A seal that stands in the way keeps the record out as well.
+    records = [row for row, in_the_way in zip(records, results, strict=True) if in_the_way is None]
+    _insert_records(connection, [row for row in records if row is not None], numbers)
     if counts:
         connection.executemany(
             """INSERT INTO denial_count (issuer, hour, code, count) VALUES (?, ?, ?, ?)
-            ON CONFLICT DO UPDATE SET count = count + excluded.count""",
-            [(*counter, count) for counter, count in counts.items()],
+            ON CONFLICT (issuer, hour, code) DO UPDATE SET count = denial_count.count + excluded.count""",
+            [(*counter, count) for counter, count in sorted(counts.items())],
         )
     return results
 
 
-def _account_number(connection: sqlite3.Connection, account: tuple[str, str]) -> int:
-    found = _find_account(connection, account)
-    if found is not None:
-        return found
-    return connection.execute("INSERT INTO account (issuer, account_id) VALUES (?, ?)", account).lastrowid or 0
+def _insert_records(connection: Connection, rows: Sequence[Row], numbers: dict[_AccountName, int]) -> None:
+    """Insert what is not there yet, and link it. Only what is new makes an account known: the others may have been erased since."""
+    inserted = connection.insert(
+        "INSERT INTO record (issuer, rid, jti, type, started, document) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+        [(row.issuer, row.rid, row.jti, row.type, row.started, row.document) for row in rows],
+    )
+    new = [
+        (number, (row.issuer, row.account_id))
+        for row, number in zip(rows, inserted, strict=True)
+        if number is not None and row.account_id is not None
+    ]
+    _add_accounts(connection, {account for _, account in new}, numbers)
+    if new:
+        connection.executemany(
+            "INSERT INTO subject (record, account) VALUES (?, ?)", [(number, numbers[account]) for number, account in new]
+        )
 
 
-def _find_account(connection: sqlite3.Connection, account: tuple[str, str]) -> int | None:
-    row: tuple[Any, ...] | None = connection.execute("SELECT id FROM account WHERE issuer = ? AND account_id = ?", account).fetchone()
-    return None if row is None else int(row[0])
+def _account_of(rows: KeptRows) -> _AccountName:
+    return rows.seals[0].seal.issuer, rows.seals[0].seal.account_id
+
+
+def _find_accounts(connection: Connection, accounts: Iterable[_AccountName], lock: str) -> dict[_AccountName, int]:
+    """The numbers of those accounts that have one, taken in the order of their names."""
+    names = sorted(accounts)
+    found = connection.each(f"{_SELECT_ACCOUNT} WHERE issuer = ? AND account_id = ?{lock}", names)
+    return {name: int(row[0]) for name, row in zip(names, found, strict=True) if row is not None}
+
+
+def _add_accounts(connection: Connection, accounts: Iterable[_AccountName], numbers: dict[_AccountName, int]) -> None:
+    """Give numbers to those accounts that have none, and note them in *numbers*."""
+    while missing := sorted(account for account in accounts if account not in numbers):
+        made = connection.insert("INSERT INTO account (issuer, account_id) VALUES (?, ?) ON CONFLICT DO NOTHING", missing)
+        numbers.update({name: number for name, number in zip(missing, made, strict=True) if number is not None})
+        # Where another process has just made it. Again where a third has erased it meanwhile.
+        numbers.update(_find_accounts(connection, [name for name in missing if name not in numbers], connection.for_update))
 
 
 def _erase(database: Database, issuer: str, account_id: str) -> int:
-    with database.write() as connection:
-        number = _find_account(connection, (issuer, account_id))
-        unlinked = 0
-        if number is not None:
-            unlinked = connection.execute("DELETE FROM subject WHERE account = ?", (number,)).rowcount
-            delete_seals_of(connection, number)
-            connection.execute("DELETE FROM account WHERE id = ?", (number,))
-            _renew_accounts(connection)
-    database.empty_log()
+    unlinked = database.run(partial(_unlink, account=(issuer, account_id)))
+    database.scrub("account", "kept_seal", "subject", renewed=True)
     return unlinked
 
 
-def _renew_accounts(connection: sqlite3.Connection) -> None:
-    connection.execute(f"CREATE TABLE account_renewed {_ACCOUNT_COLUMNS}")
-    connection.execute("INSERT INTO account_renewed SELECT id, issuer, account_id FROM account")
-    connection.execute("DROP TABLE account")
-    connection.execute("ALTER TABLE account_renewed RENAME TO account")
+def _unlink(connection: Connection, account: _AccountName) -> int:
+    number = _find_accounts(connection, [account], connection.for_update).get(account)
+    if number is None:
+        return 0
+    unlinked = connection.execute("DELETE FROM subject WHERE account = ?", (number,)).rowcount
+    delete_seals_of(connection, number)
+    connection.execute(_DELETE_ACCOUNT, (number,))
+    connection.renew("account", _ACCOUNT_COLUMNS)
+    return unlinked
 
 
 def _purge_records(database: Database, *, issuer: str, kind: str, cutoff: datetime) -> int:
-    before = int(cutoff.timestamp() * 1000)
-    with database.write() as connection:
-        numbers = connection.execute(
-            "SELECT id FROM record WHERE issuer = ? AND type = ? AND started < ? LIMIT ?", (issuer, kind, before, _PURGE_ROWS)
-        ).fetchall()
-        connection.executemany("DELETE FROM subject WHERE record = ?", numbers)
-        connection.executemany("DELETE FROM record WHERE id = ?", numbers)
-        if len(numbers) < _PURGE_ROWS:
-            # An account without records and seals leaves nothing behind but its id, which nobody needs any more.
-            connection.execute(
-                """DELETE FROM account WHERE issuer = ? AND id NOT IN (SELECT account FROM subject)
-                AND id NOT IN (SELECT account FROM kept_seal)""",
-                (issuer,),
-            )
+    return database.run(partial(_purge_some, issuer=issuer, kind=kind, before=int(cutoff.timestamp() * 1000)))
+
+
+def _purge_some(connection: Connection, issuer: str, kind: str, before: int) -> int:
+    numbers = connection.execute(
+        f"{_SELECT_RECORD} WHERE issuer = ? AND type = ? AND started < ? ORDER BY started LIMIT ?{connection.for_update}",
+        (issuer, kind, before, _PURGE_ROWS),
+    ).fetchall()
+    connection.executemany("DELETE FROM subject WHERE record = ?", numbers)
+    connection.executemany("DELETE FROM record WHERE id = ?", numbers)
+    if len(numbers) < _PURGE_ROWS:
+        # An account without records and seals leaves nothing behind but its id, which nobody needs any more. It is held, and looked at
+        # again: somebody may have linked to it while we waited for it.
+        query = f"{_SELECT_ACCOUNT} WHERE issuer = ? AND {_UNUSED} ORDER BY account_id{connection.for_update}"
+        unused = connection.execute(query, (issuer,)).fetchall()
+        connection.executemany(f"{_DELETE_ACCOUNT} AND {_UNUSED}", unused)
     return len(numbers)
 
 
 def _purge_counts(database: Database, *, issuer: str, cutoff: datetime) -> int:
-    with database.write() as connection:
-        return connection.execute("DELETE FROM denial_count WHERE issuer = ? AND hour < ?", (issuer, hour_of(cutoff))).rowcount
+    before = (issuer, hour_of(cutoff))
+    return database.run(lambda connection: connection.execute("DELETE FROM denial_count WHERE issuer = ? AND hour < ?", before).rowcount)

@@ -1,10 +1,10 @@
-"""What the file of the accounts holds, release by release. A released migration never changes: files made by it are out there."""
+"""What the tables of the accounts hold, release by release. A released migration never changes: files made by it are out there."""
 
 from __future__ import annotations
 
 from typing import Final
 
-from tos_guard.stores._database import Schema
+from tos_guard.stores._sql import OnlySQLite, Schema
 
 __all__ = ["ACCOUNTS_SCHEMA"]
 
@@ -62,12 +62,12 @@ _RIGHTS: Final = (
         PRIMARY KEY (issuer, account_id, version),
         FOREIGN KEY (issuer, account_id) REFERENCES account (issuer, id)) WITHOUT ROWID""",
     # The present version holds since the step that made it, which the history tells; keys come and go under a version that was there.
-    """INSERT INTO account_version (issuer, account_id, version, at, document)
+    OnlySQLite("""INSERT INTO account_version (issuer, account_id, version, at, document)
         SELECT issuer, id, version, coalesce(
             (SELECT min(at) FROM account_change AS step
                 WHERE step.issuer = account.issuer AND step.account_id = account.id AND step.version = account.version),
             CAST(strftime('%s', 'now') AS INTEGER) * 1000), document
-        FROM account""",
+        FROM account"""),
     """CREATE TABLE organization (
         issuer TEXT NOT NULL, id TEXT NOT NULL, version INTEGER NOT NULL, changed INTEGER NOT NULL, document TEXT NOT NULL,
         PRIMARY KEY (issuer, id)) WITHOUT ROWID""",

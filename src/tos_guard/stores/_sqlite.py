@@ -11,8 +11,11 @@ from typing import Final
 
 from tos_guard.errors import ConfigurationError
 from tos_guard.protocols import Clock, Entropy
-from tos_guard.stores._accounts import SQLiteAccounts
-from tos_guard.stores._records import SQLiteRecords
+from tos_guard.stores._accounts import SQLAccounts
+from tos_guard.stores._database import Database
+from tos_guard.stores._hearing import FileHearing
+from tos_guard.stores._records import RECORDS_SCHEMA, SQLRecords
+from tos_guard.stores._schema import ACCOUNTS_SCHEMA
 
 __all__ = ["SQLiteStore"]
 
@@ -20,7 +23,7 @@ _MAX_PENDING: Final = 10_000
 """Records that may wait for the disk, about 1 KB each: two seconds of what a slow disk takes."""
 
 
-class SQLiteStore(SQLiteRecords, SQLiteAccounts):
+class SQLiteStore(SQLRecords, SQLAccounts):
     """A `Store` for the processes of one host, on a local file system.
 
     Accounts, keys and terms live in *path* itself; records in a second file beside it (``guard.db`` and ``guard.records.db``), each with a
@@ -54,9 +57,11 @@ class SQLiteStore(SQLiteRecords, SQLiteAccounts):
     ) -> None:
         if not issuer:
             raise ConfigurationError("the issuer is empty", where=str(path), cure="Name the issuer, an https URL")
-        SQLiteAccounts.__init__(self, path, issuer=issuer, clock=clock, entropy=entropy, monotonic=monotonic)
+        accounts = Database(path, ACCOUNTS_SCHEMA)
+        SQLAccounts.__init__(self, accounts, FileHearing(accounts, issuer, monotonic), issuer=issuer, clock=clock, entropy=entropy)
         self.records_path: Path = path.with_name(f"{path.stem}.records{path.suffix}")
-        SQLiteRecords.__init__(self, self.records_path, issuer=issuer, max_pending=max_pending, commit_delay=commit_delay)
+        records = Database(self.records_path, RECORDS_SCHEMA)
+        SQLRecords.__init__(self, records, issuer=issuer, max_pending=max_pending, commit_delay=commit_delay)
         # At exit, whoever forgot to close still gets everything written.
         self._finalizer = weakref.finalize(self, _close, self._writer.close, self._records.close, self._accounts.close)
 

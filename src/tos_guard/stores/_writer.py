@@ -10,7 +10,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 import threading
 import time
 from collections import deque
@@ -21,8 +20,8 @@ from typing import Any, Final, TypeVar
 
 from tos_guard.errors import StoreError, TosGuardError
 from tos_guard.ledger import KeptSeal
-from tos_guard.stores._database import Database
 from tos_guard.stores._fork import watch_forks
+from tos_guard.stores._sql import Connection, Database
 
 __all__ = ["Counter", "GroupWriter", "KeptRows", "Row", "SealRow"]
 
@@ -67,7 +66,7 @@ class KeptRows:
     record: Row | None
 
 
-WriteRows = Callable[[sqlite3.Connection, Sequence[Row | KeptRows], dict[Counter, int]], Sequence[Any] | None]
+WriteRows = Callable[[Connection, Sequence[Row | KeptRows], dict[Counter, int]], Sequence[Any] | None]
 """Stores rows and counts, inside a transaction, and says what came of each row; None for nothing to say."""
 
 
@@ -175,7 +174,7 @@ class GroupWriter:
         return item.future
 
     def _problem(self) -> StoreError | None:
-        where = str(self._database.path)
+        where = self._database.where
         if self._closing:
             return StoreError("the store is closed", where=where)
         if len(self._queue) >= self._max_pending:
@@ -246,8 +245,8 @@ class GroupWriter:
         problem: StoreError | None = None
         results: Sequence[Any] | None = None
         try:
-            with self._database.write() as connection:
-                results = self._write_rows(connection, [item.row for item in group if item.row is not None], counts)
+            rows = [item.row for item in group if item.row is not None]
+            results = self._database.run(lambda connection: self._write_rows(connection, rows, counts))
         except StoreError as error:
             problem = error
         except Exception as error:  # noqa: BLE001 - the thread must live on, and every future must end
@@ -265,8 +264,7 @@ class GroupWriter:
             counts, self._counts = self._counts, {}
         try:
             if counts:
-                with database.write() as connection:
-                    self._write_rows(connection, (), counts)
+                database.run(lambda connection: self._write_rows(connection, (), counts))
         except StoreError:
             self._keep(counts)
             raise
@@ -280,7 +278,7 @@ class GroupWriter:
                     self._counts[counter] = self._counts.get(counter, 0) + count
 
     def _unexpected(self, error: Exception) -> StoreError:
-        problem = StoreError(f"cannot write records ({type(error).__name__}: {error})", where=str(self._database.path))
+        problem = StoreError(f"cannot write records ({type(error).__name__}: {error})", where=self._database.where)
         problem.__cause__ = error
         return problem
 

@@ -114,7 +114,7 @@ def test_nobody_waits_for_an_answer_that_is_fresh_enough(store, seconds, tmp_pat
     before = store.version()
     with open_store(tmp_path / "guard.db") as elsewhere:
         elsewhere.set_standing("acme", Standing.SUSPENDED, "test")
-    store._polling = Taken()
+    store._hearing._polling = Taken()
     seconds.now += 0.4
     assert store.version() == before
     seconds.now += 0.2
@@ -158,7 +158,7 @@ def test_inventing_ids_pushes_nobody_out(store, seconds, monkeypatch):
     store.add_api_key("acme", "aaaaaaaaaaaa", HASH)
     store.by_api_key("aaaaaaaaaaaa", HASH)
     for number in range(21_000):
-        store._unknown["key", f"x{number}"] = store._find("key", "bbbbbbbbbbbb", store._read_key)
+        store._unknown["key", f"x{number}"] = store._find("key", "bbbbbbbbbbbb")
     assert len(store._unknown) == 20_000
     asked = statements(store)
     assert store.by_api_key("aaaaaaaaaaaa", HASH) is not None
