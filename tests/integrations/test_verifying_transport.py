@@ -436,7 +436,7 @@ async def test_demands_of_the_caller_are_checked(served: Served, way: Way) -> No
 
 
 async def test_a_body_without_bound_is_refused(served: Served, way: Way, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tos_guard.remote._transport.MAX_BODY_BYTES", 100)
+    monkeypatch.setattr("tos_guard.remote._attempt.MAX_BODY_BYTES", 100)
     with pytest.raises(MalformedError, match="larger than"):
         await way.ask(served)
 

@@ -5,12 +5,12 @@ tokens that accounts present. The transports live in `tos_guard.remote.httpx` an
 `tos_guard.remote.httpx2`, each imported only by whoever has that client.
 """
 
+from tos_guard.remote._attempt import ResponseCheck, ResponseChecks
 from tos_guard.remote._bearer import BearerVerifier, bearer_from_settings
 from tos_guard.remote._cache import CachePolicy, IssuerStatus
 from tos_guard.remote._discovery import AsyncKeyDiscovery, KeyDiscovery, utc_now
 from tos_guard.remote._jwks import JWKSource, JWKSourceStatus, JWKSPolicy, KeyEvent
 from tos_guard.remote._network import DEFAULT_TIMEOUT
-from tos_guard.remote._transport import ResponseCheck, ResponseChecks
 
 __all__ = [
     "DEFAULT_TIMEOUT",

@@ -15,12 +15,11 @@ from __future__ import annotations
 
 import httpx
 
+from tos_guard.remote._attempt import ResponseCheck, ResponseChecks
 from tos_guard.remote._transport import (
     AsyncResponseVerifier,
     AsyncVerifying,
     AsyncVerifyingStream,
-    ResponseCheck,
-    ResponseChecks,
     ResponseVerifier,
     SyncVerifying,
     SyncVerifyingStream,

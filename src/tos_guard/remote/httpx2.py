@@ -20,12 +20,11 @@ except ModuleNotFoundError as _missing:
         raise
     raise ModuleNotFoundError('httpx2 is not installed: pip install "tos-guard[httpx2]"', name=_missing.name) from _missing
 
+from tos_guard.remote._attempt import ResponseCheck, ResponseChecks
 from tos_guard.remote._transport import (
     AsyncResponseVerifier,
     AsyncVerifying,
     AsyncVerifyingStream,
-    ResponseCheck,
-    ResponseChecks,
     ResponseVerifier,
     SyncVerifying,
     SyncVerifyingStream,

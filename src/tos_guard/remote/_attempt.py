@@ -1,0 +1,292 @@
+"""What a verifying transport decides of one attempt: what is sent, what is demanded of the answer, and how the verdict is reported.
+
+Without I/O, and whatever client it stands under. `tos_guard.remote._transport` sends, reads and verifies, and has the rules.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from typing import Any, Final, Literal
+
+from tos_guard._canonical import parse_json
+from tos_guard.errors import (
+    AbsentError,
+    IncompleteError,
+    MalformedError,
+    NonceError,
+    UnacceptableError,
+    UntrustedIssuerError,
+    VerificationError,
+)
+from tos_guard.verify import Expected, Verified
+
+__all__ = [
+    "EXTENSION",
+    "MAX_SEAL_BYTES",
+    "TOKEN",
+    "Attempt",
+    "ResponseCheck",
+    "ResponseChecks",
+    "Way",
+    "decoded",
+    "digest_of",
+    "fetched",
+    "grown",
+    "prepare",
+    "report",
+    "same_response",
+    "sent",
+]
+
+EXTENSION: Final = "tos_guard"
+MAX_BODY_BYTES: Final = 64 * 1024 * 1024  # of a whole body, held in memory until it is verified; JSON may have 16 MiB (C9)
+NONCE_BYTES: Final = 16
+MAX_SEAL_BYTES: Final = 65_536  # of a fetched seal: a token and some leaves
+
+TOKEN: Final = "ai-provenance"
+_NONCE: Final = "ai-provenance-nonce"
+_SALT: Final = "ai-provenance-salt"
+_DIGEST: Final = "content-digest"
+_EVENT_STREAM: Final = "text/event-stream"
+_REQUEST_ID: Final = "x-request-id"
+_REQUEST_IDS: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_CREDENTIALS: Final = frozenset({b"host", b"authorization", b"x-api-key", b"cookie", b"user-agent"})
+"""What of a request goes along when its response's seal is asked for."""
+
+_OF_THE_CODING: Final = frozenset({b"content-encoding", b"content-length", b"transfer-encoding"})
+_LEFT: Final = "was closed before it could be judged"
+
+
+@dataclass(slots=True)
+class ResponseCheck:
+    """What is known of one response: its extension ``tos_guard``. For a stream it fills when the stream is judged.
+
+    Attributes:
+        verified: What was proven, or None.
+        error: Why nothing was, or None.
+        passed: Why the response was handed on unverified, or None.
+    """
+
+    verified: Verified | None = None
+    error: VerificationError | None = None
+    passed: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResponseChecks:
+    """What a transport demands of responses.
+
+    Attributes:
+        origins: Origins that answer for an issuer of another name, such as a gateway: origin → issuer. An issuer answers for itself.
+        unverified_origins: Origins whose responses pass unverified. Requests to any other origin are not sent.
+        exempt_paths: Paths whose responses pass unverified.
+        on_missing: ``raise`` refuses a 2xx response without a token; ``report`` hands it on and tells `on_unverified`.
+        require_request: A response must bring the salt that binds its token to the request. Without it a token that is bound by its
+            nonce alone is accepted, and `Verified.request_checked` is false.
+        send_nonce: Send a fresh nonce with each attempt, unless the caller sent one, and demand it back.
+        seals_path: Path under which the origin keeps seals of responses that could not carry them (`seals_uri` in its metadata, without
+            the origin and the request id), such as ``/account/seals``; None to take such responses for incomplete.
+        expected: Further demands: audience, policies.
+        on_verified: Called with what was proven and the response, once per response.
+        on_unverified: Called with the error and the response: one that is raised, one that is reported, or an `IncompleteError` for
+            a stream that the client closed before it could be judged.
+    """
+
+    origins: Mapping[str, str] = field(default_factory=dict)
+    unverified_origins: Collection[str] = ()
+    exempt_paths: Collection[str] = ()
+    on_missing: Literal["raise", "report"] = "raise"
+    require_request: bool = True
+    send_nonce: bool = True
+    seals_path: str | None = None
+    expected: Expected | None = None
+    on_verified: Callable[[Verified, Any], None] | None = None
+    on_unverified: Callable[[VerificationError, Any], None] | None = None
+
+    def __post_init__(self) -> None:
+        if self.on_missing not in ("raise", "report"):
+            raise ValueError(f"on_missing is 'raise' or 'report', not {self.on_missing!r}")
+        if self.seals_path is not None and not self.seals_path.startswith("/"):
+            raise ValueError(f"seals_path is a path such as '/account/seals', not {self.seals_path!r}")
+
+
+class Way(Enum):
+    PASS = "pass"
+    BODY = "body"
+    STREAM = "stream"
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One request as it is sent."""
+
+    checks: ResponseChecks
+    issuer: str
+    method: str
+    path: str
+    headers: list[tuple[bytes, bytes]]
+    body: bytes
+    nonce: str | None
+    is_coded: bool
+
+    def way(self, status: int, headers: Mapping[str, str], check: ResponseCheck) -> Way:
+        """What is done with a response."""
+        if self.path in self.checks.exempt_paths:
+            check.passed = f"path {self.path} is exempt"
+        elif not 200 <= status < 300 and TOKEN not in headers:
+            check.passed = f"status {status} without a token"
+        elif self.method == "HEAD" or status in (204, 304):
+            check.passed = "no content"
+        else:
+            media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
+            return Way.STREAM if media_type == _EVENT_STREAM else Way.BODY
+        return Way.PASS
+
+    def expected(self, headers: Mapping[str, str]) -> Expected:
+        """What the token must be bound to."""
+        salt = headers.get(_SALT)
+        binds = salt is not None and not self.is_coded
+        demands = self.checks.expected or Expected()
+        nonce = self.nonce if self.nonce is not None else demands.nonce
+        return replace(demands, nonce=nonce, request=self.body if binds else None, salt=salt if binds else None)
+
+    def accept(self, verified: Verified) -> Verified:
+        """Check what only the attempt knows.
+
+        Raises:
+            UnacceptableError: Sealed by another issuer than the one asked.
+            NonceError: Nothing binds the token to the request.
+        """
+        if verified.claims.iss != self.issuer:
+            raise UnacceptableError(f"the response of {self.issuer} is sealed by {verified.claims.iss}", where="token iss")
+        if self.checks.require_request and not self.is_coded and not verified.request_checked:
+            raise NonceError(
+                "the response came without the salt that binds it to its request",
+                where="AI-Provenance-Salt",
+                cure="Set require_request=False if something on the way removes it.",
+            )
+        return verified
+
+    def seal_request(self, library: Any, request: Any, response: Any) -> Any | None:
+        """What asks for the final token of a response, or None where there is nowhere to ask."""
+        rid = response.headers.get(_REQUEST_ID, "")
+        if self.checks.seals_path is None or _REQUEST_IDS.fullmatch(rid) is None:
+            return None
+        url = request.url.copy_with(raw_path=f"{self.checks.seals_path.rstrip('/')}/{rid}".encode("ascii"))
+        headers = [(name, value) for name, value in self.headers if name.lower() in _CREDENTIALS]
+        return library.Request("GET", url, headers=[*headers, (b"Accept-Encoding", b"identity")], extensions=request.extensions)
+
+    def succeed(self, check: ResponseCheck, verified: Verified, response: Any) -> None:
+        """Report what was proven, once."""
+        if check.verified is None:
+            check.verified = verified
+            if self.checks.on_verified is not None:
+                self.checks.on_verified(verified, response)
+
+    def fail(self, check: ResponseCheck, error: VerificationError, response: Any) -> None:
+        """Report an error, once, whatever was thought before.
+
+        Raises:
+            VerificationError: The error, unless the policy says to report it only.
+        """
+        if check.error is None:
+            check.verified, check.error = None, error
+            if self.checks.on_unverified is not None:
+                self.checks.on_unverified(error, response)
+        if not (isinstance(error, AbsentError) and self.checks.on_missing == "report"):
+            raise error
+
+
+def _origin(url: Any) -> str:
+    host = url.raw_host.decode("ascii")
+    port = f":{url.port}" if url.port is not None else ""
+    return f"{url.scheme}://{f'[{host}]' if ':' in host else host}{port}"
+
+
+def prepare(checks: ResponseChecks, issuers: frozenset[str], request: Any, body: bytes) -> Attempt | None:
+    """Prepare one attempt, or None for an origin that is not verified.
+
+    Raises:
+        UntrustedIssuerError: Nothing is known of the origin; nothing is sent.
+    """
+    origin = _origin(request.url)
+    if origin in checks.unverified_origins:
+        return None
+    issuer = checks.origins.get(origin, origin)
+    if issuer not in issuers:
+        raise UntrustedIssuerError(
+            f"{origin} answers for no issuer that is trusted", where="request", cure="Nothing was sent. Name it in ResponseChecks.origins."
+        )
+    headers = [(name, value) for name, value in request.headers.raw if name.lower() != b"accept-encoding"]
+    headers.append((b"Accept-Encoding", b"identity"))  # what is verified is what was sealed, before any coding
+    nonce = request.headers.get(_NONCE)
+    if nonce is None and checks.send_nonce:
+        nonce = secrets.token_urlsafe(NONCE_BYTES)
+        headers.append((b"AI-Provenance-Nonce", nonce.encode("ascii")))
+    is_coded = request.headers.get("content-encoding", "identity").lower() != "identity"
+    return Attempt(checks, issuer, request.method, request.url.path, headers, body, nonce, is_coded)
+
+
+def sent(library: Any, request: Any, attempt: Attempt) -> Any:
+    return library.Request(request.method, request.url, headers=attempt.headers, content=attempt.body, extensions=request.extensions)
+
+
+def decoded(library: Any, response: Any, stream: Any) -> Any:
+    """The response with a body that has been decoded."""
+    is_coded = "content-encoding" in response.headers
+    kept = [(name, value) for name, value in response.headers.raw if not (is_coded and name.lower() in _OF_THE_CODING)]
+    return library.Response(response.status_code, headers=kept, stream=stream, extensions=response.extensions)
+
+
+def digest_of(response: Any) -> str | None:
+    """The digest, where it is of the bytes as they came."""
+    return None if "content-encoding" in response.headers else response.headers.get(_DIGEST)
+
+
+def grown(body: bytearray, chunk: bytes) -> bytearray:
+    body += chunk
+    if len(body) > MAX_BODY_BYTES:
+        raise MalformedError(f"is larger than {MAX_BODY_BYTES} bytes", where="body", cure="Ask for a stream.")
+    return body
+
+
+def fetched(status: int, body: bytes, error: IncompleteError) -> str:
+    """The final token that was asked for.
+
+    Raises:
+        IncompleteError: There is none.
+    """
+    try:
+        document = parse_json(body, where="seal", max_depth=4, max_bytes=MAX_SEAL_BYTES) if status == 200 else None
+    except MalformedError:
+        document = None
+    token = document.get("token") if isinstance(document, dict) else None
+    if not isinstance(token, str):
+        raise error
+    return token
+
+
+def same_response(verified: Verified, response: Any) -> Verified:
+    """What was proven, of the response whose seal was asked for.
+
+    Raises:
+        UnacceptableError: It is that of another.
+    """
+    if verified.claims.rid != response.headers.get(_REQUEST_ID):
+        raise UnacceptableError("the seal is that of another response", where="token rid")
+    return verified
+
+
+def report(attempt: Attempt, check: ResponseCheck, error: VerificationError, response: Any) -> None:
+    """Report without raising: an error out of `close` would hide the one that led there."""
+    left = error
+    if isinstance(error, AbsentError | IncompleteError):
+        left = IncompleteError(_LEFT, where="stream", cure="Read a stream to its end.")
+    try:
+        attempt.fail(check, left, response)
+    except VerificationError:
+        return
