@@ -3,6 +3,8 @@
 - Exact bytes are judged. They are seen where a message is parsed, since an interceptor never sees them: the parser and the serialiser
   that a stub hands in are called by ones that keep the bytes of this call.
 - Each call carries a nonce of its own. The token that comes back must name it, the request, and the issuer that answers for the channel.
+  Nothing over gRPC is answered with an earlier token: neither idempotency keys nor stored responses are for gRPC. Attempts that a retry
+  policy makes below an interceptor carry the nonce of their call, and are sealed each as its own.
 - The message of a unary response is handed out when it is proven. Messages of a stream are handed out as they come, and judged at the end,
   where the iteration raises in place of ending: what has been read of a stream that then fails must not be used as if verified.
 - A status other than OK is the caller's `grpc.RpcError`, as without us, unless it comes with a token that is wrong.

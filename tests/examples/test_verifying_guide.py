@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+import uuid
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import httpx2
+import openai
 from tritonclient.grpc.service_pb2 import ModelInferResponse
 
 import tos_guard.errors
@@ -32,11 +35,20 @@ def test_the_client_of_the_guide_is_made() -> None:
     made["verifier"].close()
 
 
+def test_a_request_of_the_guide_has_a_key() -> None:
+    """What such a request is answered with is tested in tests/integrations/test_kept_seals_verified.py."""
+    seen: list[Any] = []
+    transport = httpx2.MockTransport(lambda request: seen.append(request) or httpx2.Response(200, json={"choices": []}))
+    with openai.OpenAI(api_key="none", http_client=httpx2.Client(transport=transport)) as client:
+        exec(BLOCKS[1], {"client": client, "messages": []})
+    assert len(uuid.UUID(seen[0].headers["idempotency-key"]).bytes) == 16
+
+
 def test_the_channel_of_the_guide_verifies() -> None:
     with serve_sealing() as server:
         made: dict[str, Any] = {}
         pinned = Verifier(pinned=server.keys.key_set())
-        block = BLOCKS[1].replace("127.0.0.1:50051", server.target).replace('Verifier(["https://api.example.com"])', "pinned")
+        block = BLOCKS[2].replace("127.0.0.1:50051", server.target).replace('Verifier(["https://api.example.com"])', "pinned")
         exec(block, made | {"pinned": pinned}, made)
         with made["channel"] as channel, pinned:
             response, call = TextStub(channel).Complete.with_call(Prompt(text="x"))
@@ -51,7 +63,7 @@ def test_what_triton_s_client_hands_out_is_proven() -> None:
     tagged = splice_infer_tag(response.SerializeToString(), keys.token(projection.content()))[0]
     result = SimpleNamespace(get_response=lambda: ModelInferResponse.FromString(tagged))
     names: dict[str, Any] = {"result": result, "trust": Trust.of(keys.key_set())}
-    exec(BLOCKS[2], names)
+    exec(BLOCKS[3], names)
     assert names["verified"].claims.iss == ISSUER
 
 

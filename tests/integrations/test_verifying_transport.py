@@ -22,7 +22,7 @@ from loopback_issuer import SALT, START, Keys
 from serving import serve_app
 from tos_guard._canonical import b64url_encode
 from tos_guard._content_digest import content_digest
-from tos_guard.dialects import BytesProjection
+from tos_guard.dialects import BytesProjection, ChatProjection
 from tos_guard.errors import (
     AbsentError,
     ContentMismatchError,
@@ -35,6 +35,7 @@ from tos_guard.errors import (
 )
 from tos_guard.remote import ResponseCheck, ResponseChecks
 from tos_guard.testing import FixedClock
+from tos_guard.types import Stage
 from tos_guard.verifier import AsyncVerifier, Verifier
 from tos_guard.verify import Expected, Trust, Verified
 
@@ -448,6 +449,50 @@ async def test_a_request_that_is_streamed_is_bound_as_well(served: Served) -> No
 
     await WAYS["httpx2-sync"].ask(served, content=pieces())
     assert (served.provider.asked[0][1], served.verified[0].request_checked) == (b'{"model":"small"}', True)
+
+
+@pytest.mark.parametrize(
+    ("stage", "error"),
+    [pytest.param(Stage.PENDING, None, id="pending"), pytest.param(Stage.CHECKPOINT, IncompleteError, id="checkpoint")],
+)
+@pytest.mark.parametrize("carrier", ["member", "header"])
+async def test_a_running_response_passes_with_a_pending_token_alone(
+    served: Served, way: Way, stage: Stage, error: type[VerificationError] | None, carrier: str
+) -> None:
+    def running(status: int, headers: Headers, chunks: list[bytes]) -> tuple[int, Headers, list[bytes]]:
+        asked, body = served.provider.asked[-1]
+        content: dict[str, Any] = {"content": ChatProjection().content(), "completion": None} if stage is Stage.CHECKPOINT else {}
+        token = served.provider.keys.token(request=body, nonce=asked["ai-provenance-nonce"], stage=stage, **content)
+        document: dict[str, Any] = {"id": "resp_1", "status": "queued", "output": []}
+        if carrier == "member":
+            document["ai_provenance"] = {"token": token}
+        return _without_digest((status, headers | {"ai-provenance": token}, [json.dumps(document).encode()]))
+
+    served.provider.tamper = running
+    if error is not None:
+        with pytest.raises(error):
+            await way.ask(served)
+        return
+    got = await way.ask(served)
+    assert got.check == ResponseCheck(passed="the response has not ended")
+    assert (json.loads(got.body)["status"], served.verified, served.unverified) == ("queued", [], [])
+
+
+def test_a_stream_that_is_iterated_again_goes_on_where_it_was(served: Served) -> None:
+    """So do clients drain what is left behind ``[DONE]``."""
+    served.provider.tamper = chunked(lambda events: [*events, b": nothing\n\n"])
+    with Verifier(pinned=trust(served.provider.keys), clock=FixedClock(START)) as verifier:
+        transport = tos_guard.remote.httpx2.VerifyingTransport(verifier, served.checks())
+        with (
+            httpx2.Client(transport=transport) as client,
+            client.stream("POST", served.base + CHAT, content=b'{"stream":true}') as response,
+        ):
+            chunks = response.iter_raw()
+            first = next(chunks)
+            assert isinstance(response.stream, httpx2.SyncByteStream)
+            rest = b"".join(response.stream)
+    assert (first + rest).count(b"[DONE]") == 1
+    assert (len(served.verified), served.unverified) == (1, [])
 
 
 # The official client.

@@ -5,6 +5,9 @@ Without I/O, and whatever client it stands under. `tos_guard.remote._transport` 
 
 from __future__ import annotations
 
+import hashlib
+import hmac
+import json
 import re
 import secrets
 from collections.abc import Callable, Collection, Mapping
@@ -12,7 +15,8 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any, Final, Literal
 
-from tos_guard._canonical import parse_json
+from tos_guard._canonical import b64url_encode, parse_json
+from tos_guard.dialects import TAG_MEMBER, is_running, parse_response_json
 from tos_guard.errors import (
     AbsentError,
     IncompleteError,
@@ -22,11 +26,13 @@ from tos_guard.errors import (
     UntrustedIssuerError,
     VerificationError,
 )
+from tos_guard.types import Stage
 from tos_guard.verify import Expected, Verified
 
 __all__ = [
     "EXTENSION",
     "MAX_SEAL_BYTES",
+    "SECRET_BYTES",
     "TOKEN",
     "Attempt",
     "ResponseCheck",
@@ -40,22 +46,31 @@ __all__ = [
     "report",
     "same_response",
     "sent",
+    "unended",
 ]
 
 EXTENSION: Final = "tos_guard"
 MAX_BODY_BYTES: Final = 64 * 1024 * 1024  # of a whole body, held in memory until it is verified; JSON may have 16 MiB (C9)
 NONCE_BYTES: Final = 16
+SECRET_BYTES: Final = 32
 MAX_SEAL_BYTES: Final = 65_536  # of a fetched seal: a token and some leaves
 
 TOKEN: Final = "ai-provenance"
 _NONCE: Final = "ai-provenance-nonce"
 _SALT: Final = "ai-provenance-salt"
+_IDEMPOTENCY_KEY: Final = "idempotency-key"
 _DIGEST: Final = "content-digest"
 _EVENT_STREAM: Final = "text/event-stream"
 _REQUEST_ID: Final = "x-request-id"
 _REQUEST_IDS: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _CREDENTIALS: Final = frozenset({b"host", b"authorization", b"x-api-key", b"cookie", b"user-agent"})
 """What of a request goes along when its response's seal is asked for."""
+
+_STORED: Final = {
+    "GET": re.compile(r"/(?:responses|chat/completions)/[^/]+\Z"),
+    "POST": re.compile(r"/responses/[^/]+/cancel\Z"),
+}
+"""How the path ends of a request that is answered with a response made before, by method (docs/adr/0008, "Retrieval")."""
 
 _OF_THE_CODING: Final = frozenset({b"content-encoding", b"content-length", b"transfer-encoding"})
 _LEFT: Final = "was closed before it could be judged"
@@ -87,7 +102,9 @@ class ResponseChecks:
         on_missing: ``raise`` refuses a 2xx response without a token; ``report`` hands it on and tells `on_unverified`.
         require_request: A response must bring the salt that binds its token to the request. Without it a token that is bound by its
             nonce alone is accepted, and `Verified.request_checked` is false.
-        send_nonce: Send a fresh nonce with each attempt, unless the caller sent one, and demand it back.
+        send_nonce: Send a nonce with each attempt, unless the caller sent one, and demand it back. It is fresh, but for requests with an
+            ``Idempotency-Key``: all attempts of one have the same. Of a stored response that is retrieved none is demanded back but one
+            that the caller sent or expects; `Verified.nonce_checked` says whether it came.
         seals_path: Path under which the origin keeps seals of responses that could not carry them (`seals_uri` in its metadata, without
             the origin and the request id), such as ``/account/seals``; None to take such responses for incomplete.
         expected: Further demands: audience, policies.
@@ -122,7 +139,20 @@ class Way(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One request as it is sent."""
+    """One request as it is sent.
+
+    Attributes:
+        checks: What is demanded.
+        issuer: Who must have sealed the answer.
+        method: Of the request.
+        path: Its decoded path.
+        headers: Its header fields, with ours.
+        body: Its body.
+        nonce: The nonce in them, or None.
+        demanded_nonce: The nonce that the token must name, or None for any.
+        retrieves: It is answered with a response made before, whose token names the nonce of the request that made it and is bound to that.
+        is_coded: The body has a content coding, so that its bytes are not what the token binds.
+    """
 
     checks: ResponseChecks
     issuer: str
@@ -131,6 +161,8 @@ class Attempt:
     headers: list[tuple[bytes, bytes]]
     body: bytes
     nonce: str | None
+    demanded_nonce: str | None
+    retrieves: bool
     is_coded: bool
 
     def way(self, status: int, headers: Mapping[str, str], check: ResponseCheck) -> Way:
@@ -151,8 +183,7 @@ class Attempt:
         salt = headers.get(_SALT)
         binds = salt is not None and not self.is_coded
         demands = self.checks.expected or Expected()
-        nonce = self.nonce if self.nonce is not None else demands.nonce
-        return replace(demands, nonce=nonce, request=self.body if binds else None, salt=salt if binds else None)
+        return replace(demands, nonce=self.demanded_nonce, request=self.body if binds else None, salt=salt if binds else None)
 
     def accept(self, verified: Verified) -> Verified:
         """Check what only the attempt knows.
@@ -163,6 +194,9 @@ class Attempt:
         """
         if verified.claims.iss != self.issuer:
             raise UnacceptableError(f"the response of {self.issuer} is sealed by {verified.claims.iss}", where="token iss")
+        if self.retrieves:
+            was_named = self.nonce is not None and verified.claims.nonce == self.nonce
+            return replace(verified, nonce_checked=verified.nonce_checked or was_named)
         if self.checks.require_request and not self.is_coded and not verified.request_checked:
             raise NonceError(
                 "the response came without the salt that binds it to its request",
@@ -170,6 +204,17 @@ class Attempt:
                 cure="Set require_request=False if something on the way removes it.",
             )
         return verified
+
+    def pass_unended(self, check: ResponseCheck, verified: Verified, error: IncompleteError) -> None:
+        """Hand on a response that runs on in the background: its pending token is right, and nothing is in it yet.
+
+        Raises:
+            IncompleteError: Its token is of another stage.
+            VerificationError: As `accept`.
+        """
+        if self.accept(verified).claims.stage is not Stage.PENDING:
+            raise error
+        check.passed = "the response has not ended"
 
     def seal_request(self, library: Any, request: Any, response: Any) -> Any | None:
         """What asks for the final token of a response, or None where there is nowhere to ask."""
@@ -207,8 +252,15 @@ def _origin(url: Any) -> str:
     return f"{url.scheme}://{f'[{host}]' if ':' in host else host}{port}"
 
 
-def prepare(checks: ResponseChecks, issuers: frozenset[str], request: Any, body: bytes) -> Attempt | None:
+def prepare(checks: ResponseChecks, issuers: frozenset[str], secret: bytes, request: Any, body: bytes) -> Attempt | None:
     """Prepare one attempt, or None for an origin that is not verified.
+
+    Args:
+        checks: What is demanded.
+        issuers: Who is trusted.
+        secret: Of the transport, for the nonces of retries.
+        request: The client's request.
+        body: Its body.
 
     Raises:
         UntrustedIssuerError: Nothing is known of the origin; nothing is sent.
@@ -224,11 +276,25 @@ def prepare(checks: ResponseChecks, issuers: frozenset[str], request: Any, body:
     headers = [(name, value) for name, value in request.headers.raw if name.lower() != b"accept-encoding"]
     headers.append((b"Accept-Encoding", b"identity"))  # what is verified is what was sealed, before any coding
     nonce = request.headers.get(_NONCE)
+    stored = _STORED.get(request.method)
+    retrieves = stored is not None and stored.search(request.url.path) is not None
+    demanded = nonce if nonce is not None else checks.expected.nonce if checks.expected is not None else None
     if nonce is None and checks.send_nonce:
-        nonce = secrets.token_urlsafe(NONCE_BYTES)
+        nonce = _nonce(secret, request, body)
         headers.append((b"AI-Provenance-Nonce", nonce.encode("ascii")))
+        demanded = demanded if retrieves else nonce
     is_coded = request.headers.get("content-encoding", "identity").lower() != "identity"
-    return Attempt(checks, issuer, request.method, request.url.path, headers, body, nonce, is_coded)
+    return Attempt(checks, issuer, request.method, request.url.path, headers, body, nonce, demanded, retrieves, is_coded)
+
+
+def _nonce(secret: bytes, request: Any, body: bytes) -> str:
+    """A nonce that nobody else can know before it is sent: fresh, or the one of all attempts of this request under its key."""
+    key = request.headers.get(_IDEMPOTENCY_KEY)
+    if key is None:
+        return secrets.token_urlsafe(NONCE_BYTES)
+    # In one JSON text, so that no two of them say the same. Another request under the same key gets another nonce.
+    named = json.dumps([key, request.method, str(request.url), hashlib.sha256(body).hexdigest()])
+    return b64url_encode(hmac.digest(secret, named.encode("ascii"), hashlib.sha256)[:NONCE_BYTES])
 
 
 def sent(library: Any, request: Any, attempt: Attempt) -> Any:
@@ -252,6 +318,19 @@ def grown(body: bytearray, chunk: bytes) -> bytearray:
     if len(body) > MAX_BODY_BYTES:
         raise MalformedError(f"is larger than {MAX_BODY_BYTES} bytes", where="body", cure="Ask for a stream.")
     return body
+
+
+def unended(body: bytes, token: str | None) -> str | None:
+    """The pending token of a response that runs on in the background and has no output yet; None for any other body."""
+    try:
+        document = parse_response_json(body, where="body")
+    except MalformedError:
+        return None
+    if not isinstance(document, dict) or not is_running(document) or document["output"]:
+        return None
+    tag = document.get(TAG_MEMBER)
+    named = tag.get("token") if isinstance(tag, dict) else token
+    return named if isinstance(named, str) else None
 
 
 def fetched(status: int, body: bytes, error: IncompleteError) -> str:

@@ -1,7 +1,15 @@
 """What a verifying transport decides, whatever client it stands under: bytes and header fields in, verdicts out.
 
-- A request goes out only to the origin of an issuer, or to one that is named. Each attempt carries a nonce of its own and asks for an
-  uncoded body; the token that comes back must name that nonce, that request and that issuer.
+- A request goes out only to the origin of an issuer, or to one that is named. Each attempt carries a nonce and asks for an uncoded body;
+  the token that comes back must name that nonce, that request and that issuer.
+- The nonce is fresh, but where the request has an ``Idempotency-Key``: a retry is answered with the token of the first attempt. There it is
+  derived from the key and the request under a secret of this transport, so that all attempts of one request have the same, and no other
+  request has it. What answers any of them answers all of them, which is what the key asks for.
+- A stored response that is retrieved or cancelled (``GET …/responses/{id}``, ``GET …/chat/completions/{id}``,
+  ``POST …/responses/{id}/cancel``) has the token of the request that made it. Issuer, content and the other demands are checked; that it
+  was made for this request cannot be. `Verified.nonce_checked` is true where it names the nonce of this attempt all the same. A nonce that
+  the caller sends or expects is demanded there too: that of the request which made it holds the answer to that request.
+- A response that runs on in the background, has no output yet and carries a right pending token passes: there is nothing in it to prove.
 - A whole body is verified before the client sees it. A stream is checked as it is read, and judged when it has ended as its form has it
   (``[DONE]``, or a terminal event), when its body ends, or when the client closes it: clients stop reading before the body ends. What a
   client has already read of a stream that then fails has been read; it must not be used as if verified.
@@ -14,6 +22,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import AsyncIterator, Iterator
 from typing import Any, Protocol
 
@@ -21,6 +30,7 @@ from tos_guard.errors import IncompleteError, VerificationError
 from tos_guard.remote._attempt import (
     EXTENSION,
     MAX_SEAL_BYTES,
+    SECRET_BYTES,
     TOKEN,
     Attempt,
     ResponseCheck,
@@ -34,6 +44,7 @@ from tos_guard.remote._attempt import (
     report,
     same_response,
     sent,
+    unended,
 )
 from tos_guard.verify import Expected, Verified
 
@@ -73,6 +84,10 @@ class ResponseVerifier(Protocol):
         """Prove a whole body. Raises `VerificationError`."""
         ...
 
+    def verify_token(self, text: str, *, expected: Expected | None) -> Verified:
+        """Prove a token of whatever stage, and nothing of a content. Raises `VerificationError`."""
+        ...
+
     def stream(self, *, token: str | None, expected: Expected | None) -> _Stream:
         """Check a stream as it is read."""
         ...
@@ -90,6 +105,10 @@ class AsyncResponseVerifier(Protocol):
         """As `ResponseVerifier.verify_body`."""
         ...
 
+    async def verify_token(self, text: str, *, expected: Expected | None) -> Verified:
+        """As `ResponseVerifier.verify_token`."""
+        ...
+
     def stream(self, *, token: str | None, expected: Expected | None) -> _AsyncStream:
         """As `ResponseVerifier.stream`."""
         ...
@@ -104,10 +123,11 @@ class SyncVerifying:
         self._verifier = verifier
         self._inner = inner
         self._checks = checks
+        self._secret = secrets.token_bytes(SECRET_BYTES)
         self._stream_class = stream_class
 
     def _handle(self, request: Any) -> Any:
-        attempt = prepare(self._checks, self._verifier.issuers, request, request.read())
+        attempt = prepare(self._checks, self._verifier.issuers, self._secret, request, request.read())
         if attempt is None:
             return self._inner.handle_request(request)
         response = self._inner.handle_request(sent(self.library, request, attempt))
@@ -127,8 +147,11 @@ class SyncVerifying:
             try:
                 verified = self._verifier.verify_body(bytes(body), token=token, content_digest=digest_of(response), expected=expected)
             except IncompleteError as error:
+                if (pending := unended(bytes(body), token)) is not None:
+                    attempt.pass_unended(check, self._verifier.verify_token(pending, expected=expected), error)
+                    return decoded(self.library, response, self.library.ByteStream(bytes(body)))
                 verified = self._verify_detached(attempt, request, response, bytes(body), error)
-            attempt.accept(verified)
+            verified = attempt.accept(verified)
         except VerificationError as error:
             attempt.fail(check, error, response)
             return decoded(self.library, response, self.library.ByteStream(bytes(body)))
@@ -167,11 +190,12 @@ class SyncVerifyingStream:
         self._attempt = attempt
         self._stream = stream
         self._response = response
+        self._chunks = response.iter_bytes()  # once: clients iterate a second time to drain what is left
         self._check = check
         self.handed_on: Any = None
 
     def __iter__(self) -> Iterator[bytes]:
-        for chunk in self._response.iter_bytes():
+        for chunk in self._chunks:
             try:
                 self._stream.feed(chunk)
                 if self._stream.done:
@@ -207,10 +231,11 @@ class AsyncVerifying:
         self._verifier = verifier
         self._inner = inner
         self._checks = checks
+        self._secret = secrets.token_bytes(SECRET_BYTES)
         self._stream_class = stream_class
 
     async def _handle(self, request: Any) -> Any:
-        attempt = prepare(self._checks, self._verifier.issuers, request, await request.aread())
+        attempt = prepare(self._checks, self._verifier.issuers, self._secret, request, await request.aread())
         if attempt is None:
             return await self._inner.handle_async_request(request)
         response = await self._inner.handle_async_request(sent(self.library, request, attempt))
@@ -230,8 +255,11 @@ class AsyncVerifying:
             try:
                 verified = await self._verifier.verify_body(bytes(body), token=token, content_digest=digest_of(response), expected=expected)
             except IncompleteError as error:
+                if (pending := unended(bytes(body), token)) is not None:
+                    attempt.pass_unended(check, await self._verifier.verify_token(pending, expected=expected), error)
+                    return decoded(self.library, response, self.library.ByteStream(bytes(body)))
                 verified = await self._verify_detached(attempt, request, response, bytes(body), error)
-            attempt.accept(verified)
+            verified = attempt.accept(verified)
         except VerificationError as error:
             attempt.fail(check, error, response)
             return decoded(self.library, response, self.library.ByteStream(bytes(body)))
@@ -270,11 +298,12 @@ class AsyncVerifyingStream:
         self._attempt = attempt
         self._stream = stream
         self._response = response
+        self._chunks = response.aiter_bytes()  # once: clients iterate a second time to drain what is left
         self._check = check
         self.handed_on: Any = None
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        async for chunk in self._response.aiter_bytes():
+        async for chunk in self._chunks:
             try:
                 await self._stream.feed(chunk)
                 if self._stream.done:

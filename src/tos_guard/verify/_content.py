@@ -77,6 +77,7 @@ def verify_body(
         uncovered=projection.uncovered + uncoverable(projection.content()),
         notes=_completion_note(claims),
         request_checked=demands.request is not None,
+        nonce_checked=demands.nonce is not None,
     )
 
 
@@ -162,4 +163,11 @@ def verify_text(
     others = len(content.leaves) - 1
     if others:
         notes += (f"parts not given: {others}",)
-    return Verified(claims=claims, kid=kid, token=token, notes=notes, request_checked=demands.request is not None)
+    return Verified(
+        claims=claims,
+        kid=kid,
+        token=token,
+        notes=notes,
+        request_checked=demands.request is not None,
+        nonce_checked=demands.nonce is not None,
+    )

@@ -80,6 +80,7 @@ def verify_lines(
         uncovered=uncoverable(projection.content()),
         notes=_completion_note(claims),
         request_checked=demands.request is not None,
+        nonce_checked=demands.nonce is not None,
     )
 
 

@@ -153,6 +153,7 @@ class MessagesVerifier:
             uncovered=projection.uncovered + uncoverable(projection.content()),
             notes=_completion_note(claims),
             request_checked=self._expected.request is not None,
+            nonce_checked=self._expected.nonce is not None,
         )
 
     def proven(self) -> Prefix | None:

@@ -131,6 +131,7 @@ class Verified:
         uncovered: Members of what was given that the token does not cover: they may have been changed.
         notes: Things worth knowing that do not change the verdict, as ``key: value``.
         request_checked: Whether the request was checked too.
+        nonce_checked: Whether the nonce was checked too.
     """
 
     claims: Claims
@@ -139,6 +140,7 @@ class Verified:
     uncovered: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     request_checked: bool = False
+    nonce_checked: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +200,9 @@ def verify_token(text: str, *, trust: Trust, now: datetime, expected: Expected |
     claims, kid = open_token(text, trust=trust, now=now)
     demands = expected or Expected()
     demands.check(claims, now=now)
-    return Verified(claims=claims, kid=kid, token=text, request_checked=demands.request is not None)
+    return Verified(
+        claims=claims, kid=kid, token=text, request_checked=demands.request is not None, nonce_checked=demands.nonce is not None
+    )
 
 
 def mismatch(

@@ -207,6 +207,7 @@ class StreamVerifier:
             uncovered=self._projection.uncovered + uncoverable(self._projection.content()),
             notes=notes,
             request_checked=self._expected.request is not None,
+            nonce_checked=self._expected.nonce is not None,
         )
 
     def proven(self) -> Prefix | None:
