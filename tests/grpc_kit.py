@@ -300,6 +300,23 @@ DOORS = (
 )
 
 
+def interceptor(door: Door, change: Any) -> Any:
+    """An interceptor that changes handlers."""
+    if door.is_async:
+
+        class AsyncChanging(grpc.aio.ServerInterceptor):
+            async def intercept_service(self, continuation: Any, details: Any) -> Any:
+                return change(await continuation(details))
+
+        return AsyncChanging()
+
+    class Changing(grpc.ServerInterceptor):
+        def intercept_service(self, continuation: Any, details: Any) -> Any:
+            return change(continuation(details))
+
+    return Changing()
+
+
 def serving(kit: Kit, service: Any) -> AbstractContextManager[str]:
     """A server that runs its handlers in threads, behind the guard. Yields its address."""
     return DOORS[0].serving(kit, service)

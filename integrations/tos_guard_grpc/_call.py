@@ -5,7 +5,8 @@
   interceptor outside of the guard sees messages and may look at them; one that puts another message in their place breaks the call.
 - Our initial metadata goes out with the first message, or with what the handler sends by itself. Where a call ends before that, all of it
   is in trailing metadata: initial metadata would keep clients from retrying.
-- Sealed, recorded and settled before the status leaves. However a call ends, it is closed once.
+- Sealed, recorded and settled before the status leaves. However a call ends, it is closed once; what a servicer reads or says afterwards
+  is neither decided nor sealed.
 - Of a single response under a status other than OK no client sees the message: it is not sent, and not sealed.
 """
 
@@ -96,8 +97,9 @@ class Call:
     Attributes:
         admission: What the handler may know, once the call is admitted.
         passes: It goes to the handler as if there were no guard: monitor mode, where nothing could be decided.
-        over: Its status is decided.
+        over: Its status is decided, or nobody is left to be told one.
         head_out: Our initial metadata has left.
+        head_lost: It cannot leave any more: initial metadata has left without it.
     """
 
     def __init__(self, guard: GuardSteps, method: str, metadata: Iterable[tuple[str, str | bytes]], *, adapter: str, handler: Any) -> None:
@@ -105,6 +107,7 @@ class Call:
         self.passes: bool = False
         self.over: bool = False
         self.head_out: bool = False
+        self.head_lost: bool = False
         self._guard = guard
         self._view = RequestView("POST", method, _headers(metadata), None, guard.telemetry.observe(adapter))
         self._request_streaming: bool = handler.request_streaming
@@ -127,6 +130,11 @@ class Call:
         self._status = 0
 
     @property
+    def sends_no_head(self) -> bool:
+        """Whether there is no initial metadata of ours to be sent, or none any more."""
+        return self.head_out or self.head_lost or self.over or self.passes
+
+    @property
     def closed(self) -> bool:
         """Whether nothing is left to be done for it."""
         return self._closed
@@ -135,7 +143,8 @@ class Call:
 
     def deserialize(self, data: bytes) -> Any:
         """Read a request message, and keep its bytes."""
-        self._received.append(data)
+        if not self.passes:
+            self._received.append(data)
         return data if self._deserializer is None else self._deserializer(data)
 
     def serialize(self, message: Any) -> bytes:
@@ -204,6 +213,9 @@ class Call:
         else:
             self._received.clear()
             exchange = yield from guard.admit(caller, self._view, route, message)
+        if self._closed:
+            yield from guard.close(exchange, None, status=0, sealed=False, reason="client_gone")
+            raise MessageAfterEndError("the client left while its call was decided")
         self._exchange = exchange
         if exchange.is_refused:
             raise (yield from guard.keep_denial(exchange))
@@ -233,6 +245,7 @@ class Call:
             return None
         if lets_pass:
             self.passes = True
+            self._received.clear()
             return None
         self.over = self._closed = True
         return refusal_of(refused, guard, self._exchange)
@@ -244,6 +257,8 @@ class Call:
 
         Raises:
             RequestError: It is not allowed, or cannot be decided. The call ends with that, whatever the handler makes of it.
+            PolicyStop: The host has stopped the call.
+            MessageAfterEndError: It has ended.
         """
         message = self._received.popleft() if self._received else b""
         first = not self._messages_in
@@ -251,11 +266,14 @@ class Call:
         exchange, route, caller = self._exchange, self._route, self._caller
         if exchange is None or route is None or caller is None:
             return
+        if self.over:
+            raise MessageAfterEndError("a request message after the end of the call")
+        self.check()
         try:
             self._check_size(message)
             self._caller = yield from self._guard.admit_message(caller, self._view, route, exchange, message, first=first)
         except RequestError as error:
-            if not self._guard.monitors:
+            if not self._guard.monitors or isinstance(error, MessageTooLargeError):
                 self._stop = error
                 raise
         except StoreError as error:
@@ -263,6 +281,8 @@ class Call:
             if not self._guard.monitors:
                 self._stop = unavailable()
                 raise self._stop from error
+        if self.over:  # while it was decided: what it had reserved is given back, or settled with the rest
+            raise MessageAfterEndError("the call ended while a request message was decided")
 
     # Responses
 
@@ -392,13 +412,14 @@ class Call:
         if self._closed:
             return
         self._closed = True
+        status = self._status if self.over else 200 if self.head_out else 0
+        self.over = True
         if self.passes:
             self._guard.telemetry.ended(self._view.observed, unsealed="monitor")
         if (exchange := self._exchange) is None:
             return
         response = self._response
         gone = not self._sealed and not self._reason and (response is None or response.unsealed is None)
-        status = self._status if self.over else 200 if self.head_out else 0
         reason = "client_gone" if gone else self._reason
         yield from self._guard.close(exchange, response, status=status, sealed=self._sealed, reason=reason)
 

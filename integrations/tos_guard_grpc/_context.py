@@ -17,9 +17,11 @@ from tos_guard.guard import Admission
 from tos_guard_grpc._call import Call, merged
 from tos_guard_grpc._status import Metadata
 
-__all__ = ["AsyncGuardedContext", "GuardedContext", "code_of"]
+__all__ = ["AsyncGuardedContext", "GuardedContext", "PassedContext", "code_of", "status_of"]
 
 _OWN: Final = frozenset({"_call", "_end", "_inner", "_read", "_send", "_trailing", "_code", "_write"})
+
+_BY_NUMBER: Final = {code.value[0]: code for code in grpc.StatusCode}
 
 
 class _Forwarding:
@@ -49,9 +51,9 @@ class _Forwarding:
         return self._call.admission
 
     def set_code(self, code: grpc.StatusCode) -> None:
-        """As the inner context's."""
-        self._code = code
-        self._inner.set_code(code)
+        """As the inner context's. A number is the status that has it, as ``grpc.aio`` reads it."""
+        self._code = status_of(code)
+        self._inner.set_code(self._code)
 
     def set_trailing_metadata(self, trailing_metadata: Any) -> None:
         """As the inner context's; ours is added when the call ends."""
@@ -89,11 +91,11 @@ class GuardedContext(_Forwarding):
 
     def abort(self, code: grpc.StatusCode, details: str = "", trailing_metadata: Any = ()) -> None:
         """End the call with a status, and its token."""
-        self._end(code, details, trailing_metadata or None)
+        self._end(status_of(code), details, trailing_metadata or None)
 
     def abort_with_status(self, status: Any) -> None:
         """End the call with a status, and its token."""
-        self._end(status.code, status.details, status.trailing_metadata)
+        self._end(status_of(status.code), status.details, status.trailing_metadata)
 
 
 class AsyncGuardedContext(_Forwarding):
@@ -138,16 +140,35 @@ class AsyncGuardedContext(_Forwarding):
 
     async def abort(self, code: grpc.StatusCode, details: str = "", trailing_metadata: Any = ()) -> None:
         """End the call with a status, and its token."""
-        await self._end(code, details, trailing_metadata or None)
+        await self._end(status_of(code), details, trailing_metadata or None)
 
     async def abort_with_status(self, status: Any) -> None:
         """End the call with a status, and its token."""
-        await self._end(status.code, status.details, status.trailing_metadata)
+        await self._end(status_of(status.code), status.details, status.trailing_metadata)
+
+
+class PassedContext(_Forwarding):
+    """The context of a coroutine whose call passes: the same, but for a request message that the guard has read before.
+
+    Args:
+        inner: gRPC's, or an outer interceptor's.
+        call: The call.
+        read: Reads a request message.
+    """
+
+    def __init__(self, inner: Any, call: Call, read: Callable[[], Awaitable[Any]]) -> None:
+        super().__init__(inner, call)
+        self._read = read
+
+    async def read(self) -> Any:
+        """The next request message, or ``EOF``."""
+        return await self._read()
 
 
 # Servicers and libraries ask whether they were given a context of gRPC's.
 grpc.ServicerContext.register(GuardedContext)
 grpc.aio.ServicerContext.register(AsyncGuardedContext)
+grpc.aio.ServicerContext.register(PassedContext)
 
 
 def code_of(context: Any) -> grpc.StatusCode:
@@ -155,4 +176,13 @@ def code_of(context: Any) -> grpc.StatusCode:
     said = getattr(context, "_code", None)
     if said is None and (read := getattr(context, "code", None)) is not None:
         said = read()
-    return said if isinstance(said, grpc.StatusCode) else grpc.StatusCode.OK
+    return status_of(said)
+
+
+def status_of(code: Any) -> grpc.StatusCode:
+    """The status that a handler means: none is OK, a number the status that has it, and what is no status UNKNOWN, as gRPC makes of it."""
+    if code is None:
+        return grpc.StatusCode.OK
+    if isinstance(code, grpc.StatusCode):
+        return code
+    return _BY_NUMBER.get(code, grpc.StatusCode.UNKNOWN) if isinstance(code, int) else grpc.StatusCode.UNKNOWN

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final, Protocol, TypeVar
 
 import grpc
+import grpc.aio
 
 from tos_guard.guard import Guard, GuardSteps, Steps
 from tos_guard_grpc._call import ISSUERS, Call, merged
@@ -160,21 +161,21 @@ class Serving:
             if call.passes:
                 yield from self._behavior(request, context)
                 return
-            messages: Any = ()
             try:
                 messages = self._behavior(request, guarded)
-                for message in messages:
-                    if message is None:
-                        break  # with which gRPC ends a stream
-                    self._out(message, guarded)
-                    yield message
+                try:
+                    for message in messages:
+                        if message is None:
+                            break  # with which gRPC ends a stream
+                        self._out(message, guarded)
+                        yield message
+                finally:
+                    if (close := getattr(messages, "close", None)) is not None:
+                        close()
                 call.check()
             except Exception as error:  # noqa: BLE001 - as above
                 self._fail(error, guarded)
                 return
-            finally:
-                if (close := getattr(messages, "close", None)) is not None:
-                    close()
             if not call.over:
                 self._finish(guarded)
         finally:
@@ -217,14 +218,15 @@ class Serving:
     def _send_head(self, guarded: GuardedContext, theirs: Any, *, asked: bool = False) -> None:
         """Send initial metadata with ours, once; what the servicer sends a second time is for gRPC to refuse."""
         call, inner = self._call, guarded._inner
-        if call.head_out or call.over or call.passes:
+        if call.sends_no_head:
             if asked:
                 inner.send_initial_metadata(theirs)
             return
         ours = self._run(call.head())
         try:
             inner.send_initial_metadata(merged(theirs, ours))
-        except ValueError:  # an outer interceptor has sent some: then all of ours goes into trailing metadata
+        except (ValueError, grpc.aio.UsageError):  # an outer interceptor has sent some: then all of ours goes into trailing metadata
+            call.head_lost = True
             if asked:
                 raise
             return

@@ -17,7 +17,7 @@ import grpc.aio
 
 from tos_guard.guard import AsyncGuard, Steps
 from tos_guard_grpc._call import Call, merged
-from tos_guard_grpc._context import AsyncGuardedContext, code_of
+from tos_guard_grpc._context import AsyncGuardedContext, PassedContext, code_of
 from tos_guard_grpc._guarding import Serving, behavior_of, calls_for_a_guard, failure, guarded_handler, with_behavior
 from tos_guard_grpc._status import Refusal
 
@@ -104,6 +104,8 @@ class _AsyncServing:
         self._call = call
         self._behavior = behavior
         self._run = guard.run
+        self._heading = asyncio.Lock()
+        self._writing = asyncio.Lock()
 
     async def answer(self, request: Any, context: Any, *, streaming: bool) -> Any:
         """Answer with one message, or with what the servicer writes."""
@@ -114,7 +116,7 @@ class _AsyncServing:
                 return None
             request, guarded = entered
             if call.passes:
-                return await self._behavior(request, context)
+                return await self._behavior(request, guarded)
             try:
                 message = await self._behavior(request, guarded)
                 if call.over:
@@ -148,7 +150,7 @@ class _AsyncServing:
                 return
             request, guarded = entered
             if call.passes:
-                async with aclosing(self._behavior(request, context)) as messages:
+                async with aclosing(self._behavior(request, guarded)) as messages:
                     async for message in messages:
                         yield message
                 return
@@ -172,7 +174,7 @@ class _AsyncServing:
         await self._send_head(guarded, ())
         await self._run(self._call.message_out(message))
 
-    async def _enter(self, request: Any, context: Any) -> tuple[Any, AsyncGuardedContext] | None:
+    async def _enter(self, request: Any, context: Any) -> tuple[Any, Any] | None:
         """Decide the call. Returns what the servicer gets, or None where it is not served and gRPC knows."""
         call, run = self._call, self._run
         refusal = await run(call.authenticate(context))
@@ -184,15 +186,22 @@ class _AsyncServing:
         if refusal is not None:
             await _abort(context, refusal, refusal.metadata)
             return None
+
+        def read() -> Awaitable[Any]:
+            return self._read(context, first)
+
+        requests = self._requests(first, request) if call.is_request_stream else request
+        if call.passes:
+            return requests, (PassedContext(context, call, read) if first else context)
         guarded = AsyncGuardedContext(
             context,
             call,
             send=lambda metadata: self._send_head(guarded, metadata, asked=True),
             end=lambda code, details, trailing: self._aborted(guarded, code, details, trailing),
-            read=lambda: self._read(context, first),
+            read=read,
             write=lambda message: self._write(guarded, message),
         )
-        return (self._requests(first, request) if call.is_request_stream else request), guarded
+        return requests, guarded
 
     async def _requests(self, first: list[Any], rest: Any) -> AsyncIterator[Any]:
         while first:
@@ -210,24 +219,27 @@ class _AsyncServing:
         return message
 
     async def _write(self, guarded: AsyncGuardedContext, message: Any) -> None:
-        await self._out(message, guarded)
-        await guarded._inner.write(message)
+        async with self._writing:  # messages leave in the order in which they were digested
+            await self._out(message, guarded)
+            await guarded._inner.write(message)
 
     async def _send_head(self, guarded: AsyncGuardedContext, theirs: Any, *, asked: bool = False) -> None:
         """As `Serving`."""
         call, inner = self._call, guarded._inner
-        if call.head_out or call.over or call.passes:
-            if asked:
-                await inner.send_initial_metadata(theirs)
-            return
-        ours = await self._run(call.head())
-        try:
-            await inner.send_initial_metadata(merged(theirs, ours))
-        except grpc.aio.UsageError:  # an outer interceptor has sent some: then all of ours goes into trailing metadata
-            if asked:
-                raise
-            return
-        call.head_out = True
+        async with self._heading:  # two tasks may send the first message at once
+            if not call.sends_no_head:
+                ours = await self._run(call.head())
+                try:
+                    await inner.send_initial_metadata(merged(theirs, ours))
+                except grpc.aio.UsageError:  # an outer interceptor has sent some: then all of ours goes into trailing metadata
+                    call.head_lost = True
+                    if asked:
+                        raise
+                    return
+                call.head_out = True
+                return
+        if asked:
+            await inner.send_initial_metadata(theirs)
 
     async def _aborted(self, guarded: AsyncGuardedContext, code: grpc.StatusCode, details: str, trailing: Any) -> None:
         """The servicer aborts. gRPC sends the status at once, so that the seal comes first."""

@@ -15,7 +15,7 @@ from google.rpc import error_details_pb2
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
-from grpc_kit import DOORS, KINDS, Do, Door, Guarded, Say, ask, grpc_kit, path_of, sync_guard
+from grpc_kit import DOORS, KINDS, Do, Door, Guarded, Say, ask, grpc_kit, interceptor, path_of, sync_guard
 from kit import TERMS, Kit
 from tos_guard.errors import DeniedError, IncompleteError, PolicyStop, StoreError
 from tos_guard.limits import Dimension, Limit, Quantity, Sliding
@@ -141,23 +141,6 @@ def test_a_message_is_serialised_once_and_the_request_read_once(door: Door) -> N
     assert told.messages == [b"0:hello!", b"1:hello!", b"2:hello!"]
     assert counts == {"read": 1, "written": 3}
     told.verify(kit)
-
-
-def interceptor(door: Door, change: Any) -> Any:
-    """An interceptor that changes handlers."""
-    if door.is_async:
-
-        class AsyncChanging(grpc.aio.ServerInterceptor):
-            async def intercept_service(self, continuation: Any, details: Any) -> Any:
-                return change(await continuation(details))
-
-        return AsyncChanging()
-
-    class Changing(grpc.ServerInterceptor):
-        def intercept_service(self, continuation: Any, details: Any) -> Any:
-            return change(continuation(details))
-
-    return Changing()
 
 
 # Who is served

@@ -140,9 +140,14 @@ class AsyncGuard(GuardSteps):
         return cls(**assemble(Path(path), overrides))
 
     async def run(self, steps: Steps[_T]) -> _T:
-        """Serve the needs of *steps* until they are done."""
+        """Serve the needs of *steps* until they are done.
+
+        A task that is cancelled while a reservation is ended does not wait for that, and is cancelled when *steps* are done: there may be
+        more of them, and whoever ends them does not do so twice.
+        """
         answer: Any = None
         failure: BaseException | None = None
+        cancelled: asyncio.CancelledError | None = None
         try:
             while True:
                 need = steps.send(answer) if failure is None else steps.throw(failure)
@@ -151,8 +156,16 @@ class AsyncGuard(GuardSteps):
                     answer = await self._serve(need)
                 except TosGuardError as error:
                     failure = error
-        except StopIteration as stop:
-            return stop.value  # type: ignore[no-any-return]
+                except asyncio.CancelledError as error:
+                    if not isinstance(need, Settle | Cancel):
+                        raise
+                    cancelled = error
+        except (StopIteration, TosGuardError) as end:
+            if cancelled is not None:
+                raise cancelled from None
+            if isinstance(end, StopIteration):
+                return end.value  # type: ignore[no-any-return]
+            raise
 
     async def _serve(self, need: Need) -> Any:
         match need:

@@ -7,7 +7,7 @@ from typing import Final
 from tos_guard.errors import StoreError
 from tos_guard.exchange import Exchange
 from tos_guard.guard._admitting import Admitting
-from tos_guard.guard._needs import Caller, RequestView, Route, Settle, Steps
+from tos_guard.guard._needs import Caller, Cancel, RequestView, Route, Settle, Steps
 from tos_guard.limits import Amounts, LimitRefusal, Quantity
 from tos_guard.rights import Holder, Rights
 from tos_guard.types import Decision, Facts
@@ -85,12 +85,18 @@ class AdmittingMessages(Admitting):
             self._met(exchange, facts, self._over_limit(answer))
             return
         exchange.further.append((answer, amounts))
+        if exchange.settled:  # another thread, or task, has ended the call meanwhile: the message goes nowhere
+            yield from self._end_further(Cancel(answer))
+            return
         if len(exchange.further) > MAX_FURTHER:
             reservation, estimate = exchange.further.pop(0)
-            try:
-                yield Settle(reservation, estimate)
-            except StoreError as failure:
-                self.report_failure("limits", failure)
+            yield from self._end_further(Settle(reservation, estimate))
+
+    def _end_further(self, need: Settle | Cancel) -> Steps[None]:
+        try:
+            yield need
+        except StoreError as failure:
+            self.report_failure("limits", failure)
 
     def _met(self, exchange: Exchange, facts: Facts, decision: Decision) -> None:
         """A message is not allowed: from now on the exchange is a denial.
