@@ -226,9 +226,9 @@ class Serving:
         try:
             inner.send_initial_metadata(merged(theirs, ours))
         except (ValueError, grpc.aio.UsageError):  # an outer interceptor has sent some: then all of ours goes into trailing metadata
-            call.head_lost = True
             if asked:
                 raise
+            call.head_lost = True
             return
         call.head_out = True
 

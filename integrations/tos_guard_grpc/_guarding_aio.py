@@ -232,9 +232,9 @@ class _AsyncServing:
                 try:
                     await inner.send_initial_metadata(merged(theirs, ours))
                 except grpc.aio.UsageError:  # an outer interceptor has sent some: then all of ours goes into trailing metadata
-                    call.head_lost = True
                     if asked:
                         raise
+                    call.head_lost = True
                     return
                 call.head_out = True
                 return
