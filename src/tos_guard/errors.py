@@ -66,6 +66,8 @@ __all__ = [
     "NotFoundError",
     "PolicyMismatchError",
     "PolicyStop",
+    "ProofError",
+    "ProofFault",
     "RequestError",
     "SignatureError",
     "SignerError",
@@ -94,6 +96,11 @@ BearerFault = Literal[
     "malformed", "type", "issuer", "unknown_key", "signature", "claims", "audience", "bound", "lifetime", "early", "expired", "scope"
 ]
 """Why a bearer token is not accepted: the closed set of words that logs and counts use."""
+
+ProofFault = Literal[
+    "missing", "malformed", "signature", "request", "time", "nonce", "credential", "key", "replayed", "forgotten", "scheme", "certificate"
+]
+"""Why a proof of possession is not accepted: the closed set of words that logs and counts use."""
 
 
 class TosGuardError(Exception):
@@ -180,6 +187,22 @@ class BearerError(AuthenticationError):
     def __init__(self, fault: BearerFault) -> None:
         super().__init__()
         self.fault: BearerFault = fault
+
+
+class ProofError(AuthenticationError):
+    """A credential is bound to a key or certificate, and who sends it does not prove that it is theirs.
+
+    Attributes:
+        fault: Why, for logs and counts.
+        wants_nonce: Whether a new proof that carries a nonce of ours can succeed (RFC 9449 section 9).
+        nonce: A nonce for the next proof; empty where none was made.
+    """
+
+    def __init__(self, fault: ProofFault, *, wants_nonce: bool = False) -> None:
+        super().__init__()
+        self.fault: ProofFault = fault
+        self.wants_nonce = wants_nonce
+        self.nonce = ""
 
 
 class MalformedRequestError(RequestError):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from tos_guard.keys import KeyRecord
@@ -20,6 +20,7 @@ __all__ = [
     "AccountSource",
     "AsyncAccountSource",
     "AsyncLimitEngine",
+    "AsyncReplayCache",
     "AsyncSigner",
     "BearerAuthenticator",
     "Clock",
@@ -27,11 +28,16 @@ __all__ = [
     "LimitEngine",
     "PublishedTerms",
     "RecordStore",
+    "ReplayCache",
     "RightsSource",
     "SealStore",
     "Signer",
     "TermsArchive",
+    "Use",
 ]
+
+Use = Literal["first", "used", "forgotten"]
+"""What a replay cache says of the use of a proof; see `ReplayCache.use`."""
 
 
 class Clock(Protocol):
@@ -368,6 +374,53 @@ class AsyncLimitEngine(Protocol):
 
     async def close(self) -> None:
         """As `LimitEngine.close`."""
+        ...
+
+
+@runtime_checkable
+class ReplayCache(Protocol):
+    """Knows which proofs were used (RFC 9449 section 11.1). Any thread may call; safe after fork.
+
+    Of all who ask for one use, in whatever process that shares the state, exactly one is told ``first``.
+    """
+
+    @property
+    def blocks(self) -> bool:
+        """Whether a call may wait for a disk, another process or the network, so that an event loop must not make it."""
+        ...
+
+    def use(self, use: bytes, *, made_after: datetime, keep: timedelta) -> Use:
+        """Use a proof.
+
+        Args:
+            use: 32 bytes that name it.
+            made_after: No earlier than this was it made.
+            keep: For how long it could be used again.
+
+        Returns:
+            ``first`` for the first to ask. ``used`` for everybody else. ``forgotten`` where it may have been used before what is known
+            began: the state was lost, or is new; what is made from now on will do.
+
+        Raises:
+            StoreError: The engine failed. The proof may count as used.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go of files and connections. Further use raises `StoreError`."""
+        ...
+
+
+@runtime_checkable
+class AsyncReplayCache(Protocol):
+    """`ReplayCache` whose engine is across a network."""
+
+    async def use(self, use: bytes, *, made_after: datetime, keep: timedelta) -> Use:
+        """As `ReplayCache.use`."""
+        ...
+
+    async def close(self) -> None:
+        """As `ReplayCache.close`."""
         ...
 
 

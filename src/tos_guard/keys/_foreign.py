@@ -23,7 +23,7 @@ from tos_guard.errors import MalformedError, SignatureError, UnknownKeyError
 from tos_guard.keys._jws import parse_object, split_compact
 from tos_guard.keys._record import PRIVATE_MEMBERS, check_key_ops, ed25519_key
 
-__all__ = ["ForeignJWS", "ForeignKey", "ForeignKeySet", "jwk_thumbprint", "parse_foreign_jws", "parse_foreign_key_set"]
+__all__ = ["ForeignJWS", "ForeignKey", "ForeignKeySet", "foreign_key", "jwk_thumbprint", "parse_foreign_jws", "parse_foreign_key_set"]
 
 MAX_TOKEN_CHARS: Final = 8_192  # what common servers accept in one header field
 MAX_HEADER_BYTES: Final = 2_048  # alg, kid, typ and two thumbprints take about 300
@@ -160,7 +160,7 @@ def parse_foreign_key_set(data: bytes, *, where: str = "key set", assumed_algori
     entries = document.get("keys") if isinstance(document, dict) else None
     if not isinstance(entries, list) or not 1 <= len(entries) <= MAX_KEYS:
         raise MalformedError(f"not an object with keys, an array of 1 to {MAX_KEYS}", where=where)
-    found = [_key(jwk, f"{where} key {position}", assumed_algorithm) for position, jwk in enumerate(entries)]
+    found = [foreign_key(jwk, where=f"{where} key {position}", assumed_algorithm=assumed_algorithm) for position, jwk in enumerate(entries)]
     keys = tuple(key for key in found if key is not None)
     if not keys:
         raise MalformedError("no key in it can check a signature", where=where)
@@ -171,8 +171,20 @@ def parse_foreign_key_set(data: bytes, *, where: str = "key set", assumed_algori
     return ForeignKeySet(keys)
 
 
-def _key(jwk: Any, where: str, assumed_algorithm: str | None) -> ForeignKey | None:
-    """Check one key. Returns None for a well-formed key that is not for signatures, or of a kind we do not read."""
+def foreign_key(jwk: Any, *, where: str, assumed_algorithm: str | None = None) -> ForeignKey | None:
+    """Check one key of another party.
+
+    Args:
+        jwk: The key (RFC 7517).
+        where: What it is, for the error.
+        assumed_algorithm: The algorithm of an RSA key or secret that names none.
+
+    Returns:
+        The key, or None for a well-formed one that is not for signatures, or of a kind we do not read.
+
+    Raises:
+        MalformedError: It breaks a rule.
+    """
     if not isinstance(jwk, dict):
         raise MalformedError("is not an object", where=where)
     kty, crv, kid = jwk.get("kty"), jwk.get("crv"), jwk.get("kid")

@@ -2,6 +2,8 @@
 
 from tos_guard.rights._account import Account, AuthorizedPerson, Grant, Holder, Organization
 from tos_guard.rights._bearer import BearerIdentity, BearerPolicy, check_bearer_type, read_bearer_claims, unverified_issuer
+from tos_guard.rights._binding import UNBOUND, Binding, certificate_thumbprint
+from tos_guard.rights._dpop import DPOP_ALGORITHMS, DPoPNonces, DPoPPolicy, DPoPProof, normal_uri, read_dpop_proof
 from tos_guard.rights._end_user import end_user_key, hash_end_user
 from tos_guard.rights._explain import Explanation, explain
 from tos_guard.rights._key import (
@@ -20,11 +22,17 @@ from tos_guard.rights._plans import PlanCache, holder_plan
 __all__ = [
     "ADMIN_KEY_PREFIX",
     "API_KEY_PREFIX",
+    "DPOP_ALGORITHMS",
+    "UNBOUND",
     "Account",
     "ApiKey",
     "AuthorizedPerson",
     "BearerIdentity",
     "BearerPolicy",
+    "Binding",
+    "DPoPNonces",
+    "DPoPPolicy",
+    "DPoPProof",
     "Explanation",
     "Grant",
     "Holder",
@@ -32,6 +40,7 @@ __all__ = [
     "Plan",
     "PlanCache",
     "Rights",
+    "certificate_thumbprint",
     "check_bearer_type",
     "compile_plan",
     "end_user_key",
@@ -41,8 +50,10 @@ __all__ = [
     "holder_plan",
     "new_admin_key",
     "new_api_key",
+    "normal_uri",
     "parse_admin_key",
     "parse_api_key",
     "read_bearer_claims",
+    "read_dpop_proof",
     "unverified_issuer",
 ]

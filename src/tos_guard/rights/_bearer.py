@@ -6,7 +6,8 @@ Rules kept here:
 - Every claim that RFC 9068 section 2.2 requires is there, of its kind, once. Times are integers: neither texts nor booleans.
 - The issuer is the configured one to the byte, and ours is among the audiences.
 - A lifetime is bounded, so that no token outlives what its issuer can be held to. Clocks may differ by a minute at most.
-- A token that is bound to a key of its holder (``cnf``: DPoP, mutual TLS) is no bearer token: to take it as one would undo the binding.
+- A token that is bound to a key of its holder (``cnf``: DPoP, mutual TLS) says so in what is made of it, and names nobody until that key is
+  proven: to take it as a bearer token would undo the binding. One that is bound in another way is not accepted.
 - Whoever asks is named by the claims alone. Every refusal tells the caller the same; `BearerError.fault` says more, to us.
 
 The signature is the work of `tos_guard.keys`; finding the keys that of `tos_guard.remote`.
@@ -21,6 +22,7 @@ from typing import Any, Final
 
 from tos_guard._canonical import parse_json
 from tos_guard.errors import BearerError, MalformedError
+from tos_guard.rights._binding import UNBOUND, Binding, read_confirmation
 
 __all__ = ["BearerIdentity", "BearerPolicy", "check_bearer_type", "read_bearer_claims", "unverified_issuer"]
 
@@ -95,6 +97,7 @@ class BearerIdentity:
         not_before: Since when it is good.
         expires: Until when it is good.
         jti: Its id.
+        binding: What its holder must prove beside having it.
     """
 
     issuer: str
@@ -108,6 +111,7 @@ class BearerIdentity:
     not_before: datetime
     expires: datetime
     jti: str
+    binding: Binding = UNBOUND
 
 
 def check_bearer_type(header: Mapping[str, str]) -> None:
@@ -149,7 +153,8 @@ def read_bearer_claims(payload: bytes, policy: BearerPolicy, now: datetime) -> B
     subject, client_id, jti = (_text(claims, name) for name in ("sub", "client_id", "jti"))
     if policy.audiences.isdisjoint(_audiences(claims)):
         raise BearerError("audience")
-    if "cnf" in claims:
+    binding = read_confirmation(claims["cnf"]) if "cnf" in claims else UNBOUND
+    if binding is None:
         raise BearerError("bound")
     not_before, expires = _times(claims, policy, now)
     scopes = _scopes(claims)
@@ -170,6 +175,7 @@ def read_bearer_claims(payload: bytes, policy: BearerPolicy, now: datetime) -> B
         not_before=not_before,
         expires=expires,
         jti=jti,
+        binding=binding,
     )
 
 
