@@ -15,7 +15,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar
+from functools import partial
 from typing import Any, Final, NamedTuple
+from urllib.parse import unquote
 
 import grpc
 
@@ -38,7 +40,7 @@ from tos_guard.errors import (
     TosGuardError,
 )
 from tos_guard.exchange import CallResponse, Exchange
-from tos_guard.guard import Admission, Caller, GuardSteps, RequestView, Route, Steps, unavailable
+from tos_guard.guard import Admission, Caller, Connection, GuardSteps, RequestView, Route, Steps, der_of, unavailable
 from tos_guard.types import Completion
 from tos_guard_grpc._status import HTTP_STATUS, Metadata, Refusal, refusal_of
 
@@ -171,7 +173,7 @@ class Call:
             Why the call is not served, or None.
         """
         view = self._view
-        self._view = RequestView(view.method, view.path, view.headers, context, view.observed)
+        self._view = RequestView(view.method, view.path, view.headers, context, view.observed, _connection(context))
         return (yield from self._deciding(self._authenticate()))
 
     def _authenticate(self) -> Steps[None]:
@@ -434,6 +436,22 @@ def pairs(metadata: Any) -> list[tuple[str, str | bytes]]:
 def merged(theirs: Any, ours: Metadata) -> Metadata:
     """The handler's metadata and ours. Names of ours in the handler's are left out: two tokens would be none."""
     return (*((name, value) for name, value in pairs(theirs) if name.lower() not in _OURS), *ours)
+
+
+def _connection(context: Any) -> Connection:
+    return Connection(_address(context.peer()), partial(_certificate, context))
+
+
+def _address(peer: str) -> str:
+    """The address in ``ipv4:127.0.0.1:50051`` or ``ipv6:%5B::1%5D:50051``; of a Unix socket there is none."""
+    kind, _, rest = unquote(peer).partition(":")
+    return rest.rpartition(":")[0].strip("[]") if kind in ("ipv4", "ipv6") else ""
+
+
+def _certificate(context: Any) -> bytes | None:
+    """The client certificate that the server has demanded and verified."""
+    said = next(iter(context.auth_context().get("x509_pem_cert", ())), None)
+    return None if said is None else der_of(said.decode("ascii", "replace"))
 
 
 def _headers(metadata: Iterable[tuple[str, str | bytes]]) -> list[tuple[bytes, bytes]]:

@@ -18,9 +18,9 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2, status_pb2
 
-from tos_guard.errors import DeniedError, LimitExceededError, PolicyStop, RequestError, TosGuardError
+from tos_guard.errors import DeniedError, LimitExceededError, PolicyStop, ProofError, RequestError, TosGuardError
 from tos_guard.exchange import Exchange, limit_fields
-from tos_guard.guard import GuardSteps, denial_members, may_retry
+from tos_guard.guard import GuardSteps, challenge, denial_members, may_retry
 
 __all__ = ["HTTP_STATUS", "Metadata", "Refusal", "refusal_of"]
 
@@ -102,6 +102,8 @@ def refusal_of(error: TosGuardError, guard: GuardSteps, exchange: Exchange | Non
     metadata: list[tuple[str, str | bytes]] = [(DETAILS_KEY, status), ("x-request-id", rid)]
     if (pushback := _pushback(error)) is not None:
         metadata.append((PUSHBACK_KEY, pushback))
+    if isinstance(error, ProofError):
+        metadata += [(name.decode("ascii"), value.decode("ascii")) for name, value in challenge(error)]
     if exchange is not None:
         metadata += [(name.decode("ascii"), value.decode("ascii")) for name, value in limit_fields(exchange.limit_states)]
     return Refusal(code, message, tuple(metadata))

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -32,12 +33,14 @@ __all__ = [
     "AcceptanceSettings",
     "BearerSettings",
     "CalendarSettings",
+    "DPoPSettings",
     "EstimateSettings",
     "FactSources",
     "FailureModes",
     "GuardSettings",
     "LimitSettings",
     "ModelSettings",
+    "MutualTLSSettings",
     "PriceSettings",
     "Retention",
     "RouteSettings",
@@ -50,6 +53,7 @@ MAX_ISSUER_CHARS: Final = 96  # it stands in each token, which must stay under 1
 MAX_BEARER_ISSUERS: Final = 16  # each has a thread that keeps its keys
 _ORIGIN: Final = re.compile(r"(https://[a-z0-9.-]+|http://(localhost|127\.0\.0\.1|\[::1\]))(:[0-9]{1,5})?")
 
+_ROOT: Final = re.compile(_ORIGIN.pattern + r"(/[^\s?#]*)?")
 _NO_FILE_NAME: Final = re.compile(r"[^a-z0-9.-]")
 
 MAX_LIMIT_AMOUNT: Final = 2**53 - 1  # what JSON carries exactly, and sums of it fit into an engine's 64 bits
@@ -193,6 +197,59 @@ class BearerSettings(_Settings):
         return claim
 
 
+class DPoPSettings(_Settings):
+    """Proofs of possession (RFC 9449): which are accepted.
+
+    Attributes:
+        urls: Addresses under which clients reach our root, with a path where a proxy adds one; the issuer where none is given. What a
+            request says of its host does not count.
+        window_seconds: How old a proof may be.
+        leeway_seconds: How far a client's clock may differ from ours.
+        require_nonce: Whether each proof must carry a nonce of ours, which costs a client one more request every `nonce_seconds`.
+        nonce_seconds: For how long a nonce of ours is accepted.
+        shared_by: Who knows of one another which proofs were used: all processes of this ``host``, over a file; or each ``process``
+            alone, in memory: with several of them, each takes a proof once.
+    """
+
+    urls: Annotated[tuple[str, ...], Field(max_length=16)] = ()
+    window_seconds: Annotated[int, Field(ge=5, le=300)] = 60
+    leeway_seconds: Annotated[int, Field(ge=0, le=60)] = 5
+    require_nonce: bool = False
+    nonce_seconds: Annotated[int, Field(ge=30, le=3_600)] = 300
+    shared_by: Literal["host", "process"] = "host"
+
+    @field_validator("urls")
+    @classmethod
+    def _are_addresses(cls, urls: tuple[str, ...]) -> tuple[str, ...]:
+        for url in urls:
+            if _ROOT.fullmatch(url) is None:
+                raise ValueError(f"{url!r} is not an address such as https://api.example.com (http:// only on loopback)")
+        return urls
+
+
+class MutualTLSSettings(_Settings):
+    """Tokens and keys that are bound to a client certificate (RFC 8705).
+
+    Attributes:
+        proxies: Addresses or networks of proxies that end TLS for us, and whose ``Client-Cert`` (RFC 9440) is believed: they must set
+            or remove it on every request. Empty where our own server ends it.
+    """
+
+    proxies: Annotated[tuple[str, ...], Field(max_length=64)] = ()
+
+    @field_validator("proxies")
+    @classmethod
+    def _are_networks(cls, proxies: tuple[str, ...]) -> tuple[str, ...]:
+        for proxy in proxies:
+            try:
+                network = ip_network(proxy)
+            except ValueError as error:
+                raise ValueError(f"{proxy!r} is no address or network ({error})") from None
+            if network.prefixlen == 0:
+                raise ValueError(f"{proxy!r} is everybody: name the proxies")
+        return proxies
+
+
 class Retention(_Settings):
     """Days for which records are kept, per type, and seals of responses that may leave again.
 
@@ -226,6 +283,7 @@ class FailureModes(_Settings):
         bearer_keys: The key endpoint of an authorization server: ``local`` (keys that are known go on), or ``deny``.
         limits: The limits engine: ``deny``; ``local`` (this process counts alone, up to `local_share` of each limit); or ``allow``.
         records: The store of records: ``deny`` (no final token, no content), or ``allow`` (untagged, counted).
+        replay: What knows which proofs of possession were used: ``deny``; or ``local`` (this process alone: each may take a proof once).
         signer: The signer: ``deny`` or ``allow``, likewise.
         stale_seconds: For how long ``accounts = "local"`` holds. A suspension may go unheard for as long.
         local_share: Which part of each limit ``limits = "local"`` gives one process: one divided by the number of processes.
@@ -235,6 +293,7 @@ class FailureModes(_Settings):
     bearer_keys: Literal["deny", "local"] = "local"
     limits: Literal["deny", "local", "allow"] = "deny"
     records: Literal["deny", "allow"] = "deny"
+    replay: Literal["deny", "local"] = "deny"
     signer: Literal["deny", "allow"] = "deny"
     stale_seconds: Annotated[int, Field(ge=1, le=86_400)] = 300
     local_share: Annotated[float, Field(gt=0, le=1)] = 0.1
@@ -242,7 +301,7 @@ class FailureModes(_Settings):
     @property
     def modes(self) -> dict[str, str]:
         """Mode by class."""
-        return {name: getattr(self, name) for name in ("accounts", "bearer_keys", "limits", "records", "signer")}
+        return {name: getattr(self, name) for name in ("accounts", "bearer_keys", "limits", "records", "replay", "signer")}
 
 
 class AcceptanceSettings(_Settings):
@@ -384,6 +443,8 @@ class GuardSettings(_Settings):
         exempt: Paths that are not guarded, by name; ``*`` at the end stands for the rest, but for no detour (``//``, ``/../``).
         sources: Where asserted facts come from.
         bearer: Authorization servers whose access tokens name accounts.
+        dpop: How credentials that are bound to a key are proven, or None: then none of them is accepted.
+        mutual_tls: How credentials that are bound to a certificate are proven, or None: then none of them is accepted.
         records: ``durable``: a record is committed before its final token leaves. ``async``: it follows; a crash may lose the newest.
         mode: ``enforce``; or ``monitor``: everything is decided, counted and recorded, and nothing is refused.
         failure: What happens when a part fails.
@@ -408,6 +469,8 @@ class GuardSettings(_Settings):
     exempt: tuple[str, ...] = ()
     sources: FactSources = FactSources()
     bearer: Annotated[tuple[BearerSettings, ...], Field(max_length=MAX_BEARER_ISSUERS)] = ()
+    dpop: DPoPSettings | None = None
+    mutual_tls: MutualTLSSettings | None = None
     records: Literal["durable", "async"] = "durable"
     mode: Literal["enforce", "monitor"] = "enforce"
     failure: FailureModes = FailureModes()
@@ -490,6 +553,11 @@ class GuardSettings(_Settings):
         """Where the processes of this host count what accounts of this issuer use: beside the store, which may be several issuers'."""
         issuer = _NO_FILE_NAME.sub("_", self.issuer.removeprefix("https://"))
         return self.store.with_name(f"{self.store.stem}.{issuer}.limits{self.store.suffix}")
+
+    @property
+    def replays_file(self) -> Path:
+        """Where the processes of this host keep which proofs of possession were used."""
+        return self.limits_file.with_name(self.limits_file.name.replace(".limits", ".replays"))
 
     def beside(self, folder: Path) -> GuardSettings:
         """The same settings with relative paths taken from *folder*."""

@@ -161,7 +161,7 @@ class BearerAuthenticator(Protocol):
     """
 
     def verify(self, token: str, now: datetime) -> BearerIdentity:
-        """Who asks.
+        """Who asks, if what the identity's ``binding`` names is proven too: that is the work of whoever calls.
 
         Raises:
             AuthenticationError: The token is not accepted; the text is that of every wrong credential.

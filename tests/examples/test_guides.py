@@ -22,12 +22,14 @@ from serving import Serve
 from tos_guard.config import (
     AcceptanceSettings,
     BearerSettings,
+    DPoPSettings,
     EstimateSettings,
     FactSources,
     FailureModes,
     GuardSettings,
     LimitSettings,
     ModelSettings,
+    MutualTLSSettings,
     PriceSettings,
     Retention,
     RouteSettings,
@@ -108,9 +110,9 @@ def test_three_ways_to_say_who_asks(tmp_path: Path, serve: Serve, monkeypatch: p
     with serve(app) as base_url:
         assert httpx.post(base_url + CHAT, json=QUESTION, headers={"x-customer": "good"}).status_code == 200
     with serve_authorization() as server:
-        (setting,) = blocks("authentication.md", "toml")
+        setting, *proofs = blocks("authentication.md", "toml")
         setting = setting.replace("https://login.example.com/.well-known/jwks.json", server.uri)
-        provider.settings.write_text(f"{provider.settings.read_text()}\n{setting}")
+        provider.settings.write_text("\n".join((provider.settings.read_text(), setting, *proofs)))
         app = host()
         guard = TosGuard.from_file(provider.settings)
         guard.install(app)
@@ -179,7 +181,7 @@ def test_telemetry_reaches_the_providers_it_is_given(tmp_path: Path, serve: Serv
     metrics = {metric.name: metric.data.data_points for metric in data.resource_metrics[0].scope_metrics[0].metrics}
     assert sum(point.value for point in metrics["tos_guard.decisions"]) == 1
     assert {point.attributes["tos_guard.key.purpose"] for point in metrics["tos_guard.key.expiry"]} >= {"provenance", "key-history"}
-    assert len(metrics["tos_guard.failure_mode"]) == 5
+    assert len(metrics["tos_guard.failure_mode"]) == 6
     names["my_meters"].shutdown()
 
 
@@ -188,6 +190,8 @@ TABLES: dict[str, type[BaseModel]] = {
     "routes.<path>": RouteSettings,
     "sources": FactSources,
     "bearer": BearerSettings,
+    "dpop": DPoPSettings,
+    "mutual_tls": MutualTLSSettings,
     "failure": FailureModes,
     "acceptance": AcceptanceSettings,
     "limits": LimitSettings,
@@ -204,7 +208,7 @@ def settings_tables() -> dict[str, dict[str, str]]:
     tables: dict[str, dict[str, str]] = {}
     name = ""
     for line in (GUIDES / "configuration.md").read_text(encoding="utf-8").splitlines():
-        if heading := re.match(r"`([a-z]+(?:\.[a-z<>]+)*)`:", line):
+        if heading := re.match(r"`([a-z_]+(?:\.[a-z<>]+)*)`:", line):
             name = heading[1]
         elif row := re.match(r"\| `(\w+)` \| (.+?) \|", line):
             tables.setdefault(name, {})[row[1]] = row[2]

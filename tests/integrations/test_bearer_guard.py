@@ -83,7 +83,7 @@ async def test_whatever_is_wrong_with_a_credential_the_answer_is_the_same(server
             "signature": server.token(ed25519_key("ed-1", seed="attacker")),
             "unknown_key": server.token(header={"kid": "other"}),
             "type": server.token(header={"typ": "JWT"}),
-            "bound": server.token(cnf={"jkt": "A" * 43}),
+            "bound": server.token(cnf={"jwk": {}}),
             "malformed": "nonsense",
         }
         for fault, token in wrong.items():

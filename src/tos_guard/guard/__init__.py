@@ -22,8 +22,9 @@ from tos_guard.guard._explaining import ExplainedRequest, explain_moment, explai
 from tos_guard.guard._keeping import IdempotencyMismatchError, SealConflictError, UnknownResponseError
 from tos_guard.guard._limit_settings import limits_of, meter_of
 from tos_guard.guard._meter import Estimator, Meter, ModelFacts
-from tos_guard.guard._needs import Admission, Ask, Caller, RequestView, Route, Steps
-from tos_guard.guard._refusals import denial_members, may_retry, unavailable
+from tos_guard.guard._needs import Admission, Ask, Caller, Connection, RequestView, Route, Steps
+from tos_guard.guard._proving import der_of
+from tos_guard.guard._refusals import challenge, denial_members, may_retry, unavailable
 from tos_guard.guard._reporting import LimitUse, PolicyFor
 from tos_guard.guard._steps import GuardSteps
 
@@ -38,6 +39,7 @@ __all__ = [
     "Batch",
     "BatchLine",
     "Caller",
+    "Connection",
     "Estimator",
     "ExplainedRequest",
     "Guard",
@@ -55,7 +57,9 @@ __all__ = [
     "Steps",
     "Subject",
     "UnknownResponseError",
+    "challenge",
     "denial_members",
+    "der_of",
     "explain_moment",
     "explain_request",
     "limits_of",

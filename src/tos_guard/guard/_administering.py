@@ -33,10 +33,10 @@ class Administering(Admitting):
         return name
 
     def _admin_of_key(self, view: RequestView) -> Steps[str | None]:
-        (credential, _), store = credential_of(view), self.store
-        if credential is None or store is None:
+        credential, store = credential_of(view), self.store
+        if credential is None or credential.is_dpop or store is None:
             return None
-        public_id, secret = parse_admin_key(credential)
+        public_id, secret = parse_admin_key(credential.text)
         hashed = hash_secret(secret, self._pepper)
         name: str | None = yield Ask(lambda: store.admin_by_key(public_id, hashed))
         return name

@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from copy import copy
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, NamedTuple
 
 from tos_guard._canonical import b64url_encode
 from tos_guard.dialects import RequestFacts
-from tos_guard.errors import BearerError, DeniedError, MalformedRequestError, PolicyStop, StoreError
+from tos_guard.errors import BearerError, DeniedError, MalformedRequestError, PolicyStop, ProofError, StoreError
 from tos_guard.exchange import Exchange, ExchangeIds, TermsInForce
 from tos_guard.guard._keeping import Keeping
 from tos_guard.guard._leases import BACKGROUND_LEASE, LEASE
@@ -36,7 +36,18 @@ from tos_guard.guard._needs import (
 from tos_guard.guard._refusals import denial, unauthenticated, unavailable
 from tos_guard.limits import Charge, LimitRefusal, LimitState, Reservation, Usage
 from tos_guard.policy import UsagePolicy
-from tos_guard.rights import API_KEY_PREFIX, Account, BearerIdentity, Holder, Plan, Rights, hash_end_user, hash_secret, parse_api_key
+from tos_guard.rights import (
+    API_KEY_PREFIX,
+    UNBOUND,
+    Account,
+    BearerIdentity,
+    Holder,
+    Plan,
+    Rights,
+    hash_end_user,
+    hash_secret,
+    parse_api_key,
+)
 from tos_guard.types import UNDECLARED, Decision, Facts, Outcome, Reason
 
 __all__ = ["Admitting", "credential_of"]
@@ -65,23 +76,34 @@ class Admitting(Keeping):
         return self._timed(view.observed, self._authenticate(view))
 
     def _authenticate(self, view: RequestView) -> Steps[Caller]:
-        identity: BearerIdentity | None = None
         if self._identify is not None:
             account_id = yield Identify(view)
-            need = FindHolder(account_id=account_id) if account_id is not None else None
-        else:
-            credential, is_ours = credential_of(view)
-            if credential is None:
-                need = None
-            elif is_ours or self._bearer is None:
-                public_id, secret = parse_api_key(credential)
-                need = FindHolder(public_id=public_id, secret_hash=hash_secret(secret, self._pepper))
-            else:
-                identity = yield from self._presented(credential)
-                need = FindHolder(account_id=identity.account_id)
-        if need is None:
+            if account_id is None:
+                raise unauthenticated()
+            return (yield from self._caller(FindHolder(account_id=account_id), None))
+        try:
+            return (yield from self._presented(view))
+        except ProofError as error:
+            self.telemetry.proof_refused(error.fault)
+            raise
+
+    def _presented(self, view: RequestView) -> Steps[Caller]:
+        """Whoever presents a credential, and proves what it is bound to."""
+        credential = credential_of(view)
+        self._prover.check_fields(view)
+        if credential is None:
             raise unauthenticated()
-        return (yield from self._caller(need, identity))
+        identity: BearerIdentity | None = None
+        if credential.is_key or self._bearer is None:
+            public_id, secret = parse_api_key(credential.text)
+            need = FindHolder(public_id=public_id, secret_hash=hash_secret(secret, self._pepper))
+        else:
+            identity = yield from self._bearer_identity(credential.text)
+            need = FindHolder(account_id=identity.account_id)
+        caller = yield from self._caller(need, identity)
+        binding = identity.binding if identity is not None else UNBOUND
+        yield from self._prover.prove(view, credential.text, is_dpop=credential.is_dpop, binding=binding)
+        return caller
 
     def _caller(self, need: FindHolder, identity: BearerIdentity | None) -> Steps[Caller]:
         found_at = time.monotonic()
@@ -96,7 +118,7 @@ class Admitting(Keeping):
             return caller
         return (yield from self._caller(caller.need, caller.identity))
 
-    def _presented(self, token: str) -> Steps[BearerIdentity]:
+    def _bearer_identity(self, token: str) -> Steps[BearerIdentity]:
         """Who presents a bearer token. Whatever fails is counted in one word, which the caller never reads."""
         try:
             identity: BearerIdentity = yield VerifyBearer(token, self.clock())
@@ -473,18 +495,33 @@ def _limit_reason(state: LimitState, *, shadow: bool = False) -> Reason:
     return Reason("tos_limit", state.limit.id, shadow=shadow)
 
 
-def credential_of(view: RequestView) -> tuple[str | None, bool]:
-    """The one credential of a request, or None; and whether only our keys may stand there, or it looks like one."""
+class Credential(NamedTuple):
+    """What a request presents.
+
+    Attributes:
+        text: The credential.
+        is_key: Whether only our keys may stand where it stood, or it looks like one.
+        is_dpop: Whether it came under the scheme ``DPoP`` (RFC 9449).
+    """
+
+    text: str
+    is_key: bool
+    is_dpop: bool = False
+
+
+def credential_of(view: RequestView) -> Credential | None:
+    """The one credential of a request, or None."""
     try:
         authorization, key = view.header("authorization"), view.header("x-api-key")
     except MalformedRequestError:
         raise unauthenticated() from None  # two credentials are none
     if authorization is None:
-        return key, True
+        return None if key is None else Credential(key, is_key=True)
     scheme, _, text = authorization.partition(" ")
-    if scheme.lower() != "bearer" or key not in (None, text):
-        return None, False
-    return text, text.startswith(f"{API_KEY_PREFIX}-")
+    is_dpop = scheme.lower() == "dpop"
+    if not (is_dpop or scheme.lower() == "bearer") or key not in (None, text):
+        return None
+    return Credential(text, text.startswith(f"{API_KEY_PREFIX}-"), is_dpop)
 
 
 def _belongs_to(holder: Holder, identity: BearerIdentity | None) -> bool:

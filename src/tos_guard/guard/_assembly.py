@@ -9,7 +9,7 @@ from tos_guard.config import GuardSettings, parse_settings
 from tos_guard.errors import KeyFileError, StoreError
 from tos_guard.guard._base import utc_now
 from tos_guard.guard._limit_settings import meter_of
-from tos_guard.protocols import Clock, LimitEngine, Signer
+from tos_guard.protocols import Clock, LimitEngine, ReplayCache, Signer
 from tos_guard.telemetry import Telemetry
 from tos_guard.types import KeyPurpose
 
@@ -63,6 +63,8 @@ def assemble(path: Path, overrides: dict[str, Any]) -> dict[str, Any]:
         "receipts": receipts,
     }
     count_prompt = overrides.pop("count_prompt", None)
+    if settings.dpop is not None and overrides.get("replays") is None:
+        overrides["replays"] = _replays(settings, clock, telemetry)
     if settings.limits:
         defaults["meter"] = meter_of(settings, count_prompt=count_prompt)
         if "limits" not in overrides:
@@ -83,6 +85,20 @@ def _limits(settings: GuardSettings, clock: Clock, telemetry: Telemetry) -> Limi
 
     engine = SQLiteLimits(settings.limits_file, clock=clock)
     return FallbackLimits(engine, mode=settings.failure.limits, on_use=used, clock=clock, local_share=settings.failure.local_share)
+
+
+def _replays(settings: GuardSettings, clock: Clock, telemetry: Telemetry) -> ReplayCache:
+    from tos_guard.stores import FallbackReplays, MemoryReplays, SQLiteReplays
+
+    if settings.dpop is not None and settings.dpop.shared_by == "process":
+        return MemoryReplays(clock=clock)
+
+    def used(failure: StoreError) -> None:
+        telemetry.failed("replay", failure)
+        telemetry.degraded("replay", "local")
+
+    engine = SQLiteReplays(settings.replays_file, clock=clock)
+    return FallbackReplays(engine, is_local=settings.failure.replay == "local", on_use=used, clock=clock)
 
 
 def _receipt_signer(settings: GuardSettings, clock: Clock) -> Signer | None:

@@ -22,15 +22,18 @@ from tos_guard.errors import ConfigurationError
 from tos_guard.guard._leases import Leases
 from tos_guard.guard._meter import Meter
 from tos_guard.guard._needs import FindHolder, RequestView, Route, Steps
+from tos_guard.guard._proving import Prover
 from tos_guard.guard._rulebook import Rulebook
 from tos_guard.protocols import (
     AccountSource,
     AsyncAccountSource,
+    AsyncReplayCache,
     AsyncSigner,
     BearerAuthenticator,
     Clock,
     LimitEngine,
     RecordStore,
+    ReplayCache,
     RightsSource,
     SealStore,
     Signer,
@@ -88,6 +91,7 @@ class GuardBase:
         limits: Counts what accounts use; needed where there are limits.
         identify: Names the account of a request that the host has authenticated.
         bearer: Proves who presents a bearer token of the authorization servers in the settings.
+        replays: Knows which proofs of possession were used; needed where the settings have ``dpop``.
         assertions: What the provider knows of a request.
         store: Our own store, where acceptances are kept and which administrators change; None where the host keeps neither.
         receipts: Signs receipts of acceptances; None where nothing is accepted through this guard.
@@ -109,7 +113,8 @@ class GuardBase:
 
     Raises:
         ConfigurationError: The terms need what nothing provides, there are limits and nothing counts them, or there are authorization
-            servers and nothing verifies their tokens, or the host identifies as well, or a route is idempotent and nothing keeps seals.
+            servers and nothing verifies their tokens, or the host identifies as well, or proofs are accepted and nothing knows which were
+            used, or a route is idempotent and nothing keeps seals.
     """
 
     def __init__(
@@ -127,6 +132,7 @@ class GuardBase:
         limits: LimitEngine | None = None,
         identify: Identifier | None = None,
         bearer: BearerAuthenticator | None = None,
+        replays: ReplayCache | AsyncReplayCache | None = None,
         assertions: Assertions | None = None,
         store: Store | None = None,
         receipts: Signer | AsyncSigner | None = None,
@@ -150,6 +156,7 @@ class GuardBase:
         self._pepper = pepper
         self._identify = identify
         self._bearer = bearer
+        self._replays = replays
         self._assertions = assertions
         self.store: Store | None = store
         self._receipts = receipts
@@ -169,6 +176,12 @@ class GuardBase:
             raise ConfigurationError("there are limits, and nothing that counts them", where="limits=")
         self._limits = limits
         self._leases = Leases(limits, self.report_failure) if limits is not None else None
+        self._prover = Prover(
+            settings,
+            secret=hmac.digest(pepper, b"tos_guard proofs", hashlib.sha256),
+            clock=clock,
+            report=self.report_failure,
+        )
         self._check_bearer()
         self._check_kept()
         self.check_fulfillable(terms)
@@ -176,6 +189,12 @@ class GuardBase:
 
     def _check_bearer(self) -> None:
         """Fail where it would not be plain who says who asks. Keys of bearer tokens are reported on from now on."""
+        if self.settings.dpop is not None and self._replays is None:
+            raise ConfigurationError(
+                "proofs of possession are accepted, and nothing knows which were used",
+                where="replays=",
+                cure="Give a ReplayCache, as from_file does.",
+            )
         if self._bearer is None:
             if self.settings.bearer:
                 raise ConfigurationError(

@@ -32,6 +32,7 @@ from tos_guard.guard._needs import (
     Settle,
     Sign,
     Steps,
+    UseProof,
     VerifyBearer,
 )
 from tos_guard.guard._steps import GuardSteps
@@ -39,12 +40,15 @@ from tos_guard.limits import LimitRefusal, Reservation
 from tos_guard.protocols import (
     AccountSource,
     AsyncAccountSource,
+    AsyncReplayCache,
     BearerAuthenticator,
     LimitEngine,
+    ReplayCache,
     RightsSource,
     SealStore,
     Signer,
     TermsArchive,
+    Use,
 )
 from tos_guard.rights import Account, Holder
 
@@ -96,6 +100,8 @@ class Guard(GuardSteps):
                 if (first := bearer.first_keys(need.token)) is not None:
                     wait((first,), _FIRST_KEYS_SECONDS)
                 return bearer.verify(need.token, need.now)
+            case UseProof():
+                return cast(ReplayCache, self._replays).use(need.use, made_after=need.made_after, keep=need.keep)
             case Ask():
                 return need.call()
             case AskHost():
@@ -195,6 +201,8 @@ class AsyncGuard(GuardSteps):
                     # Nobody who waits holds a thread, and none who leaves takes the answer from the others.
                     await asyncio.wait((asyncio.wrap_future(first),), timeout=_FIRST_KEYS_SECONDS)
                 return bearer.verify(need.token, need.now)
+            case UseProof():
+                return await self._use_proof(need)
             case Ask():
                 return await asyncio.to_thread(need.call)
             case AskHost():
@@ -237,6 +245,14 @@ class AsyncGuard(GuardSteps):
                 with self._found_lock:
                     self._found[cache_key] = holder
         return holder
+
+    async def _use_proof(self, need: UseProof) -> Use:
+        replays = self._replays
+        if inspect.iscoroutinefunction(getattr(replays, "use", None)):
+            return await cast(AsyncReplayCache, replays).use(need.use, made_after=need.made_after, keep=need.keep)
+        cache = cast(ReplayCache, replays)
+        use = partial(cache.use, need.use, made_after=need.made_after, keep=need.keep)
+        return await asyncio.wrap_future(self._workers.submit(use)) if cache.blocks else use()
 
     async def _reserved(self, engine: LimitEngine, need: Reserve) -> Reservation | LimitRefusal:
         if not engine.blocks:

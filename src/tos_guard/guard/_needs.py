@@ -26,6 +26,7 @@ __all__ = [
     "AskLimits",
     "Caller",
     "Cancel",
+    "Connection",
     "CurrentKey",
     "FindHolder",
     "Identify",
@@ -41,10 +42,31 @@ __all__ = [
     "Settle",
     "Sign",
     "Steps",
+    "UseProof",
     "VerifyBearer",
 ]
 
 _T = TypeVar("_T")
+
+
+def _no_certificate() -> bytes | None:
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """What the server knows of a request's connection, whatever the request says.
+
+    Attributes:
+        peer: Address at its other end; empty where it has none.
+        certificate: Gives the client certificate that the server's TLS has verified, in DER; None where there is none.
+    """
+
+    peer: str = ""
+    certificate: Callable[[], bytes | None] = _no_certificate
+
+
+_UNKNOWN_CONNECTION = Connection()
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +79,7 @@ class RequestView:
         headers: Fields in order, names in lower case.
         host: What the host has of the request (the ASGI scope, the Flask request, …): for ``identify=`` and ``assertions=``.
         observed: What telemetry knows of the exchange: ``guard.telemetry.observe("…")`` with the adapter's name.
+        connection: What the server knows of its connection.
     """
 
     method: str
@@ -64,6 +87,7 @@ class RequestView:
     headers: Sequence[tuple[bytes, bytes]]
     host: Any = field(default=None, compare=False)
     observed: Observed = field(default_factory=lambda: Observed("none"), compare=False)
+    connection: Connection = field(default=_UNKNOWN_CONNECTION, compare=False)
 
     @property
     def head(self) -> RequestHead:
@@ -258,6 +282,15 @@ class VerifyBearer:
 
 
 @dataclass(frozen=True, slots=True)
+class UseProof:
+    """Needs to know whether a proof of possession was used before, and uses it; see `tos_guard.protocols.ReplayCache`."""
+
+    use: bytes
+    made_after: datetime
+    keep: timedelta
+
+
+@dataclass(frozen=True, slots=True)
 class Ask:
     """Needs what a call gives that may take its time: one of the store, which waits for a disk, or one that writes a long page."""
 
@@ -337,6 +370,7 @@ Need = (
     | Cancel
     | Identify
     | VerifyBearer
+    | UseProof
     | Ask
     | AskHost
     | ReadBody

@@ -9,26 +9,28 @@
 
 from __future__ import annotations
 
+import binascii
 import hmac
 import ipaddress
 from collections.abc import Callable
 from datetime import timedelta
-from functools import partial
-from typing import Final
+from typing import Any, Final
 
 import http_sf
 
 from tos_guard.config import GuardSettings
-from tos_guard.errors import MalformedRequestError, ProofError, RequestError, StoreError
+from tos_guard.errors import MalformedRequestError, ProofError, StoreError
 from tos_guard.guard._needs import RequestView, Steps, UseProof
 from tos_guard.guard._refusals import unavailable
 from tos_guard.protocols import Clock
 from tos_guard.rights import Binding, DPoPNonces, DPoPPolicy, certificate_thumbprint, read_dpop_proof
 
-__all__ = ["Prover"]
+__all__ = ["Prover", "der_of"]
 
 MAX_CERTIFICATE_CHARS: Final = 16_384
 CERTIFICATE_FIELD: Final = "client-cert"
+_PEM_BEGIN: Final = "-----BEGIN CERTIFICATE-----"
+_PEM_END: Final = "-----END CERTIFICATE-----"
 
 
 class Prover:
@@ -122,7 +124,11 @@ class Prover:
         Raises:
             ProofError: Somebody else does.
         """
-        if self._takes_certificates and any(name == b"client-cert" for name, _ in view.headers) and not self._is_proxy(view.connection.peer):
+        if (
+            self._takes_certificates
+            and any(name == b"client-cert" for name, _ in view.headers)
+            and not self._is_proxy(view.connection.peer)
+        ):
             raise ProofError("certificate")
 
     def _certificate(self, view: RequestView) -> bytes | None:
@@ -135,9 +141,10 @@ class Prover:
         if field is None or len(field) > MAX_CERTIFICATE_CHARS:
             return None
         try:
-            value, parameters = http_sf.parse(field.encode("ascii"), tltype="item")
+            item: Any = http_sf.parse(field.encode("ascii"), tltype="item")
         except (ValueError, http_sf.StructuredFieldError):
             return None
+        value, parameters = item
         return value if isinstance(value, bytes) and not parameters else None
 
     def _is_proxy(self, peer: str) -> bool:
@@ -148,3 +155,14 @@ class Prover:
         if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
             address = address.ipv4_mapped
         return any(address in network for network in self._proxies)
+
+
+def der_of(pem: str) -> bytes | None:
+    """The first certificate of a PEM text, or None where there is none that can be read."""
+    begin, end = pem.find(_PEM_BEGIN), pem.find(_PEM_END)
+    if begin < 0 or end < begin:
+        return None
+    try:
+        return binascii.a2b_base64("".join(pem[begin + len(_PEM_BEGIN) : end].split()), strict_mode=True)
+    except (ValueError, binascii.Error):
+        return None

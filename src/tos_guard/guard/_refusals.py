@@ -8,15 +8,17 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from tos_guard.dialects import Dialect, PlainDialect
-from tos_guard.errors import AuthenticationError, DeniedError, LimitExceededError, RequestError
+from tos_guard.errors import AuthenticationError, DeniedError, LimitExceededError, ProofError, RequestError
 from tos_guard.exchange import Exchange, Head, Headers, limit_fields
 from tos_guard.limits import Calendar, Limit, LimitRefusal, LimitState, Quantity, Sliding
+from tos_guard.rights import DPOP_ALGORITHMS
 from tos_guard.terms import TermsVersion
 
-__all__ = ["UnavailableError", "denial", "denial_members", "may_retry", "refusal", "unauthenticated", "unavailable"]
+__all__ = ["UnavailableError", "challenge", "denial", "denial_members", "may_retry", "refusal", "unauthenticated", "unavailable"]
 
 _INVALID: Final = "invalid_request_error"
 _KINDS: Final = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+_OF_THE_TOKEN: Final = frozenset({"key", "scheme"})  # another proof for the same credential cannot help
 _PLAIN: Final = PlainDialect(model="none")
 _DENIALS: Final = {
     "tos_account_suspended": "This account is suspended",
@@ -197,13 +199,28 @@ def refusal(
         (b"request-id", encoded_rid),
     ]
     if error.status == 401:
-        headers.append((b"www-authenticate", b"Bearer"))
+        headers += challenge(error)
     if isinstance(error, LimitExceededError) and error.retry_after is not None:
         headers.append((b"retry-after", str(math.ceil(error.retry_after)).encode("ascii")))
     headers += limit_fields(states)
     if dialect is not None:
         headers += dialect.limit_fields(states, now=now)
     return Head(error.status, headers), body
+
+
+def challenge(error: RequestError) -> Headers:
+    """What to prove, and with which nonce (RFC 9449 sections 7.1, 8 and 9); of any other wrong credential, that one is wanted."""
+    if not isinstance(error, ProofError):
+        return [(b"www-authenticate", b"Bearer")]
+    if error.fault == "certificate":
+        return [(b"www-authenticate", b'Bearer error="invalid_token", error_description="bound to another certificate"')]
+    if not error.nonce:
+        return [(b"www-authenticate", b'Bearer error="invalid_token"')]
+    word = "use_dpop_nonce" if error.wants_nonce else "invalid_token" if error.fault in _OF_THE_TOKEN else "invalid_dpop_proof"
+    return [
+        (b"www-authenticate", f'DPoP error="{word}", algs="{DPOP_ALGORITHMS}"'.encode("ascii")),
+        (b"dpop-nonce", error.nonce.encode("ascii")),
+    ]
 
 
 def denial_members(error: DeniedError) -> dict[str, Any]:

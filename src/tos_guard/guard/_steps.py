@@ -5,12 +5,15 @@ Each is a generator that yields what it needs (`tos_guard.guard._needs`) and rec
 
 from __future__ import annotations
 
+import inspect
+
 from tos_guard.guard._accepting import Accepting
 from tos_guard.guard._administering import Administering
 from tos_guard.guard._batch import Batching
 from tos_guard.guard._messages import AdmittingMessages
 from tos_guard.guard._reporting import Reporting
 from tos_guard.guard._sealing import Sealing
+from tos_guard.protocols import ReplayCache
 
 __all__ = ["GuardSteps"]
 
@@ -31,5 +34,7 @@ class GuardSteps(Accepting, Administering, AdmittingMessages, Batching, Reportin
         if self._bearer is not None:
             self._bearer.close()
         self._records.close()
+        if isinstance(self._replays, ReplayCache) and not inspect.iscoroutinefunction(self._replays.close):
+            self._replays.close()
         if self._limits is not None:
             self._limits.close()

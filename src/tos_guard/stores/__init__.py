@@ -12,19 +12,24 @@ from tos_guard.stores._limits_memory import MemoryLimits
 from tos_guard.stores._limits_sqlite import SQLiteLimits
 from tos_guard.stores._memory import MemoryStore
 from tos_guard.stores._model import AccountChange, OrganizationChange, StoredAdminKey, StoredKey, StoredTerms
+from tos_guard.stores._replays import AsyncFallbackReplays, FallbackReplays, MemoryReplays, SQLiteReplays
 from tos_guard.stores._settings import read_settings
 from tos_guard.stores._sqlite import SQLiteStore
 from tos_guard.stores._store import Store
 
 __all__ = [
     "AccountChange",
+    "AsyncFallbackReplays",
     "FallbackLimits",
+    "FallbackReplays",
     "FileSigner",
     "KeyFolder",
     "MemoryLimits",
+    "MemoryReplays",
     "MemoryStore",
     "OrganizationChange",
     "SQLiteLimits",
+    "SQLiteReplays",
     "SQLiteStore",
     "Store",
     "StoredAdminKey",

@@ -5,8 +5,7 @@
 - ``local``: this process counts alone, at its share of each limit. It starts from nothing whenever the process does, so the shares of all
   processes together should be well below one for each limit that must hold.
 
-After a failure the engine is left alone for a moment; otherwise each request would wait for as long as the engine is given. One call then
-tries it again, while the others keep to the mode.
+After a failure the engine is left alone for a moment (`tos_guard.stores._breaker`), and all keep to the mode.
 
 A settlement that fails is reported and dropped: the response has been given, and the estimate stands.
 """
@@ -25,6 +24,7 @@ from cachetools import LRUCache
 from tos_guard.errors import ConfigurationError, StoreError
 from tos_guard.limits import Amounts, Charge, Limit, LimitRefusal, LimitState, Reservation
 from tos_guard.protocols import Clock, LimitEngine
+from tos_guard.stores._breaker import Breaker
 from tos_guard.stores._fork import watch_forks
 from tos_guard.stores._limits_memory import MemoryLimits
 
@@ -34,9 +34,6 @@ T = TypeVar("T")
 
 Operation = Literal["reserve", "settle", "renew", "cancel", "states"]
 Mode = Literal["deny", "allow", "local"]
-
-_RETRY_SECONDS: Final = 1.0
-"""How long a failed engine is left alone."""
 
 _MAX_SHARES: Final = 10_000
 """Limits whose share is kept: those of the settings, and the amounts of single accounts."""
@@ -74,10 +71,10 @@ class FallbackLimits:
         self._mode: Mode = mode
         self._on_use = on_use
         self._share = local_share
-        self._monotonic = monotonic
         self._local = MemoryLimits(clock=clock, monotonic=monotonic)
         self._shares: LRUCache[Limit, Limit] = LRUCache(_MAX_SHARES)
         self._closed = False
+        self._breaker = Breaker(monotonic=monotonic)
         self._reset()
         watch_forks(self)
 
@@ -88,8 +85,6 @@ class FallbackLimits:
 
     def _reset(self) -> None:
         self._lock = threading.Lock()
-        self._failure: StoreError | None = None
-        self._retry_at = 0.0
 
     def reserve(self, charges: Sequence[Charge], *, id: str, lease: timedelta) -> Reservation | LimitRefusal:  # noqa: A002 - as in the Protocol
         """Take all charges, or none; by the mode when the engine fails.
@@ -172,7 +167,7 @@ class FallbackLimits:
         self._engine.close()
 
     def before_fork(self) -> None:
-        """Hold still while what is known of the engine is copied."""
+        """Hold still while the shares are copied."""
         self._lock.acquire()
 
     def after_fork_in_parent(self) -> None:
@@ -180,7 +175,7 @@ class FallbackLimits:
         self._lock.release()
 
     def after_fork_in_child(self) -> None:
-        """Try the engine anew: the parent's failure may have been its own."""
+        """Another thread may have held the lock."""
         self._reset()
 
     def _check_open(self) -> None:
@@ -188,24 +183,8 @@ class FallbackLimits:
             raise StoreError("the limits are closed")
 
     def _try(self, call: Callable[[], T]) -> T:
-        with self._lock:
-            failed = self._failure
-            if failed is not None:
-                if self._monotonic() < self._retry_at:
-                    raise StoreError(failed.what, where=failed.where, cure=failed.cure)
-                self._retry_at = self._monotonic() + _RETRY_SECONDS  # this call finds out, and the others need not
-        try:
-            result = call()
-        except StoreError as error:
-            with self._lock:
-                # A copy: an error that was raised holds on to every frame it passed.
-                self._failure = StoreError(error.what, where=error.where, cure=error.cure)
-                self._retry_at = self._monotonic() + _RETRY_SECONDS
-            raise
-        if failed is not None:
-            with self._lock:
-                self._failure = None
-        return result
+        with self._breaker.trying():
+            return call()
 
     def _finish(self, operation: Operation, reservation: Reservation, call: Callable[[LimitEngine], None]) -> None:
         self._check_open()

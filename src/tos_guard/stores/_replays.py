@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import Final
 
 from tos_guard.errors import StoreError
-from tos_guard.protocols import Clock, Use
+from tos_guard.protocols import AsyncReplayCache, Clock, ReplayCache, Use
+from tos_guard.stores._breaker import Breaker
 from tos_guard.stores._database import Database, Schema
 from tos_guard.stores._fork import watch_forks
 from tos_guard.stores._limits_sqlite import host_boot
 
-__all__ = ["MemoryReplays", "SQLiteReplays"]
+__all__ = ["AsyncFallbackReplays", "FallbackReplays", "MemoryReplays", "SQLiteReplays"]
 
 _MAX_KNOWN: Final = 1_000_000
 """Uses kept in memory, about 150 bytes each: 3,000 a second for five minutes."""
@@ -85,6 +86,12 @@ class MemoryReplays:
                 raise StoreError(f"{self._most} proofs were used within minutes", where="replay cache", cure="Share it over Valkey")
             self._until[use] = now + _micros_of(keep)
             return "first"
+
+    def remember(self, use: bytes, keep: timedelta) -> None:
+        """Somebody else has let the proof pass."""
+        with self._lock:
+            if len(self._until) < self._most:
+                self._until[use] = _micros(self._clock()) + _micros_of(keep)
 
     def close(self) -> None:
         """Forget everything. Further use raises `StoreError`."""
@@ -157,6 +164,91 @@ class SQLiteReplays:
     def close(self) -> None:
         """Let go of the file. Further use raises `StoreError`."""
         self._database.close()
+
+
+class FallbackReplays:
+    """A `ReplayCache` that knows what to do when another one fails: nothing (``deny``), or to remember in this process alone (``local``).
+
+    Args:
+        engine: The other one.
+        is_local: Whether this process goes on alone. A proof may then be used once in each.
+        on_use: Called with the error each time that this process decided alone. It must not raise, and may be called by any thread.
+        clock: The present.
+    """
+
+    def __init__(self, engine: ReplayCache, *, is_local: bool, on_use: Callable[[StoreError], None], clock: Clock) -> None:
+        self._engine = engine
+        self._alone = _Alone(is_local, on_use, clock)
+
+    @property
+    def blocks(self) -> bool:
+        """Whether the engine blocks; see `ReplayCache.blocks`."""
+        return self._engine.blocks
+
+    def use(self, use: bytes, *, made_after: datetime, keep: timedelta) -> Use:
+        """Use a proof; see `ReplayCache.use`.
+
+        Raises:
+            StoreError: The engine failed, and the mode is ``deny``.
+        """
+        try:
+            with self._alone.breaker.trying():
+                said = self._engine.use(use, made_after=made_after, keep=keep)
+        except StoreError as error:
+            return self._alone.use(error, use, made_after, keep)
+        self._alone.heard(said, use, keep)
+        return said
+
+    def close(self) -> None:
+        """Close the engine. Further use raises `StoreError`."""
+        self._alone.closed = True
+        self._engine.close()
+
+
+class AsyncFallbackReplays:
+    """`FallbackReplays` over an `AsyncReplayCache`."""
+
+    def __init__(self, engine: AsyncReplayCache, *, is_local: bool, on_use: Callable[[StoreError], None], clock: Clock) -> None:
+        self._engine = engine
+        self._alone = _Alone(is_local, on_use, clock)
+
+    async def use(self, use: bytes, *, made_after: datetime, keep: timedelta) -> Use:
+        """As `FallbackReplays.use`."""
+        try:
+            with self._alone.breaker.trying():
+                said = await self._engine.use(use, made_after=made_after, keep=keep)
+        except StoreError as error:
+            return self._alone.use(error, use, made_after, keep)
+        self._alone.heard(said, use, keep)
+        return said
+
+    async def close(self) -> None:
+        """As `FallbackReplays.close`."""
+        self._alone.closed = True
+        await self._engine.close()
+
+
+class _Alone:
+    """What a process knows by itself, for while its engine is down."""
+
+    def __init__(self, is_local: bool, on_use: Callable[[StoreError], None], clock: Clock) -> None:
+        self.breaker = Breaker()
+        self.known = MemoryReplays(clock=clock)
+        self.closed = False
+        self._is_local = is_local
+        self._on_use = on_use
+
+    def use(self, error: StoreError, use: bytes, made_after: datetime, keep: timedelta) -> Use:
+        """The engine failed, is left alone, or was closed with this."""
+        if not self._is_local or self.closed:
+            raise error
+        self._on_use(error)
+        return self.known.use(use, made_after=made_after, keep=keep)
+
+    def heard(self, said: Use, use: bytes, keep: timedelta) -> None:
+        """The engine answered. What it let pass, this process does not let pass again when it is alone a moment later."""
+        if self._is_local and said == "first":
+            self.known.remember(use, keep)
 
 
 def _micros(moment: datetime) -> int:

@@ -269,6 +269,10 @@ class Telemetry:
         """A bearer token of another authorization server was not accepted; *fault* is a word of `tos_guard.errors.BearerFault`."""
         self._count(("bearer.refused", ((words.REASON, _closed(fault, words.BEARER_FAULTS)),)))
 
+    def proof_refused(self, fault: str) -> None:
+        """A bound credential was not proven to be its sender's; *fault* is a word of `tos_guard.errors.ProofFault`."""
+        self._count(("proof.refused", ((words.REASON, _closed(fault, words.PROOF_FAULTS)),)))
+
     def bearer_keys(self, event: str) -> None:
         """Something happened to the keys of an issuer of bearer tokens: ``fetched``, ``unreachable``, … ."""
         self._count(("bearer.keys", ((words.EVENT, _closed(event, words.KEY_EVENTS)),)))
@@ -489,6 +493,8 @@ def _count_word(series: Series) -> str:
             return f"degraded:{named[words.CLASS]}:{named[words.MODE]}"
         case "bearer.refused":
             return f"bearer:{named[words.REASON]}"
+        case "proof.refused":
+            return f"proof:{named[words.REASON]}"
         case "bearer.keys":
             return f"bearer_keys:{named[words.EVENT]}"
         case "clauses.shadowed":

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
-from tos_guard.errors import BearerFault
+from tos_guard.errors import BearerFault, ProofFault
 from tos_guard.types import AcceptanceMethod
 
 SCOPE: Final = "tos_guard"
@@ -22,7 +22,7 @@ OTHER: Final = "_OTHER"
 
 CARRIERS: Final = frozenset({"detached", "grpc", "grpc-message", "header", "json", "line", "none", "sse"})
 KEPT_SEALS: Final = frozenset({"kept", "opened", "closed", "reused", "conflict"})
-CLASSES: Final = frozenset({"accounts", "bearer_keys", "limits", "records", "signer"})
+CLASSES: Final = frozenset({"accounts", "bearer_keys", "limits", "records", "replay", "signer"})
 MODES: Final = frozenset({"deny", "allow", "local"})
 LOSSES: Final = ("raised", "rate")
 """Why telemetry is lost: a provider raised, or events of one name came too fast."""
@@ -38,9 +38,13 @@ CHANGES: Final = frozenset(
     }
 )
 BEARER_FAULTS: Final[frozenset[str]] = frozenset(get_args(BearerFault))
+PROOF_FAULTS: Final[frozenset[str]] = frozenset(get_args(ProofFault))
 KEY_EVENTS: Final = frozenset({"fetched", "vanished", "unreachable", "refused", "replaced", "stale", "denied"})
 FAILED_PARTS: Final = frozenset(
-    {"accounts", "assertions", "bearer_keys", "documents", "limits", "purge", "record", "signer", "store", "terms", "usage_policy"}
+    {
+        *("accounts", "assertions", "bearer_keys", "documents", "limits", "purge", "record", "replay"),
+        *("signer", "store", "terms", "usage_policy"),
+    }
 )
 UNSEALED: Final = frozenset(
     {
@@ -210,6 +214,7 @@ INSTRUMENTS: Final = {
             (OUTCOME, METHOD),
         ),
         Instrument("tos_guard.bearer.refused", "counter", "{token}", "Bearer tokens of others that were not accepted", (REASON,)),
+        Instrument("tos_guard.proof.refused", "counter", "{request}", "Bound credentials that came without a proof we accept", (REASON,)),
         Instrument("tos_guard.bearer.keys", "counter", "{event}", "What happened to the keys of issuers of bearer tokens", (EVENT,)),
         Instrument("tos_guard.failures", "counter", "{failure}", "Failures of a part of the guard", (PART,)),
         Instrument("tos_guard.degraded", "counter", "{use}", "Uses of a failure mode", (CLASS, MODE)),

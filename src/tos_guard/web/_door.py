@@ -19,7 +19,7 @@ from typing import Any, Final, Protocol
 from tos_guard.dialects import RequestFacts
 from tos_guard.errors import KeyFileError, MalformedRequestError, RequestError, SignerError, StoreError, TosGuardError
 from tos_guard.exchange import Exchange
-from tos_guard.guard import Ask, Caller, GuardSteps, RequestView, Route, Steps, unavailable
+from tos_guard.guard import Ask, Caller, Connection, GuardSteps, RequestView, Route, Steps, unavailable
 from tos_guard.guard._admitting import MAX_FOUND_SECONDS
 from tos_guard.guard._needs import ReadBody
 from tos_guard.telemetry import Observed
@@ -46,6 +46,7 @@ BODY_CHOICES: Final = frozenset({b"accept-encoding", b"range", b"if-range"})
 """Fields by which a client could ask for a compressed or partial body, which cannot be sealed. Compression belongs outside the guard."""
 
 _FRAMING: Final = frozenset({b"content-length", b"transfer-encoding", b"content-encoding", b"content-type"})
+_UNKNOWN: Final = Connection()
 _MAX_SAID_CHARS: Final = 200  # of a path that is refused, in the refusal
 
 
@@ -101,6 +102,7 @@ class Asked:
         root: What the app is mounted under.
         raw_path: Undecoded path with *root*, or None where the server does not tell.
         is_socket: Whether it comes as a WebSocket.
+        connection: What the server knows of its connection.
     """
 
     method: str
@@ -112,6 +114,7 @@ class Asked:
     root: str = ""
     raw_path: bytes | None = None
     is_socket: bool = False
+    connection: Connection = _UNKNOWN
 
     @property
     def asks_for_socket(self) -> bool:
@@ -286,7 +289,8 @@ class Door:
         return LetPass(view.observed, body) if lets_pass else self._refused(asked, refusal, route, exchange)
 
     def _view(self, asked: Asked) -> RequestView:
-        return RequestView(asked.method, asked.path, asked.headers, asked.host, self._guard.telemetry.observe(self._adapter))
+        observed = self._guard.telemetry.observe(self._adapter)
+        return RequestView(asked.method, asked.path, asked.headers, asked.host, observed, asked.connection)
 
     def _refused(self, asked: Asked, error: RequestError, route: Route | None, exchange: Exchange | None) -> Answered:
         head, body = self._guard.refuse(error, route.dialect if route else None, exchange)

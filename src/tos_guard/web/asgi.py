@@ -20,7 +20,7 @@ from functools import partial
 from typing import Any, Final
 
 from tos_guard.exchange import Head
-from tos_guard.guard import AsyncGuard
+from tos_guard.guard import AsyncGuard, Connection, der_of
 from tos_guard.telemetry import Observed
 from tos_guard.web._delivery import OUT, Delivering, Delivery, SendHead, next_out
 from tos_guard.web._door import BODY_CHOICES, Admitted, Answered, Asked, Documents, Door, LetPass, Preflight, bare_head, too_large
@@ -103,6 +103,7 @@ class TosGuardMiddleware:
             root=scope.get("root_path", ""),
             raw_path=scope.get("raw_path"),
             is_socket=kind == "websocket",
+            connection=_connection(scope),
         )
         match await self.guard.run(self._door.decide(asked)):
             case Admitted() as admitted:
@@ -203,6 +204,18 @@ async def _answer_socket(scope: Scope, receive: Receive, send: Send, answer: Ans
         return
     await send({"type": "websocket.http.response.start", "status": answer.status, "headers": answer.headers})
     await send({"type": "websocket.http.response.body", "body": answer.body})
+
+
+def _connection(scope: Scope) -> Connection:
+    client = scope.get("client")
+    return Connection(client[0] if client else "", partial(_certificate, scope))
+
+
+def _certificate(scope: Scope) -> bytes | None:
+    """The client certificate that the server's TLS has verified, as ASGI's extension ``tls`` tells it; None where the server has none."""
+    said = (scope.get("extensions") or {}).get("tls") or {}
+    chain = said.get("client_cert_chain") or ()
+    return der_of(chain[0]) if chain and not said.get("client_cert_error") else None
 
 
 async def _read_body(receive: Receive, limit: int) -> bytes | None:

@@ -24,7 +24,7 @@ from wsgiref.util import FileWrapper
 
 from tos_guard.errors import MalformedRequestError
 from tos_guard.exchange import Exchange, Head
-from tos_guard.guard import Guard
+from tos_guard.guard import Connection, Guard, der_of
 from tos_guard.web._delivery import OUT, Delivering, Delivery, SendHead, next_out
 from tos_guard.web._door import (
     BODY_CHOICES,
@@ -110,6 +110,7 @@ class TosGuardMiddleware:
             query=environ.get("QUERY_STRING", "").encode("latin-1"),
             root=_decoded(environ.get("SCRIPT_NAME", "")),
             raw_path=_raw_path(environ),
+            connection=Connection(environ.get("REMOTE_ADDR", ""), partial(_certificate, environ)),
         )
         match self.guard.run(self._door.decide(asked)):
             case Admitted() as admitted:
@@ -322,6 +323,15 @@ def _raw_path(environ: WSGIEnvironment) -> bytes | None:
     """The undecoded path, which PEP 3333 does not ask of servers."""
     said = environ.get("RAW_URI") or environ.get("REQUEST_URI") or ""
     return said.partition("?")[0].encode("latin-1", "replace") if said.startswith("/") else None
+
+
+def _certificate(environ: WSGIEnvironment) -> bytes | None:
+    """The client certificate that the server's TLS has verified: as mod_ssl and uWSGI tell it, or from gunicorn's own socket."""
+    said = environ.get("SSL_CLIENT_CERT")
+    if isinstance(said, str) and said and environ.get("SSL_CLIENT_VERIFY", "SUCCESS") == "SUCCESS":
+        return der_of(said)
+    ask = getattr(environ.get("gunicorn.socket"), "getpeercert", None)
+    return None if ask is None else ask(binary_form=True) or None
 
 
 def _headers(environ: WSGIEnvironment) -> list[tuple[bytes, bytes]]:

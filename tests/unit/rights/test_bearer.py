@@ -10,7 +10,16 @@ import pytest
 
 from authorization_server import AUDIENCE, NOW, AuthorizationServer
 from tos_guard.errors import AuthenticationError, BearerError, BearerFault
-from tos_guard.rights import BearerIdentity, BearerPolicy, check_bearer_type, parse_api_key, read_bearer_claims, unverified_issuer
+from tos_guard.rights import (
+    UNBOUND,
+    BearerIdentity,
+    BearerPolicy,
+    Binding,
+    check_bearer_type,
+    parse_api_key,
+    read_bearer_claims,
+    unverified_issuer,
+)
 
 SERVER = AuthorizationServer()
 PRESENT = datetime.fromtimestamp(NOW, UTC)
@@ -177,9 +186,21 @@ def test_scopes_are_one_text_of_words(scope: Any) -> None:
     assert fault(SERVER.claims(scope=scope)) == "claims"
 
 
-def test_a_token_bound_to_a_key_is_not_taken_as_one_that_is_not() -> None:
-    for cnf in ({"jkt": "A" * 43}, {"x5t#S256": "A" * 43}, {}, None):
-        assert fault(SERVER.claims(cnf=cnf)) == "bound"
+def test_a_token_says_what_it_is_bound_to() -> None:
+    thumbprint = "A" * 43
+    assert read(SERVER.claims()).binding == UNBOUND
+    assert not UNBOUND
+    assert read(SERVER.claims(cnf={"jkt": thumbprint})).binding == Binding(jkt=thumbprint)
+    assert read(SERVER.claims(cnf={"x5t#S256": thumbprint})).binding == Binding(x5t=thumbprint)
+    assert read(SERVER.claims(cnf={"jkt": thumbprint, "x5t#S256": "B" * 43})).binding == Binding(jkt=thumbprint, x5t="B" * 43)
+
+
+@pytest.mark.parametrize(
+    "cnf", [{}, None, "A", ["jkt"], {"jkt": None}, {"jkt": "A" * 42}, {"jkt": "A" * 43, "kid": "1"}, {"jwk": {}}, {"jkt": "A" * 42 + "="}]
+)
+def test_a_token_bound_in_a_way_we_cannot_check_is_not_accepted(cnf: Any) -> None:
+    """It is not taken as one that is not bound."""
+    assert fault(SERVER.claims(cnf=cnf)) == "bound"
 
 
 @pytest.mark.parametrize("name", ["sub", "client_id", "jti", "tenant"])
