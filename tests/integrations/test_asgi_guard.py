@@ -313,6 +313,33 @@ async def test_a_client_that_leaves_leaves_a_record(send_error: bool) -> None:
     assert kit.guard.counts["unsealed:client_gone"] == 1
 
 
+async def test_what_an_app_raises_because_its_client_left_is_no_failure_of_its_own() -> None:
+    """An app that is told so and raises was left: nothing is sealed as an error, nor is what it took given back as if it had failed."""
+    limit = Limit(id="daily", quantity=Quantity.TOKENS, amount=10_000, per=(Dimension.ACCOUNT,), window=Sliding(86_400))
+    kit = Kit(limits=[limit])
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        del scope, send
+        await receive()
+        assert (await receive())["type"] == "http.disconnect"
+        raise RuntimeError("nobody is there")
+
+    async def leave(message: Any) -> None:
+        del message
+
+    left = iter([{"type": "http.request", "body": REQUEST}, {"type": "http.disconnect"}])
+
+    async def receive() -> Any:
+        return next(left)
+
+    headers = [(b"content-type", b"application/json"), (b"authorization", f"Bearer {kit.key}".encode())]
+    scope: Any = {"type": "http", "method": "POST", "path": CHAT, "headers": headers}
+    with pytest.raises(RuntimeError, match="nobody is there"):
+        await kit.wrap(app)(scope, receive, leave)
+    assert [(record.unsealed, record.completion) for record in records(kit)] == [("client_gone", "aborted")]
+    assert kit.used()["daily"] > 0
+
+
 async def test_a_cancelled_exchange_is_recorded() -> None:
     """Servers of ASGI 2.3 cancel the app when the client leaves."""
     kit = Kit()
@@ -369,6 +396,24 @@ async def test_what_is_reserved_for_a_client_that_has_left_meanwhile_is_given_ba
     assert await asyncio.to_thread(engine.cancelled.wait, 30)
     assert (await ask(kit.wrap(whole(COMPLETION)), key=kit.key)).status == 200  # the one request of the day is there again
     assert kit.guard.counts["reservation:cancelled"] == 1
+
+
+async def test_an_app_cannot_begin_again_what_is_under_way() -> None:
+    """A second head mid-stream, as of error handling that does not look: the app is told, and the stream ends as one that failed."""
+    kit = Kit()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        del scope, receive
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]})
+        await send({"type": "http.response.body", "body": STREAM[0], "more_body": True})
+        await send({"type": "http.response.start", "status": 500, "headers": [(b"content-type", b"application/json")]})
+        await send({"type": "http.response.body", "body": b'{"error":"late"}'})
+
+    answer = await ask(kit.wrap(app), key=kit.key)
+    assert isinstance(answer.error, RuntimeError)
+    assert proven(kit, answer).claims.completion is Completion.ERROR
+    assert b"late" not in answer.body
+    assert [record.status for record in records(kit)] == [200]
 
 
 async def test_a_handler_whose_own_upstream_broke_is_no_client_that_left() -> None:

@@ -127,11 +127,14 @@ class Delivery:
         Raises:
             DeniedError: It goes on although it met a denial, which is by now the answer; so with `feed` and `finish`.
             PolicyStop: The host has stopped it (`Admission.stop`), which is by now the answer; likewise.
+            RuntimeError: Another answer of it is under way.
         """
         if self._exchange.is_refused:
             yield from self._insist()
-        if self.ended:
+        if self._is_over:
             return
+        if self.started:  # as servers say it: what is left of one answer must not be sealed as if it were all
+            raise RuntimeError("the app began an answer while another was under way")
         yield from self._mind_stop()
         self.status = head.status
         self.response = respond(self._exchange, head, bodiless=self._bodiless)

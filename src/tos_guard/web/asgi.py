@@ -134,7 +134,8 @@ class TosGuardMiddleware:
             delivery.client_gone = request.disconnected
             await answering.deliver(delivery.returned())
         except Exception as error:  # the app is the host's: whatever it raises ends this exchange, and goes on to the server
-            delivery.client_gone = delivery.client_gone or _is_disconnect(error)
+            # What an app makes of a client that left, once it was told, is no failure of its own.
+            delivery.client_gone = delivery.client_gone or (request.disconnected and not delivery.ended) or _is_disconnect(error)
             await answering.deliver(delivery.raised(error))
             if not delivery.explains(error):
                 raise

@@ -251,7 +251,11 @@ class _Answering:
         """The app's ``write``, for those that were written before there were iterables: it sends at once."""
         for piece in chain(self._deliver_head(), self._deliver(self._delivery.feed(data))):
             if self._write is not None:
-                self._write(piece)
+                try:
+                    self._write(piece)
+                except OSError:
+                    self._delivery.client_gone = True
+                    raise
 
     def _deliver_head(self) -> Iterator[bytes]:
         if self._head is not None and not self._is_begun:

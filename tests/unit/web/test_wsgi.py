@@ -189,6 +189,23 @@ def test_an_error_after_the_first_byte_is_the_apps_exception() -> None:
     assert b"tos_handler_error" in answer.body
 
 
+def test_an_answer_that_is_under_way_cannot_be_begun_again() -> None:
+    """Not even with an ``exc_info`` of no exception: the stream ends as one that failed, and nothing else is sealed in its place."""
+    kit = WSGIKit()
+
+    def app(environ: dict[str, Any], start_response: Any) -> Iterator[bytes]:
+        del environ
+        start_response("200 OK", [("Content-Type", "text/event-stream")])
+        yield STREAM[0]
+        start_response("500 Internal Server Error", [("Content-Type", "application/json")], (None, None, None))
+        yield b'{"error":"late"}'
+
+    answer = call(TosGuardMiddleware(app, guard=kit.sync), key=kit.key)
+    assert isinstance(answer.error, RuntimeError)
+    assert proven(kit, answer).claims.completion is Completion.ERROR
+    assert b"late" not in answer.body
+
+
 @pytest.mark.parametrize("calls", [0, 2])
 def test_an_app_that_breaks_the_protocol_is_told(calls: int) -> None:
     """No head, or two: the server hears of it, and the exchange is recorded."""
@@ -261,6 +278,28 @@ def test_a_client_that_leaves_leaves_a_record(after: int) -> None:
     assert kit.used() == {"at-once": 0}
     with pytest.raises(IncompleteError):
         proven(kit, answer)
+
+
+def test_a_client_that_leaves_what_is_written_is_no_failure_of_the_app() -> None:
+    """The server's ``write`` says so, as ``close`` does elsewhere."""
+    kit = WSGIKit()
+
+    def app(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        del environ
+        write = start_response("200 OK", [("Content-Type", "text/event-stream")])
+        for each in STREAM:
+            write(each)
+        return []
+
+    def write(data: bytes) -> None:
+        if STREAM[1] in data:
+            raise BrokenPipeError
+
+    content = TosGuardMiddleware(app, guard=kit.sync)(environ_of(key=kit.key), lambda *_: write)
+    with pytest.raises(BrokenPipeError):
+        list(content)
+    content.close()
+    assert [(record.unsealed, record.completion) for record in kit.records()] == [("client_gone", "aborted")]
 
 
 def test_a_response_that_is_never_iterated_is_recorded() -> None:
