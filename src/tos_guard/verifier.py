@@ -25,7 +25,17 @@ from tos_guard.errors import MalformedError
 from tos_guard.keys import KeyHistory, KeySet
 from tos_guard.provenance import parse_token
 from tos_guard.remote import DEFAULT_TIMEOUT, AsyncKeyDiscovery, CachePolicy, KeyDiscovery, utc_now
-from tos_guard.verify import Expected, MessagesVerifier, StreamVerifier, Trust, Verified, verify_body, verify_text, verify_token
+from tos_guard.verify import (
+    Expected,
+    MessagesVerifier,
+    StreamVerifier,
+    Trust,
+    Verified,
+    verify_body,
+    verify_lines,
+    verify_text,
+    verify_token,
+)
 from tos_guard.verify._messages import token_in_message
 
 __all__ = ["AsyncVerifier", "AsyncVerifierMessages", "AsyncVerifierStream", "Verifier", "VerifierMessages", "VerifierStream"]
@@ -90,6 +100,16 @@ def _proof(token: object, check: Callable[[Trust], Verified]) -> _Steps[Verified
     wanted = _wanted(token)
     trust = Trust({} if wanted is None else {wanted.issuer: (yield wanted)})
     return check(trust)
+
+
+def _proof_of_lines(lines: bytes, token: str | None, pending: str | None, check: Callable[[Trust], Verified]) -> _Steps[Verified]:
+    """Find the keys of both tokens, then check offline."""
+    keys: dict[str, KeySet] = {}
+    final = token if token is not None else _tag_in(lines.rstrip(b" \t\r\n").rpartition(b"\n")[2])
+    for wanted in (_wanted(pending), _wanted(final)):
+        if wanted is not None:
+            keys[wanted.issuer] = yield wanted
+    return check(Trust(keys))
 
 
 class _StreamSteps:
@@ -227,6 +247,18 @@ class Verifier:
         checked = self.stream(token=token, expected=expected)
         checked.feed(stream)
         return checked.finish()
+
+    def verify_lines(
+        self, lines: bytes, *, token: str | None = None, pending: str | None = None, expected: Expected | None = None
+    ) -> Verified:
+        """As `tos_guard.verify.verify_lines`. Raises as `verify_body`."""
+        steps = _proof_of_lines(
+            lines,
+            token,
+            pending,
+            lambda trust: verify_lines(lines, trust=trust, now=self._clock(), token=token, pending=pending, expected=expected),
+        )
+        return self._noted(self._run(steps))
 
     def verify_text(
         self,
@@ -410,6 +442,18 @@ class AsyncVerifier:
         checked = self.stream(token=token, expected=expected)
         await checked.feed(stream)
         return await checked.finish()
+
+    async def verify_lines(
+        self, lines: bytes, *, token: str | None = None, pending: str | None = None, expected: Expected | None = None
+    ) -> Verified:
+        """As `Verifier.verify_lines`."""
+        steps = _proof_of_lines(
+            lines,
+            token,
+            pending,
+            lambda trust: verify_lines(lines, trust=trust, now=self._clock(), token=token, pending=pending, expected=expected),
+        )
+        return self._noted(await self._run(steps))
 
     async def verify_text(
         self,

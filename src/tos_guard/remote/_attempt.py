@@ -16,7 +16,7 @@ from enum import Enum
 from typing import Any, Final, Literal
 
 from tos_guard._canonical import b64url_encode, parse_json
-from tos_guard.dialects import TAG_MEMBER, is_running, parse_response_json
+from tos_guard.dialects import LINES_TYPES, TAG_MEMBER, is_running, parse_response_json
 from tos_guard.errors import (
     AbsentError,
     IncompleteError,
@@ -134,6 +134,7 @@ class ResponseChecks:
 class Way(Enum):
     PASS = "pass"
     BODY = "body"
+    LINES = "lines"
     STREAM = "stream"
 
 
@@ -175,7 +176,9 @@ class Attempt:
             check.passed = "no content"
         else:
             media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
-            return Way.STREAM if media_type == _EVENT_STREAM else Way.BODY
+            if media_type == _EVENT_STREAM:
+                return Way.STREAM
+            return Way.LINES if media_type.encode("latin-1", "replace") in LINES_TYPES else Way.BODY
         return Way.PASS
 
     def expected(self, headers: Mapping[str, str]) -> Expected:

@@ -14,7 +14,8 @@
   (``[DONE]``, or a terminal event), when its body ends, or when the client closes it: clients stop reading before the body ends. What a
   client has already read of a stream that then fails has been read; it must not be used as if verified.
 - A body that could not carry its token brings a pending one. Where the caller says under which path seals are kept, its final token is
-  asked for there, at the same origin and with the same credential, once, when the whole body has come.
+  asked for there, at the same origin and with the same credential, once, when the whole body has come. JSON in lines is such a body, or has
+  its token in a line of its own. For a stream of events nothing is asked: clients leave it at its last event, before its seal is kept.
 - A response outside 2xx without a token passes: refusals are not sealed. A 2xx response without one is `AbsentError`, unless the
   caller named another policy.
 - Errors are raised as our own, from inside the client's request or iteration.
@@ -46,6 +47,7 @@ from tos_guard.remote._attempt import (
     sent,
     unended,
 )
+from tos_guard.types import Stage
 from tos_guard.verify import Expected, Verified
 
 __all__ = [
@@ -88,6 +90,10 @@ class ResponseVerifier(Protocol):
         """Prove a token of whatever stage, and nothing of a content. Raises `VerificationError`."""
         ...
 
+    def verify_lines(self, lines: bytes, *, token: str | None, pending: str | None, expected: Expected | None) -> Verified:
+        """Prove a whole body of JSON in lines. Raises `VerificationError`."""
+        ...
+
     def stream(self, *, token: str | None, expected: Expected | None) -> _Stream:
         """Check a stream as it is read."""
         ...
@@ -107,6 +113,10 @@ class AsyncResponseVerifier(Protocol):
 
     async def verify_token(self, text: str, *, expected: Expected | None) -> Verified:
         """As `ResponseVerifier.verify_token`."""
+        ...
+
+    async def verify_lines(self, lines: bytes, *, token: str | None, pending: str | None, expected: Expected | None) -> Verified:
+        """As `ResponseVerifier.verify_lines`."""
         ...
 
     def stream(self, *, token: str | None, expected: Expected | None) -> _AsyncStream:
@@ -144,14 +154,14 @@ class SyncVerifying:
         try:
             for chunk in response.iter_bytes():
                 grown(body, chunk)
+            verify = self._verify_lines if way is Way.LINES else self._verify_body
             try:
-                verified = self._verifier.verify_body(bytes(body), token=token, content_digest=digest_of(response), expected=expected)
+                verified = attempt.accept(verify(attempt, request, response, bytes(body)))
             except IncompleteError as error:
-                if (pending := unended(bytes(body), token)) is not None:
-                    attempt.pass_unended(check, self._verifier.verify_token(pending, expected=expected), error)
-                    return decoded(self.library, response, self.library.ByteStream(bytes(body)))
-                verified = self._verify_detached(attempt, request, response, bytes(body), error)
-            verified = attempt.accept(verified)
+                if (pending := unended(bytes(body), token)) is None:
+                    raise
+                attempt.pass_unended(check, self._verifier.verify_token(pending, expected=expected), error)
+                return decoded(self.library, response, self.library.ByteStream(bytes(body)))
         except VerificationError as error:
             attempt.fail(check, error, response)
             return decoded(self.library, response, self.library.ByteStream(bytes(body)))
@@ -161,7 +171,29 @@ class SyncVerifying:
         attempt.succeed(check, verified, handed_on)
         return handed_on
 
-    def _verify_detached(self, attempt: Attempt, request: Any, response: Any, body: bytes, error: IncompleteError) -> Verified:
+    def _verify_body(self, attempt: Attempt, request: Any, response: Any, body: bytes) -> Verified:
+        expected, token, digest = attempt.expected(response.headers), response.headers.get(TOKEN), digest_of(response)
+        try:
+            return self._verifier.verify_body(body, token=token, content_digest=digest, expected=expected)
+        except IncompleteError as error:
+            if unended(body, token) is not None:
+                raise  # nothing is kept of it yet
+            token = self._fetch_seal(attempt, request, response, error)
+        verified = self._verifier.verify_body(body, token=token, content_digest=digest, expected=expected)
+        return same_response(verified, response)
+
+    def _verify_lines(self, attempt: Attempt, request: Any, response: Any, body: bytes) -> Verified:
+        expected, token, pending = attempt.expected(response.headers), response.headers.get(TOKEN), None
+        if token is not None and (self._verifier.verify_token(token, expected=expected)).claims.stage is Stage.PENDING:
+            token, pending = None, token
+        try:
+            return self._verifier.verify_lines(body, token=token, pending=pending, expected=expected)
+        except IncompleteError as error:
+            token = self._fetch_seal(attempt, request, response, error)
+        verified = self._verifier.verify_lines(body, token=token, pending=pending, expected=expected)
+        return same_response(verified, response)
+
+    def _fetch_seal(self, attempt: Attempt, request: Any, response: Any, error: IncompleteError) -> str:
         asked = attempt.seal_request(self.library, request, response)
         if asked is None:
             raise error
@@ -174,9 +206,7 @@ class SyncVerifying:
                     raise error
         finally:
             answer.close()
-        token, expected = fetched(answer.status_code, bytes(seal), error), attempt.expected(response.headers)
-        verified = self._verifier.verify_body(body, token=token, content_digest=digest_of(response), expected=expected)
-        return same_response(verified, response)
+        return fetched(answer.status_code, bytes(seal), error)
 
     def close(self) -> None:
         """Close the transport below. The verifier stays open: it may serve others."""
@@ -252,14 +282,14 @@ class AsyncVerifying:
         try:
             async for chunk in response.aiter_bytes():
                 grown(body, chunk)
+            verify = self._verify_lines if way is Way.LINES else self._verify_body
             try:
-                verified = await self._verifier.verify_body(bytes(body), token=token, content_digest=digest_of(response), expected=expected)
+                verified = attempt.accept(await verify(attempt, request, response, bytes(body)))
             except IncompleteError as error:
-                if (pending := unended(bytes(body), token)) is not None:
-                    attempt.pass_unended(check, await self._verifier.verify_token(pending, expected=expected), error)
-                    return decoded(self.library, response, self.library.ByteStream(bytes(body)))
-                verified = await self._verify_detached(attempt, request, response, bytes(body), error)
-            verified = attempt.accept(verified)
+                if (pending := unended(bytes(body), token)) is None:
+                    raise
+                attempt.pass_unended(check, await self._verifier.verify_token(pending, expected=expected), error)
+                return decoded(self.library, response, self.library.ByteStream(bytes(body)))
         except VerificationError as error:
             attempt.fail(check, error, response)
             return decoded(self.library, response, self.library.ByteStream(bytes(body)))
@@ -269,7 +299,29 @@ class AsyncVerifying:
         attempt.succeed(check, verified, handed_on)
         return handed_on
 
-    async def _verify_detached(self, attempt: Attempt, request: Any, response: Any, body: bytes, error: IncompleteError) -> Verified:
+    async def _verify_body(self, attempt: Attempt, request: Any, response: Any, body: bytes) -> Verified:
+        expected, token, digest = attempt.expected(response.headers), response.headers.get(TOKEN), digest_of(response)
+        try:
+            return await self._verifier.verify_body(body, token=token, content_digest=digest, expected=expected)
+        except IncompleteError as error:
+            if unended(body, token) is not None:
+                raise  # nothing is kept of it yet
+            token = await self._fetch_seal(attempt, request, response, error)
+        verified = await self._verifier.verify_body(body, token=token, content_digest=digest, expected=expected)
+        return same_response(verified, response)
+
+    async def _verify_lines(self, attempt: Attempt, request: Any, response: Any, body: bytes) -> Verified:
+        expected, token, pending = attempt.expected(response.headers), response.headers.get(TOKEN), None
+        if token is not None and (await self._verifier.verify_token(token, expected=expected)).claims.stage is Stage.PENDING:
+            token, pending = None, token
+        try:
+            return await self._verifier.verify_lines(body, token=token, pending=pending, expected=expected)
+        except IncompleteError as error:
+            token = await self._fetch_seal(attempt, request, response, error)
+        verified = await self._verifier.verify_lines(body, token=token, pending=pending, expected=expected)
+        return same_response(verified, response)
+
+    async def _fetch_seal(self, attempt: Attempt, request: Any, response: Any, error: IncompleteError) -> str:
         asked = attempt.seal_request(self.library, request, response)
         if asked is None:
             raise error
@@ -282,9 +334,7 @@ class AsyncVerifying:
                     raise error
         finally:
             await answer.aclose()
-        token, expected = fetched(answer.status_code, bytes(seal), error), attempt.expected(response.headers)
-        verified = await self._verifier.verify_body(body, token=token, content_digest=digest_of(response), expected=expected)
-        return same_response(verified, response)
+        return fetched(answer.status_code, bytes(seal), error)
 
     async def aclose(self) -> None:
         """Close the transport below. The verifier stays open: it may serve others."""
