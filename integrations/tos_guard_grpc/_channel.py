@@ -5,16 +5,16 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 import grpc
 import grpc.aio
 
 from tos_guard.errors import VerificationError
-from tos_guard.remote import ResponseCheck
 from tos_guard.verifier import Verifier
 from tos_guard.verify import Trust
-from tos_guard_grpc._channel_checks import LEFT, Attempt, ChannelChecks, Issuer, MessagesVerifier, Transform, has_token, named_options
+from tos_guard_grpc._channel_checks import LEFT, Attempt, ChannelChecks, Issuer, MessagesVerifier, Transform, has_token
+from tos_guard_grpc._channel_shape import CallBelow, ChannelBelow, Method
 
 __all__ = ["VerifiedCall", "VerifiedChannel", "VerifiedStream", "verified_channel"]
 
@@ -45,7 +45,7 @@ def verified_channel(
     return VerifiedChannel(channel, verifier, issuer=issuer, checks=checks)
 
 
-class VerifiedChannel(grpc.Channel):
+class VerifiedChannel(ChannelBelow, grpc.Channel):
     """Made by `verified_channel`. Any thread may call."""
 
     def __init__(
@@ -96,14 +96,6 @@ class VerifiedChannel(grpc.Channel):
         """As `grpc.Channel.stream_stream`."""
         return self._of(_StreamStream, method, request_serializer, response_deserializer, _registered_method)
 
-    def _of(
-        self, kind: type[_MultiCallable], method: str, serializer: Transform | None, deserializer: Transform | None, registered: bool
-    ) -> Any:
-        below = getattr(self._channel, kind.arity)
-        if self._issuer.checks.is_exempt(method):
-            return below(method, serializer, deserializer, **({"_registered_method": True} if registered else {}))
-        return kind(self._verifier, self._issuer, below, method, serializer, deserializer)
-
     def subscribe(self, callback: Callable[[grpc.ChannelConnectivity], None], try_to_connect: bool = False) -> None:
         """As `grpc.Channel.subscribe`."""
         self._channel.subscribe(callback, try_to_connect)
@@ -125,32 +117,10 @@ class VerifiedChannel(grpc.Channel):
         self.close()
 
 
-class _MultiCallable:
-    """One method of a stub. Each call opens the method of the channel below anew, with a serialiser and a parser of its own."""
+class _MultiCallable(Method):
+    """A method, and how its calls are begun."""
 
-    arity: ClassVar[str]
-
-    def __init__(
-        self,
-        verifier: MessagesVerifier,
-        issuer: Issuer,
-        below: Callable[..., Any],
-        method: str,
-        serializer: Transform | None,
-        deserializer: Transform | None,
-    ) -> None:
-        self._verifier = verifier
-        self._issuer = issuer
-        self._below = below
-        self._method = method
-        self._serializer = serializer
-        self._deserializer = deserializer
-
-    def _begin(self, options: tuple[Any, ...], named: dict[str, Any]) -> tuple[Attempt, Any, dict[str, Any]]:
-        attempt = Attempt(self._issuer, self._method, streams_requests=self.arity.startswith("stream"))
-        below = self._below(self._method, attempt.serializer(self._serializer), attempt.deserializer(self._deserializer))
-        given = named_options(options, named)
-        return attempt, below, given | {"metadata": attempt.metadata(given.get("metadata"))}
+    _verifier: MessagesVerifier
 
     def _with_call(self, request: Any, options: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, VerifiedCall]:
         attempt, below, given = self._begin(options, named)
@@ -212,22 +182,14 @@ class _StreamStream(_MultiCallable, grpc.StreamStreamMultiCallable):
         return self._stream(request_iterator, options, named)
 
 
-class _Call(grpc.Call, _Future):
-    """A call of the channel below, with what is known of it. What is not overridden is its own."""
+class _Call(CallBelow, grpc.Call, _Future):
+    """A call, whose verdict is asked for in threads."""
+
+    _verifier: MessagesVerifier
 
     def __init__(self, verifier: MessagesVerifier, attempt: Attempt, inner: Any) -> None:
-        self._verifier = verifier
-        self._attempt = attempt
-        self._inner = inner
+        super().__init__(verifier, attempt, inner)
         self._lock = threading.RLock()  # what is told of a verdict may ask for it
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(object.__getattribute__(self, "_inner"), name)
-
-    @property
-    def tos_guard_check(self) -> ResponseCheck:
-        """What is known; `tos_guard_grpc.verified` reads it."""
-        return self._attempt.check
 
     def _judge(self) -> None:
         """The call ended with OK: prove it, once.
@@ -279,15 +241,6 @@ class _Call(grpc.Call, _Future):
         active: bool = self._inner.is_active()
         return active
 
-    def time_remaining(self) -> Any:
-        """As `grpc.RpcContext.time_remaining`."""
-        return self._inner.time_remaining()
-
-    def cancel(self) -> bool:
-        """As `grpc.RpcContext.cancel`."""
-        cancelled: bool = self._inner.cancel()
-        return cancelled
-
     def add_callback(self, callback: Callable[[], None]) -> bool:
         """As `grpc.RpcContext.add_callback`."""
         added: bool = self._inner.add_callback(callback)
@@ -310,22 +263,10 @@ class _Call(grpc.Call, _Future):
         details: str = self._inner.details()
         return details
 
-    # grpc.Future
-
-    def cancelled(self) -> bool:
-        """As `grpc.Future.cancelled`."""
-        cancelled: bool = self._inner.cancelled()
-        return cancelled
-
     def running(self) -> bool:
         """As `grpc.Future.running`."""
         running: bool = self._inner.running()
         return running
-
-    def done(self) -> bool:
-        """As `grpc.Future.done`."""
-        done: bool = self._inner.done()
-        return done
 
     def add_done_callback(self, fn: Callable[[Any], None]) -> None:
         """As `grpc.Future.add_done_callback`; *fn* gets this call."""

@@ -11,19 +11,10 @@ import grpc
 import grpc.aio
 
 from tos_guard.errors import VerificationError
-from tos_guard.remote import ResponseCheck
 from tos_guard.verifier import AsyncVerifier
 from tos_guard.verify import Trust
-from tos_guard_grpc._channel_checks import (
-    LEFT,
-    AsyncMessagesVerifier,
-    Attempt,
-    ChannelChecks,
-    Issuer,
-    Transform,
-    has_token,
-    named_options,
-)
+from tos_guard_grpc._channel_checks import LEFT, AsyncMessagesVerifier, Attempt, ChannelChecks, Issuer, Transform, has_token
+from tos_guard_grpc._channel_shape import CallBelow, ChannelBelow, Method
 
 __all__ = ["AsyncVerifiedChannel", "verified_async_channel"]
 
@@ -50,7 +41,7 @@ def verified_async_channel(
     return AsyncVerifiedChannel(channel, verifier, issuer=issuer, checks=checks)
 
 
-class AsyncVerifiedChannel(grpc.aio.Channel):
+class AsyncVerifiedChannel(ChannelBelow, grpc.aio.Channel):
     """Made by `verified_async_channel`."""
 
     def __init__(
@@ -101,14 +92,6 @@ class AsyncVerifiedChannel(grpc.aio.Channel):
         """As `grpc.aio.Channel.stream_stream`."""
         return self._of(_StreamStream, method, request_serializer, response_deserializer, _registered_method)
 
-    def _of(
-        self, kind: type[_MultiCallable], method: str, serializer: Transform | None, deserializer: Transform | None, registered: bool
-    ) -> Any:
-        below = getattr(self._channel, kind.arity)
-        if self._issuer.checks.is_exempt(method):
-            return below(method, serializer, deserializer, **({"_registered_method": True} if registered else {}))
-        return kind(self._verifier, self._issuer, below, method, serializer, deserializer)
-
     def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:
         """As `grpc.aio.Channel.get_state`."""
         return self._channel.get_state(try_to_connect)
@@ -134,52 +117,25 @@ class AsyncVerifiedChannel(grpc.aio.Channel):
         await self.close()
 
 
-class _MultiCallable:
-    """One method of a stub. Each call opens the method of the channel below anew, with a serialiser and a parser of its own."""
+class _MultiCallable(Method):
+    """A method, and how its calls are begun."""
 
-    arity: ClassVar[str]
+    _verifier: AsyncMessagesVerifier
     call: ClassVar[type[_Call]]
 
-    def __init__(
-        self,
-        verifier: AsyncMessagesVerifier,
-        issuer: Issuer,
-        below: Callable[..., Any],
-        method: str,
-        serializer: Transform | None,
-        deserializer: Transform | None,
-    ) -> None:
-        self._verifier = verifier
-        self._issuer = issuer
-        self._below = below
-        self._method = method
-        self._serializer = serializer
-        self._deserializer = deserializer
-
     def _call(self, request: Any, options: tuple[Any, ...], named: dict[str, Any]) -> Any:
-        attempt = Attempt(self._issuer, self._method, streams_requests=self.arity.startswith("stream"))
-        below = self._below(self._method, attempt.serializer(self._serializer), attempt.deserializer(self._deserializer))
-        given = named_options(options, named)
-        inner = below(request, **(given | {"metadata": attempt.metadata(given.get("metadata"))}))
-        return self.call(self._verifier, attempt, inner)
+        attempt, below, given = self._begin(options, named)
+        return self.call(self._verifier, attempt, below(request, **given))
 
 
-class _Call(grpc.aio.Call):
-    """A call of the channel below, with what is known of it. What is not overridden is its own."""
+class _Call(CallBelow, grpc.aio.Call):
+    """A call, whose verdict is awaited."""
+
+    _verifier: AsyncMessagesVerifier
 
     def __init__(self, verifier: AsyncMessagesVerifier, attempt: Attempt, inner: Any) -> None:
-        self._verifier = verifier
-        self._attempt = attempt
-        self._inner = inner
+        super().__init__(verifier, attempt, inner)
         self._lock = asyncio.Lock()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(object.__getattribute__(self, "_inner"), name)
-
-    @property
-    def tos_guard_check(self) -> ResponseCheck:
-        """What is known; `tos_guard_grpc.verified` reads it."""
-        return self._attempt.check
 
     async def _judge(self) -> None:
         """The call ended with OK: prove it, once.
@@ -223,27 +179,7 @@ class _Call(grpc.aio.Call):
             await checker.feed(message)
         return checker
 
-    # grpc.aio.RpcContext and grpc.aio.Call: the call's own, whatever the verdict
-
-    def cancelled(self) -> bool:
-        """As `grpc.aio.RpcContext.cancelled`."""
-        cancelled: bool = self._inner.cancelled()
-        return cancelled
-
-    def done(self) -> bool:
-        """As `grpc.aio.RpcContext.done`."""
-        done: bool = self._inner.done()
-        return done
-
-    def time_remaining(self) -> float | None:
-        """As `grpc.aio.RpcContext.time_remaining`."""
-        seconds: float | None = self._inner.time_remaining()
-        return seconds
-
-    def cancel(self) -> bool:
-        """As `grpc.aio.RpcContext.cancel`."""
-        cancelled: bool = self._inner.cancel()
-        return cancelled
+    # grpc.aio.Call: the call's own, whatever the verdict
 
     def add_done_callback(self, callback: Callable[[Any], None]) -> None:
         """As `grpc.aio.RpcContext.add_done_callback`; *callback* gets this call."""
