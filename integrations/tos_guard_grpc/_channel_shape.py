@@ -69,10 +69,9 @@ class CallBelow:
         """What is known; `tos_guard_grpc.verified` reads it."""
         return self._attempt.check
 
-    def time_remaining(self) -> float | None:
+    def time_remaining(self) -> Any:  # the two colours of grpc declare different types
         """Seconds until the deadline, or None, as gRPC says it."""
-        seconds: float | None = self._inner.time_remaining()
-        return seconds
+        return self._inner.time_remaining()
 
     def cancel(self) -> bool:
         """Cancel the call. Whether there was something to cancel, as gRPC says it."""
