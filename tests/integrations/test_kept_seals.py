@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import hmac
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -16,10 +16,12 @@ import pytest
 from kit import CHAT, ISSUER, Answer, App, Kit, ask, streamed, whole
 from tos_guard._canonical import b64url_decode, b64url_encode
 from tos_guard.config import RouteSettings
-from tos_guard.errors import ConfigurationError, IncompleteError, VerificationError
+from tos_guard.errors import ConfigurationError, IncompleteError, StoreError, VerificationError
 from tos_guard.guard import AsyncGuard
+from tos_guard.guard._leases import LEASE
 from tos_guard.ledger import SealKind
-from tos_guard.limits import Dimension, Limit, Quantity, Sliding
+from tos_guard.limits import Charge, Dimension, Limit, LimitRefusal, Quantity, Reservation, Sliding
+from tos_guard.stores import MemoryLimits
 from tos_guard.types import Standing
 from tos_guard.verify import Verified, verify_body, verify_stream
 
@@ -552,6 +554,122 @@ def test_the_retry_of_a_background_request_is_of_the_same_response(kit: Kit) -> 
     assert verified(kit, ended).claims.rid == running.headers["x-request-id"] == first.headers["x-request-id"]
     assert verified(kit, get(kit, whole(body()))).token == verified(kit, ended).token
     assert kit.used() == {"r": 1, "t": 5, "c": 0}
+
+
+def jobs(kit: Kit, *ids: str, sent: bytes = BACKGROUND, path: str = RESPONSES) -> list[Answer]:
+    """Background requests under one key, which a handler answers with responses of these ids."""
+    return [call(kit, whole(body("", "queued", response_id)), path, sent=sent, idempotency="k") for response_id in ids]
+
+
+def test_jobs_under_one_key_are_each_their_own(kit: Kit) -> None:
+    """Where the handler replays nothing it made four: each is charged, kept, and had again by its owner under its own request id."""
+    ids = [f"resp_{number}" for number in range(4)]
+    answers = jobs(kit, *ids)
+    assert len({answer.headers["x-request-id"] for answer in answers}) == 4
+    assert (kit.used()["r"], kit.used()["c"], kit.guard.counts["seal:opened"]) == (4, 0, 4)
+    for number, (response_id, answer) in enumerate(zip(ids, answers, strict=True)):
+        ended = get(kit, whole(body(f"Job {number}", response_id=response_id)), f"{RESPONSES}/{response_id}")
+        assert verified(kit, ended).claims.rid == answer.headers["x-request-id"]
+    assert kit.used() == {"r": 4, "t": 20, "c": 0}
+    assert len(kit.records()) == 4
+    assert get(kit, whole(body()), f"{RESPONSES}/resp_3", key=another_account(kit)).status == 404
+
+
+def test_a_job_that_is_replayed_is_charged_once(kit: Kit) -> None:
+    """Four answers with one response, before and after somebody found it ended, are of one exchange."""
+    answers = jobs(kit, *["resp_1"] * 4)
+    ended = get(kit, whole(body()))
+    answers += jobs(kit, "resp_1")
+    assert {answer.headers["x-request-id"] for answer in answers} == {ended.headers["x-request-id"]}
+    assert verified(kit, get(kit, whole(body()))).token == verified(kit, ended).token
+    assert kit.used() == {"r": 1, "t": 5, "c": 0}
+    assert len(kit.records()) == 1
+
+
+def test_jobs_in_flight_under_one_key_are_each_their_own(kit: Kit) -> None:
+    """None knew of another when it began; those with one response are one."""
+    ids = ["resp_1", "resp_2", "resp_1"]
+    made = iter(ids)
+    together = asyncio.Barrier(len(ids))
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await together.wait()
+        await whole(body("", "queued", next(made)))(scope, receive, send)
+
+    async def all_at_once() -> list[Answer]:
+        guarded, headers = kit.wrap(app), [(b"idempotency-key", b"k")]
+        calls = (ask(guarded, RESPONSES, key=kit.key, body=BACKGROUND, headers=headers) for _ in ids)
+        return await asyncio.wait_for(asyncio.gather(*calls), 20)
+
+    assert len({answer.headers["x-request-id"] for answer in asyncio.run(all_at_once())}) == 2
+    for response_id in ("resp_1", "resp_2"):
+        assert get(kit, whole(body(response_id=response_id)), f"{RESPONSES}/{response_id}").status == 200
+    assert kit.used() == {"r": 2, "t": 10, "c": 0}
+
+
+def test_a_job_under_the_key_of_what_has_ended_is_its_own(kit: Kit) -> None:
+    """What ended at once under the key is another response."""
+    done = call(kit, whole(body()), sent=BACKGROUND, idempotency="k")
+    (job,) = jobs(kit, "resp_2")
+    ended = get(kit, whole(body(response_id="resp_2")), f"{RESPONSES}/resp_2")
+    assert verified(kit, ended).claims.rid == job.headers["x-request-id"] != done.headers["x-request-id"]
+    assert kit.used() == {"r": 2, "t": 10, "c": 0}
+
+
+def test_a_job_streamed_under_a_key_of_another_can_be_had_when_its_reader_has_left(kit: Kit) -> None:
+    """It runs on, and is its owner's."""
+    sent = b'{"model":"small","input":"hi","background":true,"stream":true}'
+    jobs(kit, "resp_1", sent=sent)
+    call(kit, streamed(*events(response_id="resp_2")), sent=sent, idempotency="k", leave_after=2, send_error=True)
+    ended = get(kit, whole(body(response_id="resp_2")), f"{RESPONSES}/resp_2")
+    assert verified(kit, ended).claims.completion == "complete"
+    assert kit.used()["r"] == 2
+    assert kit.used()["c"] == 0
+
+
+# Slots of what runs on
+
+
+@pytest.mark.parametrize("said", ["1", '"true"', '"yes"', "[]"])
+def test_what_a_lenient_server_takes_for_the_background_holds_no_slot(kit: Kit, said: str) -> None:
+    """Its slot is free at once, and it can be settled as long as any other."""
+    call(kit, whole(body("", "queued")), sent=b'{"model":"small","input":"hi","background":%s}' % said.encode())
+    assert kit.used()["c"] == 0
+    kit.clock.advance(timedelta(minutes=30))
+    get(kit, whole(body()))
+    assert kit.used() == {"r": 1, "t": 5, "c": 0}
+
+
+@pytest.mark.parametrize("said", ["", ',"background":false', ',"background":null'])
+def test_what_runs_on_unasked_holds_its_slot_no_longer_than_a_lease(kit: Kit, said: str) -> None:
+    """Nothing renews it once its first answer has left; it was held for ever."""
+    call(kit, whole(body("", "queued")), sent=b'{"model":"small","input":"hi"%s}' % said.encode())
+    leases = kit.guard._leases
+    assert leases is not None
+    for _ in range(3):
+        kit.clock.advance(LEASE * 0.4)
+        leases.renew()
+    estimated = kit.used()
+    assert (estimated["r"], estimated["c"]) == (1, 0)
+    assert verified(kit, get(kit, whole(body()))).claims.completion == "complete"
+    assert kit.used() == estimated
+
+
+class NoSlots(MemoryLimits):
+    """An engine that is lost between the two reservations of a background request."""
+
+    def reserve(self, charges: Sequence[Charge], *, id: str, lease: timedelta) -> Reservation | LimitRefusal:  # noqa: A002 - as in the Protocol
+        if any(charge.limit.window is None for charge in charges):
+            raise StoreError("lost", where="limits")
+        return super().reserve(charges, id=id, lease=lease)
+
+
+def test_a_background_request_whose_slot_cannot_be_asked_for_is_charged_nothing(kit: Kit) -> None:
+    """The handler is not asked: what else was taken for it is given back."""
+    engine = NoSlots(clock=kit.clock, monotonic=lambda: kit.clock().timestamp())
+    broken = Kit(settings={"routes": ROUTES}, limits=kit.limits, clock=kit.clock, engine=engine)
+    assert call(broken, whole(body("", "queued")), sent=BACKGROUND).status == 503
+    assert broken.used() == {"r": 0, "t": 0, "c": 0}
 
 
 # What keeps nothing

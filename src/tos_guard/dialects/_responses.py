@@ -382,7 +382,7 @@ class ResponsesDialect(OpenAIDialect):
             media_parts=count_media(request.get("input")),
             end_user=request_end_user(request),
             stores=request.get("store") is not False,  # kept unless the caller says otherwise
-            background=request.get("background") is True,
+            background=request.get("background") not in (None, False),  # lenient servers take 1 or "true" for it
         )
 
     def stream_format(self, media_type: bytes) -> StreamFormat | None:

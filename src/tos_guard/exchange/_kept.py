@@ -25,7 +25,7 @@ SealName = tuple[SealKind, str, int]
 """Kind, key, and until when the seal is kept under it, in ms since 1970."""
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_FOR_OPEN: Final = ("estimate", "names", "nonce", "reservation")
+_FOR_OPEN: Final = ("estimate", "nonce", "reservation")
 """What is needed only until there is a final token."""
 
 

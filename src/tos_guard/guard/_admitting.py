@@ -378,7 +378,12 @@ class Admitting(Keeping):
             taken = yield Reserve(rest, id, BACKGROUND_LEASE)
         if isinstance(taken, LimitRefusal) or not slots:
             return taken
-        slot: Reservation | LimitRefusal = yield Reserve(slots, f"{id}.slot", LEASE)
+        try:
+            slot: Reservation | LimitRefusal = yield Reserve(slots, f"{id}.slot", LEASE)
+        except StoreError:
+            if rest:
+                yield Cancel(taken)
+            raise
         if isinstance(slot, LimitRefusal):
             if rest:
                 yield Cancel(taken)

@@ -24,7 +24,7 @@ from tos_guard.ledger import KeptSeal, SealKind
 from tos_guard.provenance import Content
 from tos_guard.types import Completion, Facts
 
-__all__ = ["NO_EXCHANGE", "IdempotencyMismatchError", "Keeping", "Retry", "SealConflictError", "UnknownResponseError", "damaged"]
+__all__ = ["NO_EXCHANGE", "IdempotencyMismatchError", "Keeping", "Retry", "SealConflictError", "UnknownResponseError", "damaged", "is_of"]
 
 MAX_KEY_CHARS: Final = 255  # of an Idempotency-Key, as OpenAI's and other providers' clients send them
 
@@ -197,9 +197,14 @@ class Keeping(GuardBase):
     def _ends(seal: KeptSeal, exchange: Exchange, response: Sealable, status: int) -> bool:
         """Whether a response is the end of an open exchange: the response itself, and not what else is said of it."""
         assert response.content is not None  # noqa: S101 - it is sealed
-        ids = {key for kind, key, _ in seal.exchange.get("names", ()) if kind == SealKind.RESPONSE}
         is_whole = response.content.projection == exchange.dialect.projection.name
-        return status < 400 and is_whole and response.response_id in ids
+        return status < 400 and is_whole and is_of(seal, response)
+
+
+def is_of(seal: KeptSeal, response: Sealable) -> bool:
+    """Whether a response gives itself the id of the one that a seal is of."""
+    ids = {key for kind, key, _ in seal.exchange.get("names", ()) if kind == SealKind.RESPONSE}
+    return response.response_id in (ids | {seal.key} if seal.kind is SealKind.RESPONSE else ids)
 
 
 def _until(now: datetime, days: int) -> int:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
+from datetime import datetime
 
 from tos_guard.errors import SignerError, StoreError
 from tos_guard.exchange import Exchange, Sealable, Sealed, closed, covers, opened
-from tos_guard.guard._keeping import Keeping, SealConflictError
+from tos_guard.guard._keeping import Keeping, SealConflictError, is_of
 from tos_guard.guard._needs import Cancel, CurrentKey, Keep, KeepSeals, Settle, Sign, Steps
 from tos_guard.keys import KeyRecord, join_jws
 from tos_guard.ledger import ExchangeRecord, KeptSeal
@@ -87,9 +88,11 @@ class Sealing(Keeping):
     def _seal(self, exchange: Exchange, response: Sealable, status: int) -> Steps[Sealed]:
         content, kept = response.content, exchange.kept
         assert content is not None  # noqa: S101 - a response that asks to be sealed has content
-        if response.is_running and (kept is not None or self._names(exchange, response, status, self.clock())):
-            return (yield from self._seal_later(exchange, response, status))
-        if kept is not None:
+        if response.is_running:
+            later = yield from self._seal_later(exchange, response, status)
+            if later is not None:
+                return later
+        elif kept is not None:
             if covers(kept, content):
                 return self._repeat(exchange, kept, content)
             if kept.is_open and self._ends(kept, exchange, response, status):
@@ -139,21 +142,55 @@ class Sealing(Keeping):
         yield from self.settle(original, response, status=status)
         return sealed
 
-    def _seal_later(self, exchange: Exchange, response: Sealable, status: int) -> Steps[Sealed]:
-        """Let a response that has not ended leave with a pending token, and keep its exchange for whoever finds it ended."""
+    def _seal_later(self, exchange: Exchange, response: Sealable, status: int) -> Steps[Sealed | None]:
+        """Let a response that has not ended leave with a pending token, and keep its exchange for whoever finds it ended.
+
+        None where nothing keeps it, so that its first answer is all that there will be of it.
+        """
         now = self.clock()
+        if exchange.kept is not None and not is_of(exchange.kept, response):
+            self._forget_kept(exchange)
         if exchange.kept is None:
-            in_the_way = yield from self._open(exchange, self._names(exchange, response, status, now), now)
-            if in_the_way is not None:
-                self._expect(exchange, in_the_way, salt=exchange.ids.salt)
+            is_open = yield from self._open_or_expect(exchange, response, status, now)
+            if not is_open:
+                return None
         if exchange.kept is None:
-            exchange.settled = True  # by whoever finds it ended
+            self._settle_later(exchange)
         else:
             exchange.repeats = exchange.uncharged = True
         assert response.content is not None  # noqa: S101 - it is sealed, by its first token
         key: KeyRecord = yield CurrentKey(now)
         token = yield from _signed(exchange.shown.pending_claims(now), key)
         return Sealed(token, response.content, pending=True)
+
+    def _open_or_expect(self, exchange: Exchange, response: Sealable, status: int, now: datetime) -> Steps[bool]:
+        """Keep an exchange open, or find out that it repeats one with the same response. Says whether anything keeps it."""
+        names = self._names(exchange, response, status, now)
+        in_the_way = (yield from self._open(exchange, names, now)) if names else None
+        if in_the_way is None:
+            return bool(names)
+        if is_of(in_the_way, response):
+            self._expect(exchange, in_the_way, salt=exchange.ids.salt)
+            return True
+        self._forget_kept(exchange)
+        if names := self._names(exchange, response, status, now):  # its own, which nothing else has
+            yield from self._open(exchange, names, now)
+        return bool(names)
+
+    @staticmethod
+    def _forget_kept(exchange: Exchange) -> None:
+        """Take an exchange for one by itself: what is kept under its ``Idempotency-Key`` is of another response, which has the key."""
+        exchange.key = exchange.kept = exchange.original = None
+
+    def _settle_later(self, exchange: Exchange) -> None:
+        """Leave what was reserved to whoever finds the response ended. Nothing renews it until then.
+
+        Where nobody asked for the background its slot was not taken apart from the rest: with the lease it comes back, and the rest keeps
+        its estimate.
+        """
+        exchange.settled = True
+        if self._leases is not None and exchange.reservation is not None:
+            self._leases.let_go(exchange.reservation)
 
     def _final(self, exchange: Exchange, response: Sealable, status: int) -> Steps[tuple[Sealed, ExchangeRecord]]:
         """The final token of an exchange, and its record."""
@@ -189,7 +226,8 @@ class Sealing(Keeping):
             self.telemetry.filtered(removed_tokens=response.removed_tags, dropped_events=response.dropped_events)
         if sealed:
             self.telemetry.ended(exchange.observed, carrier=response.carrier if response is not None else "none")
-        elif response is not None and reason == "client_gone" and exchange.request.background and exchange.kept is None:
+        elif response is not None and reason == "client_gone" and exchange.request.background and not _repeats(exchange, response):
+            self._forget_kept(exchange)
             yield from self._leave_open(exchange, response, status)
         else:
             yield from self._record_unsealed(exchange, response, status=status, reason=reason)
@@ -204,7 +242,7 @@ class Sealing(Keeping):
             return
         self.telemetry.ended(exchange.observed, unsealed="client_gone")
         self.telemetry.kept("opened")
-        exchange.settled = True  # by whoever finds it ended
+        self._settle_later(exchange)
         try:
             yield KeepSeals(opened(exchange, names, now, request_hash=exchange.request_hash), wait=False)
         except StoreError as failure:
@@ -280,6 +318,11 @@ class Sealing(Keeping):
         if said is None and failed:
             return self.meter.nothing_served(reserved=exchange.estimate, model=exchange.facts.model)
         return self.meter.actual(said, reserved=exchange.estimate, model=exchange.facts.model)
+
+
+def _repeats(exchange: Exchange, response: Sealable) -> bool:
+    """Whether the response is, or may yet turn out to be, the one that is kept."""
+    return exchange.kept is not None and (response.response_id is None or is_of(exchange.kept, response))
 
 
 def _signed(claims: Claims, key: KeyRecord) -> Steps[str]:
