@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 
+from engines import new_database
+from postgres_tables import empty
 from sample_records import sample_record
 from tos_guard.ledger import ExchangeRecord
 from tos_guard.rights import Account, Grant
-from tos_guard.stores import MemoryStore, SQLiteStore, Store
+from tos_guard.stores import MemoryStore, PostgresStore, SQLiteStore, Store
 from tos_guard.terms import TermsVersion, parse_terms
 
 ISSUER = "https://api.example"
@@ -57,14 +59,30 @@ class Case:
         self.clock.move(timedelta(seconds=1))
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(scope="session")
+def _database(postgres: str) -> str:
+    """A database of PostgreSQL that the tests of this folder share, one after the other."""
+    return new_database(postgres)
+
+
+@pytest.fixture
+def database(_database: str) -> str:
+    """The conninfo of an empty database."""
+    empty(_database)
+    return _database
+
+
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
 def case(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Case]:
     clock, seconds = FixedClock(), Seconds()
     if request.param == "memory":
         store: Store = MemoryStore(issuer=ISSUER, clock=clock)
         peer = store
-    else:
+    elif request.param == "sqlite":
         store, peer = (SQLiteStore(tmp_path / "guard.db", issuer=ISSUER, clock=clock, monotonic=seconds) for _ in range(2))
+    else:
+        conninfo = request.getfixturevalue("database")
+        store, peer = (PostgresStore(conninfo, issuer=ISSUER, clock=clock, monotonic=seconds) for _ in range(2))
     yield Case(store, peer, clock, seconds, tmp_path)
     store.close()
     peer.close()

@@ -11,14 +11,15 @@ from typing import Any
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
+from postgres_tables import empty
 from sample_records import sample_acceptance as acceptance
 from sample_records import sample_withdrawal as withdrawal
 from tos_guard.errors import TosGuardError
 from tos_guard.ledger import ExchangeRecord, RecordType
 from tos_guard.rights import Account, Grant, Organization
-from tos_guard.stores import MemoryStore, SQLiteStore, Store
+from tos_guard.stores import MemoryStore, PostgresStore, SQLiteStore, Store
 from tos_guard.types import Standing, SubjectKind
 
 ISSUER = "https://api.example"
@@ -49,33 +50,41 @@ def outcome(ask: Callable[[], Any]) -> Any:
 
 
 class Stores(RuleBasedStateMachine):
-    """Memory is the model; SQLite, and a second SQLite store over the same files, are compared with it after each step."""
+    """Memory is the model; another store, and a second one over the same files or tables, are compared with it after each step."""
+
+    conninfo = ""
+    """Of an empty database, for PostgreSQL."""
 
     @initialize()
     def open(self) -> None:
         self.folder = tempfile.TemporaryDirectory()
-        path = Path(self.folder.name) / "guard.db"
         self.now = NOW
         self.seconds = 0.0
+        self.memory = MemoryStore(issuer=ISSUER, clock=lambda: self.now)
+        if self.conninfo:
+            empty(self.conninfo)
+        self.store, self.peer = (self.opened() for _ in range(2))
+
+    def opened(self) -> Store:
         clock, monotonic = (lambda: self.now), (lambda: self.seconds)
-        self.memory = MemoryStore(issuer=ISSUER, clock=clock)
-        self.sqlite = SQLiteStore(path, issuer=ISSUER, clock=clock, monotonic=monotonic)
-        self.peer = SQLiteStore(path, issuer=ISSUER, clock=clock, monotonic=monotonic)
+        if self.conninfo:
+            return PostgresStore(self.conninfo, issuer=ISSUER, clock=clock, monotonic=monotonic)
+        return SQLiteStore(Path(self.folder.name) / "guard.db", issuer=ISSUER, clock=clock, monotonic=monotonic)
 
     def teardown(self) -> None:
-        if hasattr(self, "sqlite"):
-            self.sqlite.close()
+        if hasattr(self, "store"):
+            self.store.close()
             self.peer.close()
             self.folder.cleanup()
 
     def change(self, step: Callable[[Store], Any]) -> None:
         expected = outcome(lambda: step(self.memory))
-        assert outcome(lambda: step(self.sqlite)) == expected
+        assert outcome(lambda: step(self.store)) == expected
         self.seconds += 1.0
 
     def ask(self, question: Callable[[Store], Any]) -> None:
         expected = outcome(lambda: question(self.memory))
-        assert outcome(lambda: question(self.sqlite)) == expected
+        assert outcome(lambda: question(self.store)) == expected
         assert outcome(lambda: question(self.peer)) == expected
 
     @rule(account_id=ids, models=st.frozensets(st.sampled_from(["small", "large"])), organization=st.none() | organizations)
@@ -219,7 +228,20 @@ class Stores(RuleBasedStateMachine):
         self.ask(lambda store: list(store.denial_counts(ISSUER)))
 
 
-Stores.TestCase.settings = settings(
-    max_examples=40, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much]
-)
-TestStoresAgree = Stores.TestCase
+CHECKS = [HealthCheck.too_slow, HealthCheck.filter_too_much]
+
+
+def test_memory_and_sqlite_agree():
+    """Whatever happens to them."""
+    steps = settings(max_examples=40, stateful_step_count=40, deadline=None, suppress_health_check=CHECKS)
+    run_state_machine_as_test(Stores, settings=steps)
+
+
+def test_memory_and_postgres_agree(database):
+    """Whatever happens to them; in fewer steps, since each is asked a hundred questions over the network."""
+
+    class OverPostgres(Stores):
+        conninfo = database
+
+    steps = settings(max_examples=5, stateful_step_count=12, deadline=None, suppress_health_check=CHECKS)
+    run_state_machine_as_test(OverPostgres, settings=steps)

@@ -1,10 +1,15 @@
-"""The places that touch disk: accounts, terms, public keys and exchange records in SQLite or in memory, terms files and secret files.
+"""The places that touch disk or an engine: accounts, terms, public keys and exchange records, terms files and secret files.
 
-`SQLiteStore` serves the processes of one host without anything to install; `MemoryStore` behaves the same in a test. Both are a
-`Store`, and so an `AccountSource` and a `RecordStore` of `tos_guard.protocols`. `MemoryLimits` and `SQLiteLimits` are its `LimitEngine`;
-`FallbackLimits` knows what to do when they fail.
+`SQLiteStore` serves the processes of one host without anything to install, `PostgresStore` those of many; `MemoryStore` behaves the same in
+a test. Each is a `Store`, and so an `AccountSource` and a `RecordStore` of `tos_guard.protocols`. `MemoryLimits` and `SQLiteLimits` are
+its `LimitEngine`; `FallbackLimits` knows what to do when they fail.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tos_guard.errors import ConfigurationError
 from tos_guard.stores._files import load_terms, read_secret_file, write_secret_file
 from tos_guard.stores._keys import FileSigner, KeyFolder
 from tos_guard.stores._limits_fallback import FallbackLimits
@@ -17,6 +22,9 @@ from tos_guard.stores._settings import read_settings
 from tos_guard.stores._sqlite import SQLiteStore
 from tos_guard.stores._store import Store
 
+if TYPE_CHECKING:
+    from tos_guard.stores._postgres import PostgresStore
+
 __all__ = [
     "AccountChange",
     "AsyncFallbackReplays",
@@ -28,6 +36,7 @@ __all__ = [
     "MemoryReplays",
     "MemoryStore",
     "OrganizationChange",
+    "PostgresStore",
     "SQLiteLimits",
     "SQLiteReplays",
     "SQLiteStore",
@@ -40,3 +49,20 @@ __all__ = [
     "read_settings",
     "write_secret_file",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """What needs an engine's client is imported when it is asked for.
+
+    Raises:
+        ConfigurationError: The client is not installed.
+    """
+    if name != "PostgresStore":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        from tos_guard.stores._postgres import PostgresStore
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "psycopg":
+            raise
+        raise ConfigurationError("psycopg is not installed", where="store", cure='pip install "tos-guard[postgres]"') from None
+    return PostgresStore

@@ -60,6 +60,7 @@ class _Connection(sqlite3.Connection):
     """A `Connection` of the rooms. Nobody else writes meanwhile, so that no row needs a lock of its own."""
 
     for_share = ""
+    for_turns = ""
     for_update = ""
 
     def each(self, sql: str, parameters: Sequence[Sequence[Any]], /) -> list[Any]:

@@ -7,19 +7,27 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Final, Protocol
 
 from tos_guard.errors import StoreError
-from tos_guard.stores._database import Database
-from tos_guard.stores._sql import Connection
+from tos_guard.stores._announcements import Announcements
+from tos_guard.stores._database import Database as FileDatabase
+from tos_guard.stores._sql import Connection, Database
 
-__all__ = ["POLL_SECONDS", "SELECT_VERSION", "FileHearing", "Hearing", "version_in"]
+__all__ = ["POLL_SECONDS", "SELECT_VERSION", "FileHearing", "Hearing", "ServerHearing", "version_in"]
 
 POLL_SECONDS: Final = 0.05
 """How old the version of a file may be. Revocation must hold everywhere within a second (DESIGN D3)."""
 
 _STALE_SECONDS: Final = 0.5
 """How old it may be while another thread is asking; then everyone waits for the answer."""
+
+_ASK_SECONDS: Final = 0.2
+"""How often a server is asked for the version, whatever is announced."""
+
+_FRESH_SECONDS: Final = 0.5
+"""How long an answer of a server holds. Whoever has heard nothing for longer asks before it answers."""
 
 SELECT_VERSION: Final = "SELECT version FROM issuer WHERE issuer = ?"
 
@@ -33,6 +41,7 @@ class Hearing(Protocol):
         Raises:
             StoreError: It could not be learned.
         """
+        ...
 
     def announce(self, connection: Connection) -> None:
         """Within the transaction of a change: let others hear of it once it is committed."""
@@ -54,7 +63,7 @@ class FileHearing:
     since each record would otherwise look like a change of rights.
     """
 
-    def __init__(self, database: Database, issuer: str, monotonic: Callable[[], float]) -> None:
+    def __init__(self, database: FileDatabase, issuer: str, monotonic: Callable[[], float]) -> None:
         self._database = database
         self._issuer = issuer
         self._monotonic = monotonic
@@ -102,6 +111,109 @@ class FileHearing:
                 self._version = max(self._version, version_in(rows, self._database.where))
                 self._state = state
         self._polled_at = now
+
+
+class ServerHearing:
+    """The version in a server's database: asked for by a thread, every `_ASK_SECONDS` and whenever a change is announced.
+
+    A process that has heard nothing for `_FRESH_SECONDS` (the thread did not get to run, the server was silent, the process was stopped)
+    asks before it answers, and raises where it gets no answer. Time counts from when a question was sent: the answer may have been on its
+    way for as long.
+
+    A version never goes back. Where the database's does (a replica took over that had not heard of the newest changes), it is raised
+    above what is known here: a later change would otherwise come under a number that is known already, and not be heard.
+    """
+
+    def __init__(self, database: Database, announcements: Announcements, issuer: str, monotonic: Callable[[], float]) -> None:
+        self._database = database
+        self._announcements = announcements
+        self._issuer = issuer
+        self._monotonic = monotonic
+        self._closed = False
+        self._reset()
+
+    def _reset(self) -> None:
+        self._knowing = threading.Lock()
+        self._asking = threading.Lock()
+        self._wake = threading.Event()
+        self._heard_at = float("-inf")
+        self._version = 0
+        self._thread: threading.Thread | None = None
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether `version` answers without asking."""
+        return self._monotonic() - self._heard_at <= _FRESH_SECONDS
+
+    def version(self) -> int:
+        """As `Hearing.version`.
+
+        Raises:
+            StoreError: Nothing was heard for half a second, and the server does not answer.
+        """
+        if not self.is_fresh:
+            with self._asking:
+                if not self.is_fresh:  # another thread may have asked while this one waited
+                    self._ask()
+                self._start()
+        return self._version
+
+    def announce(self, connection: Connection) -> None:
+        """As `Hearing.announce`."""
+        self._announcements.announce(self._issuer, connection)
+
+    def note(self, version: int) -> None:
+        """As `Hearing.note`."""
+        with self._knowing:
+            self._version = max(self._version, version)
+        self._announcements.committed(self._issuer)
+
+    def forget(self) -> None:
+        """As `Hearing.forget`."""
+        self._announcements.forget()
+        self._reset()
+
+    def close(self) -> None:
+        """As `Hearing.close`."""
+        self._closed = True
+        self._wake.set()
+        self._announcements.close()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _start(self) -> None:
+        """Begin to listen, with the first question of a process: a server may fork after it has made its store."""
+        if self._thread is None and not self._closed:
+            thread = threading.Thread(target=self._loop, name="tos-guard-hearing", daemon=True)
+            with suppress(RuntimeError):  # no thread to be had: then each call asks that must
+                thread.start()
+                self._thread = thread
+                self._announcements.listen(self._issuer, self._wake.set)
+
+    def _loop(self) -> None:
+        wake = self._wake
+        while not self._closed:
+            wake.wait(_ASK_SECONDS)
+            wake.clear()
+            if not self._closed:
+                with suppress(StoreError):  # whoever needs to know asks, and is told
+                    self._ask()
+
+    def _ask(self) -> None:
+        asked_at = self._monotonic()
+        with self._knowing:
+            known = self._version
+        with self._database.read() as connection:
+            version = version_in(connection.execute(SELECT_VERSION, (self._issuer,)).fetchall(), self._database.where)
+        if version < known:
+            version = known + 1
+            with self._database.write() as connection:
+                query = "UPDATE issuer SET version = ? WHERE issuer = ? AND version < ?"
+                connection.execute(query, (version, self._issuer, version))
+                self.announce(connection)
+        with self._knowing:
+            self._version = max(self._version, version)
+            self._heard_at = max(self._heard_at, asked_at)
 
 
 def version_in(rows: list[Any], where: str) -> int:

@@ -6,8 +6,8 @@ what a number stands for. Erasure removes both, so that the records still prove 
 What a database may still hold of a deleted row, and what is done about it, is told by `Database.scrub` of each.
 
 Writers of several processes may meet at an account: whoever links to it holds its row shared, so that an erasure waits for the link;
-whoever keeps seals of it, or erases it, holds the row alone. Rows are taken in the order of the accounts' names, so that nobody waits for
-one who waits for him.
+whoever keeps seals of it waits for its turn. Rows are taken in the order of the accounts' names, so that nobody waits for one who waits
+for the first.
 """
 
 from __future__ import annotations
@@ -107,17 +107,17 @@ class SQLRecords:
 
     def by_request_id(self, issuer: str, rid: str) -> ExchangeRecord | None:
         """As `Store.by_request_id`."""
-        return self._one("WHERE record.issuer = ? AND record.rid = ?", (issuer, rid))
+        return self._one("WHERE record.issuer = ? AND record.rid = ?", (issuer, storable(rid)))
 
     def by_token_id(self, issuer: str, jti: str) -> ExchangeRecord | None:
         """As `Store.by_token_id`."""
-        return self._one("WHERE record.issuer = ? AND record.jti = ?", (issuer, jti))
+        return self._one("WHERE record.issuer = ? AND record.jti = ?", (issuer, storable(jti)))
 
     def of_account(self, issuer: str, account_id: str) -> Sequence[ExchangeRecord]:
         """As `Store.of_account`."""
         where = "WHERE account.issuer = ? AND account.account_id = ? ORDER BY record.started, record.id"
         with self._records.read() as connection:
-            rows = connection.execute(f"{_SELECT} {where}", (issuer, account_id)).fetchall()
+            rows = connection.execute(f"{_SELECT} {where}", (issuer, storable(account_id))).fetchall()
         return tuple(self._record(*row) for row in rows)
 
     def count_records(self, issuer: str) -> int:
@@ -145,7 +145,7 @@ class SQLRecords:
 
     def erase_account(self, issuer: str, account_id: str) -> int:
         """As `Store.erase_account`."""
-        return self._writer.run(lambda database: _erase(database, issuer, account_id)).result()
+        return self._writer.run(lambda database: _erase(database, issuer, storable(account_id))).result()
 
     def purge(self, now: datetime, retention_days: Mapping[str, int]) -> int:
         """As `Store.purge`."""
@@ -247,7 +247,7 @@ def _write_rows(connection: Connection, rows: Sequence[Row | KeptRows], counts: 
     records = [each.record if isinstance(each, KeptRows) else each for each in rows]
     keeping = {_account_of(each) for each in rows if isinstance(each, KeptRows)}
     linking = {(row.issuer, row.account_id) for row in records if row is not None and row.account_id is not None}
-    numbers = _find_accounts(connection, keeping | linking, connection.for_update if keeping else connection.for_share)
+    numbers = _find_accounts(connection, keeping | linking, connection.for_turns if keeping else connection.for_share)
     _add_accounts(connection, keeping, numbers)
     results = [insert_seals(connection, each.seals, numbers[_account_of(each)]) if isinstance(each, KeptRows) else None for each in rows]
     # A seal that stands in the way keeps the record out as well.
@@ -297,12 +297,12 @@ def _add_accounts(connection: Connection, accounts: Iterable[_AccountName], numb
         made = connection.insert("INSERT INTO account (issuer, account_id) VALUES (?, ?) ON CONFLICT DO NOTHING", missing)
         numbers.update({name: number for name, number in zip(missing, made, strict=True) if number is not None})
         # Where another process has just made it. Again where a third has erased it meanwhile.
-        numbers.update(_find_accounts(connection, [name for name in missing if name not in numbers], connection.for_update))
+        numbers.update(_find_accounts(connection, [name for name in missing if name not in numbers], connection.for_turns))
 
 
 def _erase(database: Database, issuer: str, account_id: str) -> int:
     unlinked = database.run(partial(_unlink, account=(issuer, account_id)))
-    database.scrub("account", "kept_seal", "subject", renewed=True)
+    database.scrub("account", renewed=True)  # nothing else has a name
     return unlinked
 
 

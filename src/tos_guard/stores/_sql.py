@@ -3,7 +3,7 @@
 - A statement is written once, for both. ``?`` stands for a parameter; rows are tuples, by position; integers have 64 bits, texts compare
   byte by byte, and no text holds U+0000.
 - Within a block of `Database.write` all is done or nothing is. Where several may write at once, a block takes the lock on the row that
-  it decides by, before it reads it: by an ``UPDATE``, or by a ``SELECT`` that ends in `Connection.for_update` or `Connection.for_share`.
+  it decides by, before it reads it: by an ``UPDATE``, or by a ``SELECT`` that ends in one of the locks of `Connection`.
 - A look-up on the request's way is a generator of questions (`Asking`), so that it can be answered with `await` as well.
 """
 
@@ -56,12 +56,15 @@ class Rows(Protocol):
     @property
     def rowcount(self) -> int:
         """Rows that an ``INSERT``, ``UPDATE`` or ``DELETE`` touched."""
+        ...
 
     def fetchone(self) -> Any:
         """The next row, or None."""
+        ...
 
     def fetchall(self) -> list[Any]:
         """All rows that are left."""
+        ...
 
 
 class Connection(Protocol):
@@ -69,20 +72,25 @@ class Connection(Protocol):
 
     Attributes:
         for_share: Ends a ``SELECT`` whose rows nobody may remove until the block ends; empty where nobody else writes meanwhile.
-        for_update: Likewise, of rows that no other block with `for_update` may have as well.
+        for_turns: Likewise, of rows that others who ask so must wait for.
+        for_update: Likewise, of rows that nobody else who asks for them in any of these ways may have.
     """
 
     for_share: str
+    for_turns: str
     for_update: str
 
     def execute(self, sql: str, parameters: Sequence[Any] = ..., /) -> Rows:
         """Run one statement."""
+        ...
 
     def executemany(self, sql: str, parameters: Sequence[Sequence[Any]], /) -> Rows:
         """Run one statement for each of *parameters*, in this order."""
+        ...
 
     def each(self, sql: str, parameters: Sequence[Sequence[Any]], /) -> list[Any]:
         """The first row that one query gives for each of *parameters*, asked in this order; None where there is none."""
+        ...
 
     def insert(self, sql: str, rows: Sequence[Sequence[Any]], /) -> list[int | None]:
         """Insert rows one after the other into a table whose ``id`` is given by the database. *sql* ends in ``ON CONFLICT DO NOTHING``.
@@ -90,6 +98,7 @@ class Connection(Protocol):
         Returns:
             The id of each, None where a row stood in the way.
         """
+        ...
 
     def renew(self, table: str, columns: str, /) -> None:
         """Write a small table anew, where that rids it of deleted rows; *columns* are as it was made with."""
@@ -110,6 +119,7 @@ class Database(Protocol):
         Raises:
             StoreError: The engine failed, or the database is closed.
         """
+        ...
 
     def snapshot(self) -> AbstractContextManager[Connection]:
         """A connection that only reads, and sees one state in all statements.
@@ -117,6 +127,7 @@ class Database(Protocol):
         Raises:
             StoreError: The engine failed, or the database is closed.
         """
+        ...
 
     def write(self) -> AbstractContextManager[Connection]:
         """A connection whose statements are committed when the block ends, and undone when it raises.
@@ -124,6 +135,7 @@ class Database(Protocol):
         Raises:
             StoreError: The engine failed, or the database is closed. Nothing of the block can be relied upon.
         """
+        ...
 
     def run(self, work: Callable[[Connection], T]) -> T:
         """`write` with *work* as its block, which may be called again when all of it was undone: it must change nothing else.
@@ -131,6 +143,7 @@ class Database(Protocol):
         Raises:
             StoreError: As `write`.
         """
+        ...
 
     def scrub(self, *tables: str, renewed: bool = False) -> None:
         """After a deletion from *tables*: see to it that nothing holds the deleted rows any more, as far as the database can.
