@@ -6,7 +6,7 @@ import asyncio
 import gzip
 import json
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
@@ -356,6 +356,30 @@ async def test_a_refusal_without_a_token_passes(served: Served, way: Way, status
     assert (got.status, got.check.verified, got.check.passed) == (status, None, f"status {status} without a token")
 
 
+@pytest.mark.parametrize(("method", "status"), [("POST", 204), ("HEAD", 200)])
+@pytest.mark.parametrize("content", [b"", b'{"choices":[{"message":{"content":"Not said."}}]}'])
+async def test_what_allows_no_content_has_none(way: Way, method: str, status: int, content: bytes) -> None:
+    """Over HTTP/2 content may come with any status, and after HEAD: nobody has verified it."""
+
+    def answer(request: Any) -> Any:
+        del request
+        return way.library.Response(status, stream=way.library.ByteStream(content), headers={"x-request-id": "r"})
+
+    below = way.library.MockTransport(answer)
+    checks = ResponseChecks()
+    with nullcontext() if not content else pytest.raises(MalformedError, match="has content"):
+        if way.colour == "sync":
+            with Verifier(pinned=trust(Keys(ISSUER)), clock=FixedClock(START)) as verifier:
+                transport = way.transports.VerifyingTransport(verifier, checks, transport=below)
+                got = way.library.Client(transport=transport).request(method, ISSUER + CHAT)
+        else:
+            async with AsyncVerifier(pinned=trust(Keys(ISSUER)), clock=FixedClock(START)) as verifier:
+                transport = way.transports.AsyncVerifyingTransport(verifier, checks, transport=below)
+                got = await way.library.AsyncClient(transport=transport).request(method, ISSUER + CHAT)
+        assert (got.status_code, got.content, got.headers["x-request-id"]) == (status, b"", "r")
+        assert got.extensions["tos_guard"].passed == "no content"
+
+
 async def test_a_sealed_error_is_verified(served: Served, way: Way) -> None:
     served.provider.tamper = changed(status=500)
     assert (await way.ask(served)).status == 500
@@ -449,6 +473,13 @@ async def test_a_request_that_is_streamed_is_bound_as_well(served: Served) -> No
 
     await WAYS["httpx2-sync"].ask(served, content=pieces())
     assert (served.provider.asked[0][1], served.verified[0].request_checked) == (b'{"model":"small"}', True)
+
+
+async def test_a_request_that_is_streamed_is_framed_once(served: Served, way: Way) -> None:
+    """A length beside chunks is how requests are smuggled, and refused by strict servers and proxies."""
+    await way.ask(served, content=b'{"model":"small"}', headers={"Transfer-Encoding": "chunked"})
+    sent = served.provider.asked[0][0]
+    assert (sent.get("transfer-encoding"), sent.get("content-length")) == (None, "17")
 
 
 @pytest.mark.parametrize(

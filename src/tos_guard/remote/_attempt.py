@@ -40,6 +40,7 @@ __all__ = [
     "Way",
     "decoded",
     "digest_of",
+    "emptied",
     "fetched",
     "grown",
     "prepare",
@@ -73,6 +74,9 @@ _STORED: Final = {
 """How the path ends of a request that is answered with a response made before, by method (docs/adr/0008, "Retrieval")."""
 
 _OF_THE_CODING: Final = frozenset({b"content-encoding", b"content-length", b"transfer-encoding"})
+_OF_THE_WAY: Final = frozenset({b"accept-encoding", b"transfer-encoding"})
+"""What of a request does not go on: its body goes whole, with its length, and a second framing beside that is refused by servers."""
+
 _LEFT: Final = "was closed before it could be judged"
 
 
@@ -133,6 +137,7 @@ class ResponseChecks:
 
 class Way(Enum):
     PASS = "pass"
+    EMPTY = "empty"
     BODY = "body"
     LINES = "lines"
     STREAM = "stream"
@@ -174,6 +179,7 @@ class Attempt:
             check.passed = f"status {status} without a token"
         elif self.method == "HEAD" or status in (204, 304):
             check.passed = "no content"
+            return Way.EMPTY
         else:
             media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
             if media_type == _EVENT_STREAM:
@@ -276,7 +282,7 @@ def prepare(checks: ResponseChecks, issuers: frozenset[str], secret: bytes, requ
         raise UntrustedIssuerError(
             f"{origin} answers for no issuer that is trusted", where="request", cure="Nothing was sent. Name it in ResponseChecks.origins."
         )
-    headers = [(name, value) for name, value in request.headers.raw if name.lower() != b"accept-encoding"]
+    headers = [(name, value) for name, value in request.headers.raw if name.lower() not in _OF_THE_WAY]
     headers.append((b"Accept-Encoding", b"identity"))  # what is verified is what was sealed, before any coding
     nonce = request.headers.get(_NONCE)
     stored = _STORED.get(request.method)
@@ -309,6 +315,20 @@ def decoded(library: Any, response: Any, stream: Any) -> Any:
     is_coded = "content-encoding" in response.headers
     kept = [(name, value) for name, value in response.headers.raw if not (is_coded and name.lower() in _OF_THE_CODING)]
     return library.Response(response.status_code, headers=kept, stream=stream, extensions=response.extensions)
+
+
+def emptied(library: Any, response: Any, attempt: Attempt, check: ResponseCheck, *, has_content: bool) -> Any:
+    """A response of a method or status that allows no content.
+
+    Raises:
+        MalformedError: It has some, which HTTP/1 would not have told and nobody has verified.
+    """
+    if has_content:
+        check.passed = None
+        attempt.fail(check, MalformedError("has content where its method or status allows none", where="body"), response)
+    return library.Response(
+        response.status_code, headers=response.headers.raw, stream=library.ByteStream(b""), extensions=response.extensions
+    )
 
 
 def digest_of(response: Any) -> str | None:

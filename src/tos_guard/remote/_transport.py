@@ -39,6 +39,7 @@ from tos_guard.remote._attempt import (
     Way,
     decoded,
     digest_of,
+    emptied,
     fetched,
     grown,
     prepare,
@@ -145,6 +146,12 @@ class SyncVerifying:
         way = attempt.way(response.status_code, response.headers, check)
         if way is Way.PASS:
             return response
+        if way is Way.EMPTY:
+            try:
+                has_content = any(response.iter_raw())
+            finally:
+                response.close()
+            return emptied(self.library, response, attempt, check, has_content=has_content)
         token, expected = response.headers.get(TOKEN), attempt.expected(response.headers)
         if way is Way.STREAM:
             stream = self._stream_class(attempt, self._verifier.stream(token=token, expected=expected), response, check)
@@ -273,6 +280,16 @@ class AsyncVerifying:
         way = attempt.way(response.status_code, response.headers, check)
         if way is Way.PASS:
             return response
+        if way is Way.EMPTY:
+            has_content = False
+            try:
+                async for chunk in response.aiter_raw():
+                    has_content = has_content or bool(chunk)
+                    if has_content:
+                        break
+            finally:
+                await response.aclose()
+            return emptied(self.library, response, attempt, check, has_content=has_content)
         token, expected = response.headers.get(TOKEN), attempt.expected(response.headers)
         if way is Way.STREAM:
             stream = self._stream_class(attempt, self._verifier.stream(token=token, expected=expected), response, check)
