@@ -49,7 +49,9 @@ def verify_lines(
     compact = tag.token if tag is not None else token
     if compact is None:
         if pending is not None:
-            open_token(pending, trust=trust, now=now)
+            first, _ = open_token(pending, trust=trust, now=now)
+            if first.stage is not Stage.PENDING:
+                raise ContentMismatchError("the header carries no pending token", where="AI-Provenance")
             raise IncompleteError("have no final token", where="lines", cure="Fetch it by request id, or get the whole response.")
         raise AbsentError("carry no token", where="lines", cure="That proves nothing: fetch it by request id.")
     claims, kid = open_token(compact, trust=trust, now=now)
