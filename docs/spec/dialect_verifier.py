@@ -9,7 +9,7 @@ import bisect
 import re
 
 from verifier import (
-    BODIES, CHECKS, DISABLED, KNOWN, Refused, b64, canonical, chat_values, check_found, check_tag, check_token, encode, has, is_int,
+    BODIES, CHECKS, DISABLED, KNOWN, b64, canonical, chat_values, check_found, check_tag, check_token, encode, has, is_int,
     is_list, is_text, leaves_of, read_json, rule, stage_of, tree,
 )  # fmt: skip
 
@@ -152,9 +152,16 @@ def with_inputs(values):  # P11: what the partial JSON of each block comes to, i
     return kept
 
 
-def events(content):  # C6: the data of every event that a blank line ends
-    text = content.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-    return [data for event in text.split(b"\n\n")[:-1] if (data := b"\n".join(re.findall(rb"(?m)^data(?:: ?(.*))?$", event)))]
+def events(content):  # C6: name and data of every event that a blank line ends
+    text, found = content.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n").replace(b"\r", b"\n"), []
+    for event in text.split(b"\n\n")[:-1]:
+        names, data = (re.findall(rb"(?m)^" + field + rb"(?:: ?(.*))?$", event) for field in (b"event", b"data"))
+        found.append((b"".join(names[-1:]).decode("utf-8", "replace"), b"\n".join(data)))
+    return [event for event in found if event[1]]
+def is_named(form, name, event):  # C16
+    if form in ("responses-1", "messages-1"):
+        return name == event.get("type") or (form == "responses-1" and name == "")
+    return name in ("", "message") or (name == "error" and event.get("error") is not None)
 def end_of(content, place):  # where the event ends whose data is at this place
     ends = [line.end() for line in re.finditer(rb"\r\n|\r|\n", content)]
     return ends[bisect.bisect_right(ends, place, key=lambda end: len(events(content[:end])))]
@@ -194,67 +201,88 @@ def found_in(form, steps):  # the leaves of what events added
     return leaves_of(with_inputs(values) if form == "messages-1" else values)
 def same_exchange(name, first, claims):
     rule(name, all(first.get(claim) == claims.get(claim) for claim in ("iss", "rid", "sub", "req")), detail="a token of another exchange")
-def check_first(name, token, claims, trust, now):  # C7: a pending token
+def check_first(name, token, claims, trust, now):  # C7: a pending token, and the claims of the final one if there is one
     if name not in DISABLED:
         first, _ = check_token(token, trust, now, "pending")
         rule(name, first.get("stage") == "pending", detail="no pending token")
-        same_exchange(name, first, claims)
-def check_points(points, claims, trust, now, leaves_at):  # C11: `points` are (place, token, tag)
+        same_exchange(name, first, claims or first)
+def check_points(points, claims, trust, now, fits, leaves_at):  # C11: `points` are (place, token, tag); the claims of each
+    proven = []
     for place, token, tag in points:
         own, part = check_token(token, trust, now, "checkpoint")
         rule("C11", own.get("stage") == "checkpoint", detail="no checkpoint")
         same_exchange("C11", own, claims)
+        rule("C11", part.get("proj") in fits(place), detail="a checkpoint of another form")
+        proven.append(own)
         for leaves in (leaves_at(place), *([tag["leaves"]] if has(tag) and "leaves" in tag else [])):
             rule("C11", b64(tree(leaves)) == part.get("root") and len(leaves) == part.get("n"), detail="not what came up to a checkpoint")
+    return proven
+def check_firsts(pending, firsts, claims, trust, now):
+    if pending:
+        check_first("C7", pending, claims, trust, now)
+    for _, first, _ in firsts:
+        check_first("C12", first, claims, trust, now)
+        rule("C12", pending in (None, first), detail="two pending tokens")
 def check_stream(content, trust, now, pending, *_):
-    read = [(data, *read_json(data, 64, False)) for data in events(content)]
-    rule("C3", all(data == b"[DONE]" or (has(event) and not faults) for data, event, faults in read), detail="an event is not strict JSON")
-    bodies, tags, firsts = [event for _, event, _ in read if has(event)], [], []
+    read = [(name, data, *read_json(data, 64, False)) for name, data in events(content)]
+    rule("C3", all(data == b"[DONE]" or (has(event) and not faults) for _, data, event, faults in read), detail="not strict JSON")
+    placed = [place for place, (_, _, event, _) in enumerate(read) if has(event)]
+    done = [place for place, (_, data, _, _) in enumerate(read) if data == b"[DONE]"] or [len(read)]
+    bodies, tags, firsts = [read[place][2] for place in placed], [], []
     told, form = form_of(bodies)
     inner = {"responses-1": "response", "messages-1": "message"}.get(form, "")
     for place, event in enumerate(bodies):
         for depth, carrier in enumerate([event, event[inner]] if inner and has(event.get(inner)) else [event]):
             if "ai_provenance" in carrier:
                 tag = (place, check_tag(carrier["ai_provenance"]), carrier["ai_provenance"])
-                (firsts if depth and event.get("type") == "message_start" else tags).append(tag)
+                early = depth and inner == "message" and event.get("type") == "message_start"
+                rule("C4", early or not depth or stage_of(tag[1]) != "checkpoint", detail="a checkpoint further inside")
+                (firsts if early else tags).append(tag)
     points, finals = ([tag for tag in tags if (stage_of(tag[1]) == "checkpoint") is early] for early in (True, False))
     points = [] if "C11" in DISABLED else points
+    if not finals and not points:
+        check_firsts(pending, firsts, None, trust, now)
     none = "incomplete" if pending or firsts else "absent"
     rule("C4", len(finals) == 1 or (points and not finals), "invalid" if finals else none, "not exactly one final token")
     at, token, tag = (finals or points or [(0, "", None)])[0]
     claims, sealed = check_token(token, trust, now, "event" if finals or not points else "checkpoint")
-    if told > at:
+    if form is None or (finals and told > at):
         form = sealed["proj"] if sealed.get("proj") in STREAMS else "chat-1"
+    rule("C16", all(is_named(form, read[place][0], event) for place, event in zip(placed, bodies, strict=True)), detail="another name")
+    rule("C17", not finals or placed[at] < done[0], detail="[DONE] before the final token")
     begun = {}
     steps = gather([STREAMS[form](event, begun) for event in bodies])
     fails = [event.get("error") is not None or event.get("type") in ("error", "response.failed") for event in bodies]
     after = range(at + 1, len(bodies)) if finals or not points else ()
     rule("C5", not any(steps[late] or fails[late] for late in after), detail="content or an error after the final token")
-    if pending:
-        check_first("C7", pending, claims, trust, now)
-    for _, first, _ in firsts:
-        check_first("C12", first, claims, trust, now)
-        rule("C12", pending in (None, first), detail="two pending tokens")
+    check_firsts(pending, firsts, claims, trust, now)
     rule("C11", not finals or all(place < at for place, _, _ in points), detail="a checkpoint after the final token")
-    rule("P9", sealed.get("proj") == form, detail="proj does not fit the stream")
-    check_points(points, claims, trust, now, lambda place: found_in(form, steps[: place + 1]))
+    rule("P9", not finals or sealed.get("proj") == form, detail="proj does not fit the stream")
+    fits, leaves_at = (lambda place: STREAMS if told > place else [form]), (lambda place: found_in(form, steps[: place + 1]))
+    proven = check_points(points, claims, trust, now, fits, leaves_at)
     if points and not finals:
-        place = [place for place, (_, event, _) in enumerate(read) if has(event)][points[-1][0]]
-        raise Refused("incomplete", f"C11: proven: {end_of(content, place)} bytes")
+        proving = [number for number, (place, _, _) in enumerate(points) if placed[place] < done[0] or "C17" in DISABLED][-1:]
+        upto = [end_of(content, placed[points[number][0]]) for number in proving]
+        return proven[(proving or [0])[0]], f"C11: proven: {upto[0]} bytes" if upto else "C17: checkpoints after [DONE] alone"
     check_found(found_in(form, steps), sealed, tag)
-    done = [place for place, (data, _, _) in enumerate(read) if data == b"[DONE]"]  # C8
-    closed = form in ("responses-1", "messages-1")  # by events of their own
-    return claims, "" if closed else "terminator: " + ("missing" if not done else "present" if done[0] == len(read) - 1 else "followed")
+    closed = form in ("responses-1", "messages-1")  # by events of their own, which C8 is not for
+    terminator = {len(read): "missing", len(read) - 1: "present"}.get(done[0], "followed")
+    return claims, "" if closed else f"terminator: {terminator}"
 
 
-def check_lines(content, trust, now, token, *_):
+def check_lines(content, trust, now, token, _digest, _leaves, _choice, pending):
     read = [read_json(line, 64, False) for line in content.split(b"\n") if line.strip(b" \t\r")]
-    tagged = [place for place, (value, _) in enumerate(read) if has(value) and [*value] == ["ai_provenance"]]
+    tagged = [place for place, (value, faults) in enumerate(read) if has(value) and not faults and [*value] == ["ai_provenance"]]
     tag = read[tagged[-1]][0]["ai_provenance"] if tagged else None
     own = check_tag(tag) if tagged else None
     rule("C14", tagged in ([], [len(read) - 1]), detail="the line of the tag is not the last")
-    rule("C14", own == token if own and token else own or token, "invalid" if own else "absent", "two tags, or none")
+    if pending and not own and not token:
+        check_first("C14", pending, None, trust, now)
+    none = "incomplete" if pending else "absent"
+    rule("C14", own == token if own and token else own or token, "invalid" if own else none, "two tags, or none")
     claims, sealed = check_token(own or token or "", trust, now)
+    if pending:
+        check_first("C14", pending, claims, trust, now)
     proj = sealed.get("proj")
     rule("P9", proj == "ndjson-1" or (proj == "bytes-1" and not own), detail="proj does not fit lines")
     rule("C14", proj == "bytes-1" or not any(faults for _, faults in read), detail="a line is not strict JSON")

@@ -154,13 +154,26 @@ def frames(content):  # messages as gRPC frames them: a zero byte, their length 
         found.append(content[at + 5 : at + 5 + size])
         at += 5 + size
     return found
+def read_messages(messages, streamed):  # of each its values and its token; and what is wrong with the first that is no such message
+    read, wrong = [], []
+    for place, message in enumerate(messages):
+        try:
+            read.append(infer_message(message, place, streamed))
+        except Refused as refused:
+            if not refused.args[1].startswith("P12"):
+                raise
+            read.append(([], None))
+            wrong.append(refused)
+    return read, wrong
 def check_messages(form):  # of any call, of `ModelInferResponse` ("infer"), of `ModelStreamInferResponse` ("infer-stream")
     def check(content, trust, now, token, _digest, _leaves, _choice, pending):
         messages = frames(content) if isinstance(content, bytes) else content
-        read = [infer_message(message, place, form == "infer-stream") if form else ([], None) for place, message in enumerate(messages)]
+        read, wrong = read_messages(messages, form == "infer-stream") if form else ([([], None)] * len(messages), [])
         own = read[0][1] if form == "infer" and len(read) == 1 else None
         points = [(place, inner, None) for place, (_, inner) in enumerate(read) if inner is not None and form == "infer-stream"]
         points = [] if "C11" in DISABLED else points
+        if pending and not (own or token or points):
+            check_first("C15", pending, None, trust, now)
         rule("C15", own or token or points, "incomplete" if pending else "absent", "no final token")
         rule("C15", not (own and token) or own == token, detail="two tokens")
         final = own or token or (points[0][1] if points else "")
@@ -170,9 +183,12 @@ def check_messages(form):  # of any call, of `ModelInferResponse` ("infer"), of 
         proj = sealed.get("proj")
         rule("P9", proj == "grpc-1" or (proj == "infer-1" and form), detail="proj does not fit messages")
         rule("P12", proj != "infer-1" or len(messages) <= 65536, detail="more than 65,536 messages")
-        check_points(points, claims, trust, now, lambda place: leaves_of([value for values, _ in read[: place + 1] for value in values]))
+        if wrong and proj == "infer-1":
+            raise wrong[0]
+        proven = check_points(points, claims, trust, now, lambda _: ["infer-1"],
+                              lambda place: leaves_of([value for values, _ in read[: place + 1] for value in values]))
         if not own and not token and points:
-            raise Refused("incomplete", f"C11: proven: {points[-1][0] + 1} messages")
+            return proven[-1], f"C11: proven: {points[-1][0] + 1} messages"
         sent = b"".join(len(message).to_bytes(4, "big") + message for message in messages)
         values = [(0, "messages", sent)] if proj == "grpc-1" else [value for values, _ in read for value in values]
         check_found(leaves_of(values), sealed, None)

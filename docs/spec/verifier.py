@@ -272,12 +272,13 @@ def verify(kind, content, *, trust, now, token=None, request=None, salt=None, au
            leaves=None, pending=None):  # `trust`: issuer -> key set, or (history, key set that signs it, earlier one or None), in bytes
     try:
         claims, detail = CHECKS[kind](content, trust, now, token, content_digest, leaves, choice, pending)
-        rule("T13", now <= claims.get("exp", now), "unacceptable", "expired")
-        rule("T14", claims.get("aud") == audience, "unacceptable", "for another audience")
-        rule("T15", nonce is None or claims.get("nonce") == nonce, "unacceptable", "another nonce")
+        verdict, unmet = ("incomplete", "incomplete") if detail.startswith("C1") else ("valid", "unacceptable")  # of a checkpoint (C11)
+        rule("T13", now <= claims.get("exp", now), unmet, "expired")
+        rule("T14", claims.get("aud") == audience, unmet, "for another audience")
+        rule("T15", nonce is None or claims.get("nonce") == nonce, unmet, "another nonce")
         mac = b64(hmac.digest(unb64(salt), request, "sha256")) if None not in (request, salt) else claims.get("req")
-        rule("T16", mac == claims.get("req"), "unacceptable", "for another request")
-        return "valid", detail
+        rule("T16", mac == claims.get("req"), unmet, "for another request")
+        return verdict, detail
     except Refused as refused:
         return refused.args
 

@@ -1528,6 +1528,8 @@ def good_dialects() -> None:
     good_lines()
     good_untold()
     good_checkpoints()
+    good_names()
+    good_left_open()
 
 
 def good_completions() -> None:
@@ -1886,9 +1888,14 @@ def good_lines() -> None:
 def good_untold() -> None:
     """Streams of which no event tells the form: their token does."""
     for form in ("chat-1", "completions-1", "responses-1", "messages-1"):
-        token = seal(over([], form, completion="error"))
-        vector("stream", sse([{"type": "ping"}, {"type": "error", "error": {"message": "overloaded"}, "ai_provenance": tag(token)}], done=False), note=f"stream: an error alone, whose token says {form}", terminator="missing" if form[0] == "c" else None)
-        vector("stream", sse([{"id": "x", "choices": []}, {"error": {"message": "overloaded"}, "ai_provenance": tag(token)}], done=False), note=f"stream: no choices and an error, whose token says {form}", terminator="missing" if form[0] == "c" else None)
+        token, how = seal(over([], form, completion="error")), {"terminator": "missing" if form[0] == "c" else None}
+        error = {"type": "error", "error": {"message": "overloaded"}, "ai_provenance": tag(token)}
+        if form == "messages-1":  # where each event has its type for a name
+            vector("stream", typed([{"type": "ping"}, error]), note=f"stream: an error alone, whose token says {form}", **how)
+            vector("stream", typed([{"type": "ping", "id": "x", "choices": []}, error]), note=f"stream: no choices and an error, whose token says {form}", **how)
+            continue
+        vector("stream", sse([{"type": "ping"}, error], done=False), note=f"stream: an error alone, whose token says {form}", **how)
+        vector("stream", sse([{"id": "x", "choices": []}, {"error": {"message": "overloaded"}, "ai_provenance": tag(token)}], done=False), note=f"stream: no choices and an error, whose token says {form}", **how)
     vector("stream", sse([{"error": {"message": "overloaded"}, "ai_provenance": tag(seal(over([], "json-1", completion="error")))}]), "invalid", rule="P9", note="json-1 over a stream that tells no form")
     vector("stream", sse([{"type": "thread.created"}, *HELLO_EVENTS, last(seal(claims()))]), note="stream: another type of event, then chat completions")
 
@@ -1928,7 +1935,7 @@ def good_checkpoints() -> None:
 
 
 def bad_dialects() -> None:
-    """P7 to P12 and C1 to C15 in the other dialects, and what a checkpoint adds to T10."""
+    """P7 to P12 and C1 to C17 in the other dialects, and what a checkpoint adds to T10."""
     bad_responses_form()
     bad_messages_form()
     bad_infer_form()
@@ -1939,6 +1946,7 @@ def bad_dialects() -> None:
     bad_calls()
     bad_content()
     bad_projections()
+    bad_left_open()
 
 
 def bad_responses_form() -> None:
@@ -2144,7 +2152,8 @@ def bad_forms() -> None:
     for form, made in tagged.items():
         for claimed in tagged:
             if claimed != form:
-                vector("stream", made(seal(over([], f"{claimed}-1"))), "invalid", rule="C13", note=f"a stream of {form}-1 whose token says {claimed}-1, as which it has no content")
+                other = (claimed == "messages" and form != "responses") or (claimed in ("chat", "completions") and form in ("responses", "messages"))
+                vector("stream", made(seal(over([], f"{claimed}-1"))), "invalid", rule="C13", note=f"a stream of {form}-1 whose token says {claimed}-1, as which it has no content", also=["C16"] if other else None)  # whose events have other names
     hello = seal(over(LEAVES, "chat-1"))
     for begins, note in (([CREATED], "Responses"), ([{"type": "ping"}, started()], "Messages, after a ping"), ([{"type": "error"}, CREATED], "Responses, after an error"), ([said("x")], "some Responses event"), ([{"choices": []}, started()], "Messages, after an event with choices")):
         vector("stream", sse([*begins, *HELLO_EVENTS, last(hello)]), "invalid", rule="C13", note=f"chat completions in a stream that begins as {note}")
@@ -2300,6 +2309,238 @@ def bad_projections() -> None:
     vector("lines", line + lines_of(token=seal(over([leaf(0, "body", line)], "bytes-1"))), "invalid", rule="P9", note="bytes-1 over lines that carry the token", also=["P7"])
     for proj in ("ndjson-1", "bytes-1", "json-1"):
         vector("messages", [b"x"], "invalid", rule="P9", note=f"{proj} over gRPC messages", token=seal(over([leaf(0, "messages", framed(b"x"))], proj)), also=["P7"])
+
+
+def named(name: str | None, event: Json | str, *, colon: str = ": ", after: bool = False) -> str:
+    """An event's lines with an `event` field, before its data or `after` it; a name of None is a field without a colon."""
+    lines = ["event" if name is None else f"event{colon}{name}", f"data: {event if isinstance(event, str) else json.dumps(event, separators=(',', ':'))}"]
+    return "\n".join(lines[::-1] if after else lines)
+
+
+def renamed(events: list[Json], at: int, *lines: str) -> list[Json | str]:
+    """A Responses or Messages stream for `typed`, in which these lines stand for the `event` line of one event."""
+    data = f"data: {json.dumps(events[at], separators=(',', ':'))}"
+    return [*events[:at], "\n".join([*lines, data]), *events[at + 1 :]]
+
+
+def name_streams() -> tuple[list[Json], list[Json], list[Json], list[Json]]:
+    """Sealed events of each form: chat, completions, Responses, Messages."""
+    chat = [*HELLO_EVENTS, last(seal(claims()))]
+    older = [legacy("Hello, "), legacy("world."), legacy("", ai_provenance=tag(seal(over(LEAVES, "completions-1"))))]
+    response = [CREATED, *text_events(), ended(seal(over(LEAVES, "responses-1")), [message_item(HELLO)])]
+    message = [started(), *TEXT_BLOCK, *stopped(seal(over(LEAVES, "messages-1")))]
+    return chat, older, response, message
+
+
+def good_names() -> None:
+    """C16 and C17: names that clients take for what an event is, and a [DONE] where it ends a stream."""
+    chat, older, response, message = name_streams()
+
+    def streamed(note: str, shown: str | bytes, **more: Any) -> None:
+        vector("stream", shown, note=f"names: {note}", **more)
+
+    streamed("chat, message", sse([named("message", event) for event in chat]))
+    streamed("chat, message without a blank after the colon", sse([named("message", event, colon=":") for event in chat]))
+    streamed("chat, empty", sse([named("", event) for event in chat]))
+    streamed("chat, without a colon", sse([named(None, event) for event in chat]))
+    streamed("chat, message, CR LF", sse([named("message", event) for event in chat], end="\r\n"))
+    streamed("chat, message after the data", sse([named("message", event, after=True) for event in chat]))
+    streamed("chat, of two the last is message", sse([chat[0], "event: x\n" + named("message", chat[1]), *chat[2:]]))
+    streamed("chat, of two the last is empty", sse([chat[0], "event: x\n" + named("", chat[1]), *chat[2:]]))
+    streamed("chat, of two the last is without a colon", sse([chat[0], "event: x\n" + named(None, chat[1]), *chat[2:]]))
+    streamed("chat, a name in a comment, and in fields of other names", sse([chat[0], ": event: x\nEvent: x\n event: x\nevents: x\nevent : x\n" + named("message", chat[1]), *chat[2:]]))
+    streamed("chat, events of another name without data", sse(["event: x", chat[0], "event: ping\ndata:", *chat[1:], "event: x\nid: 1"]))
+    streamed("chat, a name on [DONE]", sse([*chat, named("done", "[DONE]")], done=False))
+    made = seal(claims([leaf(0, "text", "Hello,")], completion="error"))
+    for name in ("error", "message", ""):
+        streamed(f"chat, an error event of the name {name!r}", sse([*HELLO_EVENTS[:2], named(name, {"error": {"message": "stopped"}, "ai_provenance": tag(made)})]))
+    streamed("chat, an error event of the name error and of type error", sse([*HELLO_EVENTS[:2], named("error", {"type": "error", "error": "stopped", "ai_provenance": tag(made)})], done=False), terminator="missing")
+    streamed("chat, an error event before the last one", sse([*HELLO_EVENTS, named("error", {"error": {"message": "x"}}), chat[-1]]))
+    streamed("completions, message", sse([named("message", event) for event in older]))
+    streamed("chat, a name on the tail that no blank line ends", sse(chat) + named("x", HELLO_EVENTS[0]) + "\n")
+    for note, lines in (("none", ()), ("empty", ("event:",)), ("without a colon", ("event",)), ("of two the last", ("event: x", f"event: {response[3]['type']}")), ("of two the last, which is empty", ("event: x", "event:")), ("without a blank after the colon", (f"event:{response[3]['type']}",))):
+        streamed(f"Responses, a delta: {note}", typed(renamed(response, 3, *lines)))
+    streamed("Responses, none at all", sse(list(response), done=False))
+    streamed("Responses, an event without a type and a name", typed([response[0], "data: {}", *response[1:]]))
+    streamed("Responses, a name on [DONE]", typed([*response, named("done", "[DONE]")]))
+    for note, lines in (("without a blank after the colon", (f"event:{message[3]['type']}",)), ("of two the last", ("event: x", f"event: {message[3]['type']}"))):
+        streamed(f"Messages, a delta: {note}", typed(renamed(message, 3, *lines)))
+    streamed("Messages, an event of a type that nobody knows", typed([message[0], {"type": "x \u20ac"}, *message[1:]]))
+    streamed("Messages, events of another name without data", typed(["event: x", *message[:2], "event\ndata", *message[2:]]))
+    streamed("Messages, [DONE] after the end", typed([*message, "data: [DONE]"]))
+    for note, line in (("a comment", ": data: [DONE]"), ("a field of another name", "id: [DONE]"), ("the name of an event without data", "event: [DONE]")):
+        streamed(f"[DONE] before the final token in {note}", sse([*HELLO_EVENTS, line, chat[-1]]))
+    done = seal(claims([leaf(0, "text", "[DONE]")]))
+    streamed("[DONE] as the text", sse([chunk({"content": "[DONE]"}), last(done)]))
+
+
+def good_left_open() -> None:
+    """Checkpoints whose form is told later, and a pending token beside lines."""
+    first, empty = seal(pending()), {"id": "x", "ai_provenance": tag(seal(point([])))}
+    _, _, response, message = name_streams()
+    vector("stream", typed([f"data: {json.dumps(empty)}", *response]), note="checkpoints: of nothing as chat, before an event tells that the stream is none")
+    for form, events in (("responses-1", response), ("messages-1", message)):
+        untold = {"type": "ping", "ai_provenance": tag(seal(point([], form)))}
+        vector("stream", typed([untold, *events]), note=f"checkpoints: of nothing as {form}, before an event tells")
+    two = '{"b": 1, "a": "x"}\n[1, 2.50]\n'
+    token = seal(over([leaf(0, "lines", '{"a":"x","b":1}\n[1,2.5]\n')], "ndjson-1"))
+    vector("lines", two + lines_of(token=token), note="lines: a pending token beside them, the final one in a line", pending=first)
+    vector("lines", two, note="lines: a pending and a final token beside them", token=token, pending=first)
+    vector("lines", two, note="lines: as bytes, with a pending and a final token beside them", token=seal(over([leaf(0, "body", two)], "bytes-1")), pending=first)
+    vector("infer", [b"\xff"], note="infer: a message that is not well-formed, as grpc-1", token=seal(over([leaf(0, "messages", framed(b"\xff"))], "grpc-1")))
+
+
+def bad_names() -> None:
+    """C16: an event of a name by which clients take it for something else, or for nothing."""
+    chat, older, response, message = name_streams()
+
+    def streamed(note: str, shown: str | bytes, **more: Any) -> None:
+        vector("stream", shown, "invalid", rule="C16", note=note, **more)
+
+    for name, note in (("x", "x"), ("ping", "ping"), ("error", "error"), ("Message", "Message, in another case"), (" message", "message after two blanks"), ("message ", "message and a blank"), ("message\t", "message and a tab"), ("chat.completion.chunk", "its object"), ("messages", "messages"), ("\u00a0", "a no-break space"), ("\ufeff", "a byte-order mark"), ("[DONE]", "[DONE]"), ("\0", "NUL")):
+        streamed(f"chat, a delta of the name {note}", sse([*chat[:2], named(name, chat[2]), chat[3]]))
+    streamed("chat, the event with the token of the name x", sse([*HELLO_EVENTS, named("x", chat[-1])]))
+    streamed("chat, every event of the name x", sse([named("x", event) for event in chat]))
+    streamed("chat, x, CR LF", sse([*chat[:2], named("x", chat[2]), chat[3]], end="\r\n"))
+    streamed("chat, x, CR", sse([*chat[:2], named("x", chat[2]), chat[3]], end="\r"))
+    streamed("chat, x without a blank after the colon", sse([*chat[:2], named("x", chat[2], colon=":"), chat[3]]))
+    streamed("chat, x after the data", sse([*chat[:2], named("x", chat[2], after=True), chat[3]]))
+    streamed("chat, of two the last is x", sse([*chat[:2], "event: message\n" + named("x", chat[2]), chat[3]]))
+    streamed("chat, of two the first is empty and the last x", sse([*chat[:2], "event:\n" + named("x", chat[2]), chat[3]]))
+    streamed("chat, x in the first event, after a byte-order mark", b"\xef\xbb\xbf" + sse([named("x", chat[0]), *chat[1:]]).encode())
+    streamed("chat, a name that is not UTF-8", sse([*chat[:2], named("?", chat[2]), chat[3]]).encode().replace(b"event: ?", b"event: \xff"))
+    streamed("chat, x before an event tells the form", sse([named("x", {"id": "x"}), *chat]))
+    streamed("chat, ping before an event tells the form", sse([named("ping", {"type": "ping"}), *chat]))
+    streamed("chat, the type of an event of another kind", sse([named("thread.created", {"type": "thread.created"}), *chat]))
+    streamed("chat, x on the usage after the token", sse([*chat, named("x", USAGE_EVENT)]))
+    streamed("chat, x after [DONE]", sse([*chat, "data: [DONE]", named("x", USAGE_EVENT)], done=False))
+    streamed("chat, x on an event of no members", sse([*chat[:2], named("x", "{}"), *chat[2:]]))
+    made = seal(claims([leaf(0, "text", "Hello,")], completion="error"))
+    error = {"error": {"message": "stopped"}, "ai_provenance": tag(made)}
+    for name in ("x", "Error", "response.error"):
+        streamed(f"chat, an error event of the name {name}", sse([*HELLO_EVENTS[:2], named(name, error)]))
+    streamed("chat, error on an event whose error is null", sse([*chat[:2], named("error", {**chat[2], "error": None}), chat[3]]))
+    streamed("chat, error on an event of type error without an error", sse([*chat[:2], named("error", {"type": "error"}), *chat[2:]]))
+    streamed("completions, a delta of the name completion", sse([older[0], named("completion", older[1]), older[2]]))
+    streamed("completions, the event with the token of the name error", sse([*older[:2], named("error", older[2])]))
+    half = [leaf(0, "text", "Hello,")]
+    middle = chunk({"content": "Hello, "}, ai_provenance=tag(seal(point(half))))
+    streamed("chat, x on the event of a checkpoint", sse([HELLO_EVENTS[0], named("x", middle), HELLO_EVENTS[2], chat[-1]]))
+    streamed("chat, x on the event of a checkpoint, and no final token", sse([HELLO_EVENTS[0], named("x", middle)], done=False))
+    streamed("chat, x before a checkpoint, and no final token", sse([named("x", HELLO_EVENTS[0]), middle], done=False))
+    streamed("chat, x after a checkpoint, and no final token", sse([HELLO_EVENTS[0], middle, named("x", HELLO_EVENTS[2])], done=False))
+
+    for name, note in (("message", "message"), ("x", "x"), (response[4]["type"].upper(), "its type in capitals"), ("response.refusal.delta", "another type"), ("output_text.delta", "its type without what stands before it"), (" " + response[4]["type"], "its type after two blanks")):
+        streamed(f"Responses, a delta of the name {note}", typed(renamed(response, 4, f"event: {name}")))
+    streamed("Responses, the terminal event of the name response.failed", typed(renamed(response, len(response) - 1, "event: response.failed")))
+    streamed("Responses, the first event of another name", typed(renamed(response, 0, "event: response.queued")))
+    streamed("Responses, of two the last is another", typed(renamed(response, 4, f"event: {response[4]['type']}", "event: x")))
+    streamed("Responses, a ping of the name message", typed([named("message", {"type": "ping"}), *response]))
+    streamed("Responses, a name on an event without a type", typed([*response[:2], named("x", "{}"), *response[2:]]))
+    streamed("Responses, a name that is its type as text, where that is a number", typed([*response[:2], named("5", {"type": 5}), *response[2:]]))
+    streamed("Responses, an event of another name after the token", typed([*response, named("x", {"type": "keepalive"})]))
+    made = seal(over([leaf(0, "text", "Hello,")], "responses-1", completion="policy"))
+    streamed("Responses, an error event of the name response.failed", typed([CREATED, *text_events("Hello,", text=DROP, part=DROP, item=DROP), named("response.failed", {"type": "error", "message": "stopped", "ai_provenance": tag(made)})]))
+
+    for at, note in ((0, "the first event"), (1, "a block's beginning"), (2, "a ping"), (3, "a delta"), (len(message) - 1, "the event with the token")):
+        streamed(f"Messages, {note} without a name", typed(renamed(message, at)))
+    for line, note in (("event:", "an empty name"), ("event", "a name without a colon"), ("event: message", "the name message"), ("event: content_block_start", "the name of another type"), ("event:  content_block_delta", "its type after two blanks"), ("event: content_block_delta ", "its type and a blank"), ("event: Content_block_delta", "its type in another case")):
+        streamed(f"Messages, a delta with {note}", typed(renamed(message, 3, line)))
+    streamed("Messages, of two names the last is empty", typed(renamed(message, 3, "event: content_block_delta", "event:")))
+    streamed("Messages, no names at all", sse(list(message), done=False))
+    streamed("Messages, a ping without a name before an event tells the form", typed(['data: {"type":"ping"}', *message]))
+    streamed("Messages, an event without type and name", typed([*message[:2], "data: {}", *message[2:]]))
+    streamed("Messages, an event without type, of the name ping", typed([*message[:2], named("ping", "{}"), *message[2:]]))
+    streamed("Messages, a type that is a number, and its text for a name", typed([*message[:2], named("5", {"type": 5}), *message[2:]]))
+    streamed("Messages, a type of null and no name", typed([*message[:2], 'data: {"type":null}', *message[2:]]))
+    streamed("Messages, a ping without a name after the token", typed([*message, 'data: {"type":"ping"}']))
+    streamed("Messages, a delta without a name, CR LF", typed(renamed(message, 3), end="\r\n"))
+    made = seal(over([leaf(0, "text", "Hello,")], "messages-1", completion="error"))
+    error = {"type": "error", "error": {"type": "overloaded_error", "message": "stopped"}, "ai_provenance": tag(made)}
+    streamed("Messages, an error event without a name", typed([started(), *TEXT_BLOCK[:3], f"data: {json.dumps(error)}"]))
+    untold = {**error, "ai_provenance": tag(seal(over([], "messages-1", completion="error")))}
+    streamed("an error alone without a name, whose token says messages-1", sse([untold], done=False))
+    streamed("an error alone of the name error and without a type, whose token says messages-1", sse([named("error", {name: value for name, value in untold.items() if name != "type"})], done=False))
+
+
+def bad_ends() -> None:
+    """C17: [DONE] before the final token."""
+    chat, older, response, message = name_streams()
+
+    def streamed(note: str, shown: str | bytes, verdict: str = "invalid", **more: Any) -> None:
+        vector("stream", shown, verdict, rule="C17", note=note, **more)
+
+    for at in range(4):
+        streamed(f"chat, [DONE] before event {at + 1} of 4", sse([*chat[:at], "data: [DONE]", *chat[at:]]))
+        streamed(f"chat, [DONE] before event {at + 1} of 4 alone", sse([*chat[:at], "data: [DONE]", *chat[at:]], done=False))
+    for line, note in (("data:[DONE]", "without a blank after the colon"), ("event: done\ndata: [DONE]", "with a name"), ("id: 1\nretry: 5\ndata: [DONE]", "with other fields"), (": bye\ndata: [DONE]", "after a comment"), ("data: [DONE]\n\ndata: [DONE]", "twice")):
+        streamed(f"chat, [DONE] before the token, {note}", sse([*HELLO_EVENTS, line, chat[-1]]))
+    for end, note in (("\r\n", "CR LF"), ("\r", "CR")):
+        streamed(f"chat, [DONE] before the token, {note}", sse([*HELLO_EVENTS, "data: [DONE]", chat[-1]], end=end))
+    streamed("chat, [DONE] first, after a byte-order mark", b"\xef\xbb\xbf" + sse(["data: [DONE]", *chat]).encode())
+    streamed("chat, [DONE] before the token, a pending token given", sse([*HELLO_EVENTS, "data: [DONE]", chat[-1]]), token=seal(pending()))
+    streamed("completions, [DONE] before the token", sse([*older[:2], "data: [DONE]", older[2]]))
+    streamed("Responses, [DONE] before the terminal event", typed([*response[:-1], "data: [DONE]", response[-1]]))
+    streamed("Responses, [DONE] first", typed(["data: [DONE]", *response]))
+    streamed("Messages, [DONE] before message_stop", typed([*message[:-1], "data: [DONE]", message[-1]]))
+    streamed("Messages, [DONE] within a block", typed([*message[:4], "data: [DONE]", *message[4:]]))
+    made = seal(claims([leaf(0, "text", "Hello,")], completion="error"))
+    streamed("chat, [DONE] before the error event with the token", sse([*HELLO_EVENTS[:2], "data: [DONE]", {"error": {"message": "stopped"}, "ai_provenance": tag(made)}], done=False))
+
+    half = [leaf(0, "text", "Hello,")]
+    middle, whole = chunk({"content": "Hello, "}, ai_provenance=tag(seal(point(half)))), chunk({"content": "world."}, ai_provenance=tag(seal(point(LEAVES))))
+    streamed("chat, [DONE] between a checkpoint and the final token", sse([HELLO_EVENTS[0], middle, "data: [DONE]", HELLO_EVENTS[2], chat[-1]]))
+    streamed("chat, [DONE] between two checkpoints, and no final token", sse([middle, "data: [DONE]", whole], done=False), "incomplete", proven=f"{len(sse([middle], done=False))} bytes")
+    streamed("chat, [DONE] before the only checkpoint, and no final token", sse(["data: [DONE]", middle], done=False), "incomplete")
+    streamed("chat, [DONE] before two checkpoints, and no final token, a pending one given", sse(["data: [DONE]", middle, whole], done=False), "incomplete", token=seal(pending()))
+
+
+def bad_left_open() -> None:
+    """What a pending token must be without a final one, and beside lines; and the form of a checkpoint."""
+    both = {**trust(A.jwk(), EC.jwk()), OTHER: {"keys": json.dumps({"issuer": OTHER, "keys": [THEIRS.jwk()]})}}
+    first, final = seal(pending()), seal(claims())
+    alone: Table = [("x", "invalid", "no token at all"), (seal(pending(), EVIL), "undecidable", "an unknown key"), (seal(pending(), EVIL, kid=A.kid), "invalid", "a wrong signature"), (final, "invalid", "a final token"), (seal(pending(ver=2)), "undecidable", "another version")]
+    for token, verdict, note in alone:
+        vector("stream", sse(HELLO_EVENTS, done=False), verdict, rule="C7", note=f"no final token, and for a pending one {note}", token=token)
+        vector("stream", typed([started(token), *TEXT_BLOCK]), verdict, rule="C12", note=f"no final token, and in message_start {note}")
+        if verdict == "undecidable":  # without C14 and C15 the token that is not there would be `invalid` too
+            vector("lines", '{"a":1}\n', verdict, rule="C14", note=f"no final token, and for a pending one {note}", pending=token)
+            vector("messages", [b"\x0a\x01x"], verdict, rule="C15", note=f"no final token, and in initial metadata {note}", pending=token)
+    vector("stream", typed([started(first), *TEXT_BLOCK]), "invalid", rule="C12", note="no final token, and another pending token in the header", token=seal(pending(jti="tok-9")))
+    two = '{"a":1}\n{"b":2}\n'
+    sealed = seal(over([leaf(0, "lines", two)], "ndjson-1"))
+    beside: Table = [(seal(pending(rid="req-2")), "invalid", "another rid"), (seal(pending(sub="sub-2")), "invalid", "another sub"), (seal(pending(req=sha("x"))), "invalid", "another req"), (seal(pending(iss=OTHER), THEIRS), "invalid", "another trusted issuer"), (sealed, "invalid", "the final token itself"), (seal(point([], "ndjson-1")), "invalid", "a checkpoint"),
+                     (seal(pending(), EVIL, kid=A.kid), "invalid", "a wrong signature"), (seal(pending(), EVIL), "undecidable", "an unknown key"), ("x", "invalid", "no token at all"), (seal(pending(ver=2)), "undecidable", "another version"), (first + "=", "invalid", "padding")]  # fmt: skip
+    for token, verdict, note in beside:
+        vector("lines", two + lines_of(token=sealed), verdict, rule="C14", note=f"a pending token was given beside a line with the tag: {note}", pending=token, trust=both)
+        vector("lines", two, verdict, rule="C14", note=f"a pending token was given and the final one: {note}", token=sealed, pending=token, trust=both)
+    for shown, note in ((two, "two lines"), ("", "no lines")):
+        vector("lines", shown, "incomplete", rule="C14", note=f"a pending token and no final one: {note}", pending=first)
+    vector("lines", two + '{"ai_provenance":{"token":"x"},"ai_provenance":{"token":"' + sealed + '"}}\n', "absent", rule="C14", note="neither beside nor in a line: the tag twice in one")
+
+    half = [leaf(0, "text", "Hello,")]
+    for proj in ("completions-1", "responses-1", "json-1", "grpc-1"):
+        middle = chunk({"content": "Hello, "}, ai_provenance=tag(seal(point(half, proj))))
+        vector("stream", sse([HELLO_EVENTS[0], middle, HELLO_EVENTS[2], last(final)]), "invalid", rule="C11", note=f"a checkpoint of {proj} in a stream of chat-1")
+        vector("stream", sse([HELLO_EVENTS[0], middle], done=False), "invalid", rule="C11", note=f"a checkpoint of {proj} in a stream of chat-1, and no final token")
+    for proj in ("json-1", "ndjson-1"):
+        vector("stream", sse([{"id": "x", "ai_provenance": tag(seal(point([], proj)))}, *HELLO_EVENTS, last(final)]), "invalid", rule="C11", note=f"a checkpoint of {proj} before an event tells the form")
+    good, late = chunk({"content": "Hello, "}, ai_provenance=tag(seal(point(half)))), chunk({"content": "world."}, ai_provenance=tag(seal(point(half))))
+    vector("stream", sse([good, "data: [DONE]", late], done=False), "invalid", rule="C11", note="one checkpoint twice, the second time after [DONE], and no final token")
+    leaves = [one for k, text in enumerate(("Hello", " world.")) for one in tensor_leaves("BYTES", "[1]", strings(text), choice=k)]
+    messages = [streamed_reply(reply(output(shape=[1], contents=field(8, text)), token=seal(point(leaves[:4], "grpc-1")) if not k else None)) for k, text in enumerate(("Hello", " world."))]
+    vector("infer-stream", messages, "invalid", rule="C11", note="infer: a checkpoint of grpc-1", token=seal(over(leaves, "infer-1")))
+    for inner, note in ((CREATED, "the first event"), (said("in_progress", response=response_of([])), "another event")):
+        nested = {**inner, "response": {**inner["response"], "ai_provenance": tag(seal(point([], "responses-1")))}}
+        vector("stream", typed([nested, *text_events(), ended(seal(over(LEAVES, "responses-1")), [message_item(HELLO)])]), "invalid", rule="C4", note=f"responses: a checkpoint in the response of {note}")
+        vector("stream", typed([nested, *text_events()]), "invalid", rule="C4", note=f"responses: a checkpoint in the response of {note}, and no final token")
+    vector("stream", typed([started(), *TEXT_BLOCK, {"type": "x", "message": {"ai_provenance": tag(seal(point(LEAVES, "messages-1")))}}, *stopped(seal(over(LEAVES, "messages-1")))]), "invalid", rule="C4", note="messages: a checkpoint in the message of an event")
+    checkpoint = sse([HELLO_EVENTS[0], good], done=False)
+    how: Table = [("T13", {"exp": NOW - 1}, {}, "that expired"), ("T14", {"aud": "https://app.example"}, {}, "for an audience that nobody expects"), ("T14", {}, {"audience": "https://app.example"}, "for no audience where one is expected"), ("T15", {}, {"nonce": "n-1"}, "without the nonce"), ("T16", {}, {"request": REQUEST + " ", "salt": SALT_TEXT}, "for another request")]
+    for rule, claimed, more, note in how:
+        middle = chunk({"content": "Hello, "}, ai_provenance=tag(seal(point(half, **claimed))))
+        vector("stream", sse([HELLO_EVENTS[0], middle], done=False), "incomplete", rule=rule, note=f"a checkpoint {note} proves nothing", **more)
+    vector("stream", checkpoint, "incomplete", rule="C11", note="a checkpoint for the request, and no final token", request=REQUEST, salt=SALT_TEXT, proven=f"{len(checkpoint)} bytes")
 
 
 def cut_dialects() -> Json:

@@ -122,7 +122,7 @@ def run(vector: dict[str, Any]) -> Verified | VerifiedReceipt:
         case "stream":
             return verify_stream(content, token=token, **given)
         case "lines":
-            return verify_lines(content, token=token, **given)
+            return verify_lines(content, token=token, pending=vector.get("pending"), **given)
         case "text":
             if token is None:
                 raise AbsentError("no token")
