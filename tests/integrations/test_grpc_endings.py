@@ -172,6 +172,52 @@ def test_what_a_reader_of_its_own_reserves_when_the_call_has_ended_is_given_back
     assert kit.used() == {"requests": 1, "input": 7}
 
 
+def test_a_message_that_is_denied_while_the_call_is_sealed_makes_no_denial_of_it() -> None:
+    """The servicer has answered: what its own thread goes on to read is no part of that."""
+    kit = grpc_kit(limits=(Limit(id="one", quantity=Quantity.REQUESTS, amount=1, per=ACCOUNT, window=Sliding(3_600)),))
+    assert kit.engine is not None
+    entered, sealing, done = threading.Event(), threading.Event(), threading.Event()
+    signed, reserve, sign = counted(kit), kit.engine.reserve, kit.signer.sign
+    said: list[Any] = []
+
+    def reserving(charges: Any, *, id: str, lease: Any) -> Any:  # noqa: A002
+        if "." in id:
+            entered.set()
+            assert sealing.wait(10)
+        return reserve(charges, id=id, lease=lease)
+
+    def signing(key: Any, message: bytes) -> Any:
+        if len(signed) == 1:  # the pending token was the first
+            sealing.set()
+            assert done.wait(10)
+        return sign(key, message)
+
+    kit.engine.reserve, kit.signer.sign = reserving, signing  # type: ignore[method-assign]
+    service = DOORS[0].echo()
+
+    def called(requests: Any, context: Any) -> bytes:
+        def further() -> None:
+            try:
+                next(requests)
+            except Exception as error:
+                said.append(error)
+            done.set()
+
+        next(requests)
+        threading.Thread(target=further).start()
+        assert entered.wait(10)
+        return b"done"
+
+    service.stream_unary = called
+    with DOORS[0].serving(kit, service) as address:
+        told = ask(address, "StreamUnary", [b"1", b"2"], kit=kit)
+    assert [type(error).__name__ for error in said] == ["LimitExceededError"]
+    assert (told.code, told.messages) == (grpc.StatusCode.OK, [b"done"])
+    assert told.verify(kit).claims.completion == "complete"
+    (record,) = kit.records()
+    assert (record.type, record.decision, record.completion) == ("exchange", "allow", "complete")
+
+
 # Statuses
 
 

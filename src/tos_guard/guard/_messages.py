@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from typing import Final
 
 from tos_guard.errors import StoreError
@@ -81,8 +82,7 @@ class AdmittingMessages(Admitting):
         exchange.messages += 1
         answer, _ = yield from self._charge(charges, f"{exchange.ids.rid}.{exchange.messages}")
         if isinstance(answer, LimitRefusal):
-            exchange.limit_refusal = answer
-            self._met(exchange, facts, self._over_limit(answer))
+            self._met(exchange, facts, self._over_limit(answer), answer)
             return
         exchange.further.append((answer, amounts))
         if exchange.settled:  # another thread, or task, has ended the call meanwhile: the message goes nowhere
@@ -98,16 +98,18 @@ class AdmittingMessages(Admitting):
         except StoreError as failure:
             self.report_failure("limits", failure)
 
-    def _met(self, exchange: Exchange, facts: Facts, decision: Decision) -> None:
-        """A message is not allowed: from now on the exchange is a denial.
+    def _met(self, exchange: Exchange, facts: Facts, decision: Decision, refusal: LimitRefusal | None = None) -> None:
+        """A message is not allowed: from now on the exchange is a denial, unless its response has ended.
 
         Raises:
             DeniedError: Unless the guard only monitors.
         """
-        exchange.facts, exchange.decision = facts, decision
-        self._told(exchange)
+        asked = copy(exchange) if exchange.answered else exchange
+        asked.facts, asked.decision = facts, decision
+        asked.limit_refusal = refusal or asked.limit_refusal
+        self._told(asked)
         if not exchange.monitored:
-            raise self.denied(exchange)
+            raise self.denied(asked)
 
 
 def _beyond(wanted: Amounts, reserved: Amounts) -> Amounts:
