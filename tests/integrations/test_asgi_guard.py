@@ -166,6 +166,19 @@ async def test_an_encoded_body_passes_untouched_and_is_counted() -> None:
     assert kit.guard.counts["unsealed:encoded"] == 1
 
 
+@pytest.mark.parametrize("field", [b"X-Accel-Redirect", b"x-sendfile"])
+@pytest.mark.parametrize("media_type", [b"application/json", b"image/png", b"text/event-stream"])
+async def test_what_the_server_in_front_sends_is_not_sealed_as_nothing(field: bytes, media_type: bytes) -> None:
+    """What passes here is not what the client gets: a final token over it would call the file altered, and its record complete."""
+    kit = Kit()
+    answer = await ask(kit.wrap(whole(b"", media_type=media_type, headers=[(field, b"/kept/a.png")])), key=kit.key)
+    assert answer.headers[field.decode().lower()] == "/kept/a.png"
+    assert "content-digest" not in answer.headers
+    with pytest.raises(IncompleteError):
+        verify_body(b"a file", trust=kit.trust, now=kit.clock(), token=answer.headers["ai-provenance"])
+    assert [(record.jti, record.unsealed) for record in records(kit)] == [(None, "by_proxy")]
+
+
 @pytest.mark.parametrize(("method", "status"), [("HEAD", 200), ("POST", 204), ("GET", 304)])
 async def test_an_answer_without_a_body_gets_none(method: str, status: int) -> None:
     """No member, no length, no digest is invented where there is no body."""

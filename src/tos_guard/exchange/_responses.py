@@ -36,6 +36,8 @@ from tos_guard.types import Completion
 __all__ = ["Response", "respond"]
 
 _NO_BODY: Final = frozenset({204, 304})  # what a server sends no body with
+_SENT_FOR_IT: Final = frozenset({b"x-accel-redirect", b"x-sendfile", b"x-lighttpd-send-file", b"x-reproxy-url"})
+"""Fields by which an app has the server in front send a file in place of its body: nothing that passes here is what the client gets."""
 
 
 def respond(exchange: Exchange, head: Head, *, bodiless: bool) -> Response:
@@ -54,6 +56,8 @@ def respond(exchange: Exchange, head: Head, *, bodiless: bool) -> Response:
         return OpaqueResponse(exchange, head, "encoded")
     if head.status == 206:
         return OpaqueResponse(exchange, head, "partial")
+    if not _SENT_FOR_IT.isdisjoint(fields):
+        return OpaqueResponse(exchange, head, "by_proxy")
     dialect, length = exchange.dialect, fields.get(b"content-length", b"")
     size = int(length) if length.isdigit() else None
     touches_json = dialect.projection is not BytesProjection

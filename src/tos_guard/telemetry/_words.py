@@ -49,7 +49,7 @@ FAILED_PARTS: Final = frozenset(
 UNSEALED: Final = frozenset(
     {
         *("client_gone", "encoded", "handler_ended_early", "handler_raised", "no_body", "no_carrier", "no_response", "partial"),
-        *("denied", "monitor", "seal_conflict", "signer", "store", "unprojectable"),
+        *("by_proxy", "denied", "monitor", "seal_conflict", "signer", "store", "unprojectable"),
     }
 )
 REASONS: Final = frozenset(
