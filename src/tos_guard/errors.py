@@ -15,6 +15,7 @@
     │       └── LimitExceededError  a limit of the account has not enough left; says which, and when
     ├── PolicyStop                  raised by the host inside a response: stop, by this clause
     ├── StoreError                  an engine did not keep or return what it should
+    │   └── LimitsForgottenError    the engine of the limits has lost its memory, and this limit's window is not over yet
     ├── SignerError                 a signer did not sign
     └── VerificationError           a check of bytes did not end in `valid`
         ├── MalformedError          the bytes are not what the format says      (invalid)
@@ -60,6 +61,7 @@ __all__ = [
     "KeyFileError",
     "KeyRevokedError",
     "LimitExceededError",
+    "LimitsForgottenError",
     "MalformedError",
     "MalformedRequestError",
     "NonceError",
@@ -287,6 +289,22 @@ class StoreError(TosGuardError):
     """An engine did not keep or return what it should."""
 
     code = "store"
+
+
+class LimitsForgottenError(StoreError):
+    """The engine of the limits has lost its memory: how much was used of a limit is not known, and its window is not yet over.
+
+    The engine works. Other limits are counted as ever, and so is what is settled.
+
+    Attributes:
+        seconds: For how much longer it is not known.
+    """
+
+    code = "limits_forgotten"
+
+    def __init__(self, what: str, *, where: str = "", cure: str = "", seconds: float) -> None:
+        super().__init__(what, where=where, cure=cure)
+        self.seconds: float = seconds
 
 
 class SignerError(TosGuardError):

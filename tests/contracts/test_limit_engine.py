@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import secrets
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from awaited import Awaited
 from tos_guard.errors import StoreError
 from tos_guard.limits import (
     Amounts,
@@ -28,7 +30,7 @@ from tos_guard.limits import (
     charges,
 )
 from tos_guard.protocols import LimitEngine
-from tos_guard.stores import FallbackLimits, MemoryLimits, SQLiteLimits
+from tos_guard.stores import AsyncValkeyLimits, FallbackLimits, MemoryLimits, SQLiteLimits, ValkeyLimits
 
 LEASE = timedelta(minutes=10)
 MINUTE = Sliding(60)
@@ -52,6 +54,10 @@ class Clocks:
         """Somebody sets the clock on the wall."""
         self.wall += span
 
+    def engine_time(self) -> int:
+        """What the clock of an engine on another host shows, in milliseconds; nobody sets that one."""
+        return round((self.seconds - 1000.0) * 1000) + 1_795_350_600_000  # 2026-11-22T12:30Z
+
 
 @dataclasses.dataclass
 class Case:
@@ -61,6 +67,8 @@ class Case:
     peer: LimitEngine
     clocks: Clocks
     number: int = 0
+    most: int = 2**62
+    """What a counter holds at most."""
 
     def reserve(self, *wanted: Charge, engine: LimitEngine | None = None, lease: timedelta = LEASE) -> Reservation | LimitRefusal:
         self.number += 1
@@ -82,7 +90,7 @@ class Case:
         return state.used
 
 
-@pytest.fixture(params=["memory", "sqlite", "fallback"])
+@pytest.fixture(params=["memory", "sqlite", "fallback", "valkey", "async valkey"])
 def case(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Case]:
     clocks = Clocks()
     times: dict[str, Any] = {"clock": lambda: clocks.wall, "monotonic": lambda: clocks.seconds}
@@ -98,10 +106,20 @@ def case(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Case]:
     elif request.param == "fallback":
         opened.append(FallbackLimits(MemoryLimits(**times), mode="deny", on_use=lambda *use: pytest.fail(str(use)), **times))
         yield Case(opened[0], opened[0], clocks)
-    else:
+    elif request.param == "sqlite":
         yield Case(open_file(), open_file(), clocks)
+    else:
+        # Its deadline is not what is tested here, and the machine may be busy.
+        options: Any = {"domain": f"test-{secrets.token_hex(6)}", "note_domain": lambda domain: True, "slot_lease": timedelta(hours=1)}
+        options |= {"deadline": timedelta(seconds=20), "unsafe_time": clocks.engine_time}
+        url = request.getfixturevalue("valkey")
+        if request.param == "valkey":
+            opened += [ValkeyLimits(url, **options), ValkeyLimits(url, **options)]
+        else:
+            opened += [Awaited(AsyncValkeyLimits(url, **options)), Awaited(AsyncValkeyLimits(url, **options))]
+        yield Case(*opened, clocks, most=2**53 - 1)
     for engine in opened:
-        engine.close()
+        engine.end() if isinstance(engine, Awaited) else engine.close()
 
 
 def limit(amount: int, quantity: Quantity = Quantity.TOKENS, **changes: Any) -> Limit:
@@ -305,10 +323,10 @@ def test_a_shadow_limit_counts_and_never_refuses(case):
 
 
 def test_a_shadow_limit_survives_any_amount(case):
-    """What a hostile request declares is added in 64 bits, for ever, without an error."""
+    """What a hostile request declares is added up for ever, without an error."""
     for _ in range(1_100):
         case.admit(charge(2**53 - 1, 10, shadow=True))
-    assert case.used(charge(0, 10)) == 2**62
+    assert case.used(charge(0, 10)) == case.most
 
 
 def test_limits_that_count_the_same_count_it_once(case):

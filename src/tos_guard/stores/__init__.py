@@ -2,7 +2,7 @@
 
 `SQLiteStore` serves the processes of one host without anything to install, `PostgresStore` those of many; `MemoryStore` behaves the same in
 a test. Each is a `Store`, and so an `AccountSource` and a `RecordStore` of `tos_guard.protocols`. `MemoryLimits` and `SQLiteLimits` are
-its `LimitEngine`; `FallbackLimits` knows what to do when they fail.
+its `LimitEngine`, `ValkeyLimits` and `AsyncValkeyLimits` those of a fleet; `FallbackLimits` knows what to do when they fail.
 """
 
 from __future__ import annotations
@@ -23,11 +23,14 @@ from tos_guard.stores._sqlite import SQLiteStore
 from tos_guard.stores._store import Store
 
 if TYPE_CHECKING:
+    from tos_guard.stores._limits_valkey import ValkeyLimits
+    from tos_guard.stores._limits_valkey_async import AsyncValkeyLimits
     from tos_guard.stores._postgres import PostgresStore
 
 __all__ = [
     "AccountChange",
     "AsyncFallbackReplays",
+    "AsyncValkeyLimits",
     "FallbackLimits",
     "FallbackReplays",
     "FileSigner",
@@ -44,6 +47,7 @@ __all__ = [
     "StoredAdminKey",
     "StoredKey",
     "StoredTerms",
+    "ValkeyLimits",
     "load_terms",
     "read_secret_file",
     "read_settings",
@@ -57,12 +61,27 @@ def __getattr__(name: str) -> Any:
     Raises:
         ConfigurationError: The client is not installed.
     """
-    if name != "PostgresStore":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
-        from tos_guard.stores._postgres import PostgresStore
+        match name:
+            case "PostgresStore":
+                from tos_guard.stores._postgres import PostgresStore
+
+                return PostgresStore
+            case "ValkeyLimits":
+                from tos_guard.stores._limits_valkey import ValkeyLimits
+
+                return ValkeyLimits
+            case "AsyncValkeyLimits":
+                from tos_guard.stores._limits_valkey_async import AsyncValkeyLimits
+
+                return AsyncValkeyLimits
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] != "psycopg":
+        missing = (error.name or "").partition(".")[0]
+        if missing not in _EXTRAS:
             raise
-        raise ConfigurationError("psycopg is not installed", where="store", cure='pip install "tos-guard[postgres]"') from None
-    return PostgresStore
+        extra, setting = _EXTRAS[missing]
+        raise ConfigurationError(f"{missing} is not installed", where=setting, cure=f'pip install "tos-guard[{extra}]"') from None
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+_EXTRAS = {"psycopg": ("postgres", "store"), "hiredis": ("redis", "valkey.url")}
