@@ -13,10 +13,11 @@ import pytest
 
 from desk import Desk
 from kit import CHAT, ISSUER, Kit, Message, Scope, ask, streamed, whole
-from tos_guard.errors import ContentMismatchError, PolicyStop, SignerError
+from tos_guard.errors import ConfigurationError, ContentMismatchError, PolicyStop, SignerError
 from tos_guard.guard import AsyncGuard
 from tos_guard.types import Standing
 from tos_guard.verify import verify_body
+from tos_guard.web._door import Door
 from tos_guard.web.admin import AdminRoutes
 from tos_guard.web.asgi import TosGuardMiddleware
 
@@ -131,6 +132,48 @@ async def test_a_wildcard_exempts_no_path_that_leads_elsewhere(path: str) -> Non
     assert app.bodies == []
     for usual in ("/static/site.css", "/static/.well-known", "/static/100%.png", "/static/a..b"):
         assert (await ask(kit.wrap(app), usual)).status == 200
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/files/%2e%2e%2fadmin", "/v1/files/%2E%2E%2Fadmin", "/v1/files/a%2fb", "/v1/files/%5c", "/v1/files/a\\b", "/v1/files/.."]
+)
+async def test_a_wildcard_of_a_route_is_a_name(path: str) -> None:
+    """What an app or proxy behind may decode once more leads to another path than the one that was decided; a segment held it."""
+    kit = Kit(settings={"routes": {"/v1/files/*": {"dialect": "file", "model": "small"}}})
+    app = Recorder()
+    assert (await ask(kit.wrap(app), path, key=kit.key)).status == 404
+    assert app.bodies == []
+    for usual in ("/v1/files/a..b", "/v1/files/100%", "/v1/files/a:b@c"):
+        assert (await ask(kit.wrap(app), usual, key=kit.key)).status == 200
+
+
+@pytest.mark.parametrize(
+    ("exempt", "route"),
+    [
+        ("/v2/models/*", "/v2/models/*/infer"),
+        ("/v2/*", "/v2/models/*/infer"),
+        ("/v2/models*", "/v2/models/*/infer"),
+        ("/v1/*", CHAT),
+        (CHAT, CHAT),
+        ("/*", CHAT),
+    ],
+)
+async def test_no_exemption_takes_a_guarded_route(exempt: str, route: str) -> None:
+    """Exemptions come first: every request to it would pass unguarded."""
+    routes = {route: {"dialect": "plain-json", "model": "small"}}
+    with pytest.raises(ConfigurationError) as told:
+        Kit(settings={"routes": routes, "exempt": [exempt]})
+    assert repr(exempt) in str(told.value)
+    assert route in str(told.value)
+    with pytest.raises(ConfigurationError):
+        Door(Kit(settings={"routes": routes}).guard, adapter="asgi", exempt=[exempt])
+
+
+async def test_an_exemption_beside_a_route_or_of_one_of_its_paths_is_nothing_to_refuse() -> None:
+    """Metadata of one model, which is not what is guarded."""
+    exempt = ["/v2/models/simple", "/v2/models/simple/ready", "/v2/health/*", "/v2/models/simple/*"]
+    kit = Kit(settings={"routes": {"/v2/models/*/infer": {"dialect": "open-inference"}}, "exempt": exempt})
+    assert (await ask(kit.wrap(Recorder()), "/v2/models/simple/ready", method="GET", body=b"")).status == 200
 
 
 async def test_an_app_under_a_root_path_is_guarded_by_its_own_paths() -> None:

@@ -47,7 +47,7 @@ from tos_guard.types import KeyPurpose
 if TYPE_CHECKING:
     from tos_guard.stores import Store
 
-__all__ = ["Acceptor", "AdminAuthorizer", "Assertions", "GuardBase", "Identifier", "utc_now"]
+__all__ = ["Acceptor", "AdminAuthorizer", "Assertions", "GuardBase", "Identifier", "swallows", "utc_now"]
 
 _log = logging.getLogger("tos_guard")
 _T = TypeVar("_T")
@@ -114,7 +114,8 @@ class GuardBase:
     Raises:
         ConfigurationError: The terms need what nothing provides, there are limits and nothing counts them, or there are authorization
             servers and nothing verifies their tokens, or the host identifies as well, or proofs are accepted and nothing knows which were
-            used, or a route is idempotent and nothing keeps seals.
+            used, or a route is idempotent and nothing keeps seals,
+            or an exemption takes a guarded route.
     """
 
     def __init__(
@@ -184,6 +185,7 @@ class GuardBase:
         )
         self._check_bearer()
         self._check_kept()
+        self.check_exempt(settings.exempt, where="exempt")
         self.check_fulfillable(terms)
         self.rulebook: Rulebook = Rulebook(settings.issuer, terms, self.check_fulfillable)
 
@@ -279,10 +281,31 @@ class GuardBase:
                 return True
         return False
 
+    def check_exempt(self, names: Sequence[str], *, where: str) -> None:
+        """See that no exemption, which comes first, takes a guarded route with all of its paths.
+
+        Args:
+            names: Names of paths that are exempt.
+            where: The setting that says them.
+
+        Raises:
+            ConfigurationError: One does.
+        """
+        for name in names:
+            for route in self.settings.routes:
+                if swallows(name, route):
+                    raise ConfigurationError(
+                        f"{route} is guarded, and {name!r} among the exempt paths lets every request to it pass unguarded",
+                        where=where,
+                        cure=f"Narrow {name!r}, or remove it.",
+                    )
+
     def route(self, path: str) -> Route | None:
         """The guarded route of a path, or None. A ``*`` stands for one segment of it, which is a name and leads nowhere else."""
         if (route := self._routes.get(path)) is not None:
             return route
+        if self._patterns and _DETOUR.search(path) is not None:
+            return None
         segments = path.split("/")
         for pattern, candidate in self._patterns:
             if len(pattern) == len(segments) and all(
@@ -329,6 +352,11 @@ class GuardBase:
     def report_degraded(self, failed: str, mode: str) -> None:
         """Count that a failure mode other than ``deny`` was used: which class failed, and what was done."""
         self.telemetry.degraded(failed, mode)
+
+
+def swallows(name: str, route: str) -> bool:
+    """Whether all paths of a guarded route, in which ``*`` stands for a segment, are exempt under a name, in which it ends it."""
+    return name == route or (name.endswith("*") and route.partition("*")[0].startswith(name[:-1]))
 
 
 def _dialect(route: RouteSettings) -> Dialect:

@@ -177,6 +177,9 @@ class Door:
         routes: Routes of our own that are served before the app.
         adapter: What the guard came in by, as telemetry names it.
         exempt: Names of paths that are the app's own business, beside those of the settings.
+
+    Raises:
+        ConfigurationError: An exempt name takes a guarded route.
     """
 
     def __init__(
@@ -193,6 +196,7 @@ class Door:
         self._guard = guard
         self._adapter = adapter
         self._exempt = tuple(exempt)
+        guard.check_exempt(self._exempt, where="exempt=")
 
     def passes(self, path: str, issuers: Sequence[str]) -> bool:
         """Whether a request is the app's own business: exempt by name, or guarded already by a guard of this issuer outside."""

@@ -10,6 +10,7 @@ from tos_guard.cli._arguments import read_input
 from tos_guard.cli._doctor._check import Check, ok, problem, warning
 from tos_guard.cli._terms_files import text_beside
 from tos_guard.errors import ConfigurationError
+from tos_guard.guard._base import swallows
 
 if TYPE_CHECKING:
     from tos_guard.config import GuardSettings
@@ -172,9 +173,8 @@ def check_routes(settings: GuardSettings) -> Iterator[Check]:
 
 def _guarded_and_exempt(settings: GuardSettings) -> Iterator[Check]:
     for route in settings.routes:
-        concrete = route.replace("*", "x")
         for name in settings.exempt:
-            if concrete == name or (name.endswith("*") and concrete.startswith(name[:-1])):
+            if swallows(name, route):
                 what = f"{route} is guarded, and {name!r} among the exempt paths lets every request to it pass unguarded"
                 yield problem("guarded-route-exempt", what, where="exempt", cure=f"Narrow {name!r}, or remove it.")
 
