@@ -7,8 +7,10 @@ import hashlib
 import hmac
 import json
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -233,6 +235,36 @@ def test_lines_without_an_answer_say_so_when_the_batch_is_closed(kit: Kit) -> No
         run(kit, kit.guard.reopen_batch("acme", "batch-7"))
     with pytest.raises(ConflictError):
         opened(kit, [line("a")], batch_id="batch-7")
+
+
+@pytest.mark.parametrize("count", [2, 450])
+def test_what_another_process_has_open_cannot_be_sealed_once_the_batch_is_closed(kit: Kit, count: int) -> None:
+    """Its line was told to have no answer, and recorded as such. What it sealed before stays its answer."""
+    limits = [replace(limit, amount=10**9) for limit in LIMITS]
+    kit = Kit(settings={"routes": ROUTES}, limits=limits)
+    batch = opened(kit, [line(f"{number}") for number in range(count)], batch_id="batch-7")
+    other = run(kit, kit.guard.reopen_batch("acme", "batch-7"))
+    answered = sealed(kit, other, "1")
+    closed = [json.loads(each) for each in run(kit, kit.guard.close_batch(batch))]
+    assert [each["custom_id"] for each in closed] == [str(number) for number in range(count) if number != 1]
+    with pytest.raises(NotFoundError):
+        sealed(kit, other, "0")
+    assert sealed(kit, other, "1") == answered
+    assert [json.loads(each)["custom_id"] for each in run(kit, kit.guard.close_batch(other))] == [each["custom_id"] for each in closed]
+    assert len(kit.records()) == count
+    assert sum(record.unsealed is None for record in kit.records()) == 1
+
+
+def test_an_answer_may_be_any_mapping(kit: Kit) -> None:
+    """As clients' own types are; one that is no JSON is an error of the worker, and the line stays open."""
+    batch = opened(kit, [line("a")])
+    for wrong in (MappingProxyType({"a": object()}), MappingProxyType({("a", "b"): 1}), {"a": b"bytes"}):
+        with pytest.raises(ValueError, match="JSON"):
+            sealed(kit, batch, "a", wrong)
+    said = completion()
+    out = sealed(kit, batch, "a", MappingProxyType({**said, "usage": MappingProxyType(said["usage"])}))
+    assert verified(kit, out)
+    assert out["response"]["body"]["usage"] == said["usage"]
 
 
 def test_a_suspended_account_opens_no_line_and_gets_what_was_begun(kit: Kit) -> None:

@@ -38,6 +38,8 @@ MAX_BATCH_LINES: Final = 50_000
 MAX_ID_CHARS: Final = 256  # of a line or a batch; together they are the name of what is kept
 _CHUNK: Final = 200  # lines read in one go, and kept in one commit
 _WHERE: Final = "batch"
+_CLOSED: Final = "closed"
+"""In place of the token of a batch that was closed, and of a line that it left without an answer. No token is so short."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +152,7 @@ class Batching(Admitting, Refusing, Sealing):
             body: The answer, a JSON object.
 
         Raises:
-            NotFoundError: The batch has no such line that was admitted.
+            NotFoundError: The batch has no such line that was admitted, or was closed before it was answered, in this process or another.
             AuthenticationError: The account is there no more.
             SealConflictError: The line was sealed with another answer before.
             ValueError: The body is no JSON object, or has no canonical form.
@@ -158,10 +160,10 @@ class Batching(Admitting, Refusing, Sealing):
         """
         kept = batch._seals.get(custom_id)
         if kept is None:
-            raise NotFoundError("the batch has no such line", where=f"line {custom_id[:MAX_ID_CHARS]}")
+            raise _no_line(custom_id)
         exchange = yield from self._of_line(batch, custom_id, kept)
         response = respond(exchange, Head(status, [(b"content-type", b"application/json")]), bodiless=False)
-        response.feed(body if isinstance(body, bytes) else json.dumps(body).encode("ascii"))
+        response.feed(body if isinstance(body, bytes) else _written(body))
         if not response.finish().seal or response.carrier != "json" or response.content is None:
             raise ValueError("the answer to a line is a JSON object that has a canonical form")
         sealed: Sealed | None = None
@@ -178,6 +180,8 @@ class Batching(Admitting, Refusing, Sealing):
                 yield from self.settle(exchange, response, status=status)
             else:
                 sealed = None
+        if kept.token == _CLOSED:
+            raise _no_line(custom_id)
         if sealed is None:
             if not covers(kept, response.content) or kept.token is None:
                 raise SealConflictError
@@ -197,20 +201,38 @@ class Batching(Admitting, Refusing, Sealing):
             AuthenticationError: The account is there no more, and nothing of the batch is.
             StoreError: The store failed. Closing again does the rest.
         """
-        output: list[bytes] = []
-        for custom_id, seal in batch._seals.items():
-            if not seal.is_open:
-                continue
-            exchange = yield from self._of_line(batch, custom_id, seal)
+        waiting = iter([custom_id for custom_id, seal in batch._seals.items() if seal.is_open])
+        while chunk := list(islice(waiting, _CHUNK)):
+            yield from self._close_lines(batch, chunk, may_have_run=may_have_run)
+        output = [
+            _error_line(custom_id, seal.rid, "tos_batch_closed", "The batch was closed before this line was answered")
+            for custom_id, seal in batch._seals.items()
+            if seal.token == _CLOSED
+        ]
+        yield KeepSeals((replace(batch._head, token=_CLOSED),))
+        batch.lines.clear()
+        batch._seals.clear()
+        return output
+
+    def _close_lines(self, batch: Batch, custom_ids: list[str], *, may_have_run: bool) -> Steps[None]:
+        """End lines for every process that has the batch open, record them, and settle them; those that one of them has sealed are its."""
+        exchanges: dict[str, Exchange] = {}
+        for custom_id in custom_ids:
+            exchanges[custom_id] = yield from self._of_line(batch, custom_id, batch._seals[custom_id])
+        ended = {custom_id: replace(batch._seals[custom_id], token=_CLOSED) for custom_id in custom_ids}
+        if (yield KeepSeals(tuple(ended.values()))) is not None:
+            for custom_id, seal in tuple(ended.items()):
+                in_the_way: KeptSeal | None = yield KeepSeals((seal,))
+                if in_the_way is not None:
+                    batch._seals[custom_id] = in_the_way
+                    del ended[custom_id]
+        batch._seals |= ended
+        for custom_id in ended:
+            exchange = exchanges[custom_id]
             yield Keep(exchange.record(now=self.clock(), status=0, unsealed="no_response"), wait=False)
             self.telemetry.ended(exchange.observed, unsealed="no_response")
             exchange.uncharged = not may_have_run
             yield from self.settle(exchange, None, status=0)
-            output.append(_error_line(custom_id, seal.rid, "tos_batch_closed", "The batch was closed before this line was answered"))
-        yield KeepSeals((replace(batch._head, token="closed"),))
-        batch.lines.clear()
-        batch._seals.clear()
-        return output
 
     def _batch_route(self, endpoint: str) -> Route:
         route = self.route(endpoint)
@@ -357,6 +379,28 @@ def _line_bytes(read: _Read) -> bytes:
         return canonical_json(read.body)
     except MalformedError as error:
         raise MalformedRequestError(error.what, where=f"line {read.number}") from None
+
+
+def _no_line(custom_id: str) -> NotFoundError:
+    return NotFoundError("the batch has no such line, or was closed before", where=f"line {custom_id[:MAX_ID_CHARS]}")
+
+
+def _written(body: Mapping[str, Any]) -> bytes:
+    """The JSON of an answer that is given as a mapping, of whatever kind, with others in it.
+
+    Raises:
+        ValueError: It has none.
+    """
+    try:
+        return json.dumps(body, default=_plain).encode("ascii")
+    except (TypeError, RecursionError) as error:
+        raise ValueError(f"the answer to a line cannot be written as JSON ({error})") from error
+
+
+def _plain(value: Any) -> dict[Any, Any]:
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"{type(value).__name__} is no JSON value")
 
 
 def _answer_line(custom_id: str, exchange: Exchange, status: int, body: bytes, *, salted: bool = True) -> bytes:
