@@ -353,6 +353,23 @@ async def test_what_an_app_raises_because_its_client_left_is_no_failure_of_its_o
     assert kit.used()["daily"] > 0
 
 
+@pytest.mark.parametrize("media_type", [b"application/x-ndjson", b"application/octet-stream"])
+async def test_what_an_app_cuts_short_for_a_client_that_left_is_not_sealed_as_whole(media_type: bytes) -> None:
+    """It asks whether anybody reads on (`request.is_disconnected`), and ends the body: no token may call half an answer complete."""
+    kit = Kit(settings={"routes": {"/lines": {"dialect": "ndjson", "model": "small"}}})
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        del scope
+        await receive()
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", media_type)]})
+        await send({"type": "http.response.body", "body": b'{"word":"Do"}\n', "more_body": True})
+        assert (await receive())["type"] == "http.disconnect"
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    await ask(kit.wrap(app), "/lines", key=kit.key, leave_after=1)
+    assert [(record.jti, record.unsealed, record.completion) for record in records(kit)] == [(None, "client_gone", "aborted")]
+
+
 async def test_a_cancelled_exchange_is_recorded() -> None:
     """Servers of ASGI 2.3 cancel the app when the client leaves."""
     kit = Kit()

@@ -401,6 +401,24 @@ def test_a_background_stream_can_be_resumed_when_its_reader_has_left(kit: Kit) -
     assert len(kit.records()) == 1
 
 
+def test_a_background_stream_that_its_handler_ends_for_a_reader_that_left_can_be_resumed(kit: Kit) -> None:
+    """As frameworks and handlers do that ask whether anybody reads on: the end of the body is not the end of the response."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        del scope
+        await receive()
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]})
+        for event in events()[:2]:
+            await send({"type": "http.response.body", "body": event, "more_body": True})
+        assert (await receive())["type"] == "http.disconnect"
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    sent = b'{"model":"small","input":"hi","background":true,"stream":true}'
+    first = call(kit, app, sent=sent, leave_after=2)
+    resumed = get(kit, streamed(*events()))
+    assert verified(kit, resumed).claims.rid == first.headers["x-request-id"]
+
+
 def test_a_stream_that_is_resumed_in_its_middle_passes_without_a_token(kit: Kit) -> None:
     """Half of it is not what was sealed; the response itself, fetched whole, is."""
     call(kit, whole(body()))

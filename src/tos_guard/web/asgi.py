@@ -127,7 +127,7 @@ class TosGuardMiddleware:
         scope.setdefault("state", {})[STATE_KEY] = self.guard.admission(admitted.caller, exchange)
         _shut_side_doors(scope)
         request = _Replay(admitted.body, receive)
-        answering = _Answering(self.guard, Delivery(self.guard, exchange, bodiless=scope["method"] == "HEAD"), send)
+        answering = _Answering(self.guard, Delivery(self.guard, exchange, bodiless=scope["method"] == "HEAD"), request, send)
         delivery = answering.delivery
         try:
             await self.app(scope, request, answering.send)
@@ -146,9 +146,10 @@ class TosGuardMiddleware:
 class _Answering:
     """Takes the app's messages, and sends what the delivery makes of them."""
 
-    def __init__(self, guard: AsyncGuard, delivery: Delivery, send: Send) -> None:
+    def __init__(self, guard: AsyncGuard, delivery: Delivery, request: _Replay, send: Send) -> None:
         self.delivery = delivery
         self._guard = guard
+        self._request = request
         self._send = send
 
     async def send(self, message: Message) -> None:
@@ -160,7 +161,7 @@ class _Answering:
         kind = message["type"]
         if kind == "http.response.body":
             await self.deliver(self.delivery.feed(message.get("body", b"")))
-            if not message.get("more_body", False):
+            if not message.get("more_body", False) and not self._is_cut:
                 await self.deliver(self.delivery.finish())
         elif kind == "http.response.start":
             head = Head(message["status"], [(name.lower(), value) for name, value in message.get("headers", ())])
@@ -169,6 +170,14 @@ class _Answering:
             await self._to_server(message)
         else:
             raise RuntimeError(f"the message {kind!r} would carry content past the guard")
+
+    @property
+    def _is_cut(self) -> bool:
+        """Whether the end of the body may be no more than where the app stopped, told that nobody reads a stream of it any more.
+
+        Sealed as whole, half an answer would have a token that says so.
+        """
+        return self._request.disconnected and self.delivery.response is not None and self.delivery.response.early
 
     async def deliver(self, delivering: Delivering[None]) -> None:
         """Serve what a step of the delivery needs, and send what it makes."""
