@@ -51,7 +51,7 @@ class Breaker:
         try:
             yield
         except StoreError as error:
-            self._failed(error)
+            self.failed(error)
             raise
         if self._failure is not None:
             with self._lock:
@@ -68,7 +68,8 @@ class Breaker:
                 raise StoreError(failed.what, where=failed.where, cure=failed.cure)
             self._retry_at = now + self._retry_seconds  # this call finds out, and the others need not
 
-    def _failed(self, error: StoreError) -> None:
+    def failed(self, error: StoreError) -> None:
+        """The engine failed, as was seen outside of `trying`."""
         with self._lock:
             # A copy: an error that was raised holds on to every frame it passed.
             self._failure = StoreError(error.what, where=error.where, cure=error.cure)

@@ -83,7 +83,7 @@ class PostgresStore(SQLRecords, SQLAccounts):
         if _NAMESPACE.fullmatch(schema) is None:
             raise ConfigurationError(f"{schema!r} is no name of a schema", where=server.where, cure="Write small letters, digits and _")
         pool = Pool(server)
-        asynchronous = AsyncPool(server, pool.breaker)
+        asynchronous = AsyncPool(server)
         try:
             accounts = PostgresDatabase(pool, ACCOUNTS_SCHEMA, schema, asynchronous=asynchronous)
             records = PostgresDatabase(pool, RECORDS_SCHEMA, f"{schema}_records", asynchronous=asynchronous)

@@ -220,10 +220,7 @@ class PostgresDatabase:
     @contextmanager
     def _transaction(self, verb: str, begin: str, *, number: bool = False) -> Iterator[tuple[PostgresConnection, str]]:
         until = time.monotonic() + self._deadline
-        try:
-            link, transaction = self._begin(begin, until, number=number)
-        except psycopg.Error as error:
-            raise self._failed(verb, error) from error
+        link, transaction = self._begun(verb, begin, until, number=number)
         try:
             yield PostgresConnection(link), transaction
         except BaseException as error:
@@ -235,6 +232,13 @@ class PostgresDatabase:
             self._commit(link, transaction)
         except psycopg.Error as error:
             raise self._failed(verb, error, undone=isinstance(error, (*_UNDONE, _UnkeptError))) from error
+
+    def _begun(self, verb: str, begin: str, until: float, *, number: bool) -> tuple[Link, str]:
+        with self._pool.breaker.trying():
+            try:
+                return self._begin(begin, until, number=number)
+            except psycopg.Error as error:
+                raise self._failed(verb, error) from error
 
     def _begin(self, begin: str, until: float, *, number: bool) -> tuple[Link, str]:
         while True:
@@ -249,9 +253,7 @@ class PostgresDatabase:
                 self._pool.give(link, usable=False)
                 if isinstance(error, psycopg.OperationalError) and not isinstance(error, LateError) and not is_new:
                     continue  # it was cut while it lay idle, and nothing has been asked of it
-                self._note_late(error)
                 raise
-            self._pool.breaker.succeeded()
             return link, "" if row is None else str(row[0])
 
     def _undo(self, link: Link, error: BaseException) -> None:
@@ -288,7 +290,6 @@ class PostgresDatabase:
         pause, longest = _FIND_OUT_SECONDS
         while True:
             try:
-                self._pool.breaker.succeeded()  # this question is worth its try
                 link, _ = self._pool.take(until)
                 try:
                     row = link.execute("SELECT pg_xact_status(%s::text::xid8)", (transaction,)).fetchone()
@@ -312,8 +313,12 @@ class PostgresDatabase:
         if pool is None:
             raise StoreError("this store has no asynchronous connections", where=self.where)
         until = time.monotonic() + self._deadline
+        with self._pool.breaker.trying():
+            try:
+                link = await self._begin_async(pool, until)
+            except psycopg.Error as error:
+                raise self._failed("read", error) from error
         try:
-            link = await self._begin_async(pool, until)
             try:
                 yield link
                 await link.execute("COMMIT")
@@ -339,14 +344,13 @@ class PostgresDatabase:
                 pool.give(link, usable=False)
                 if isinstance(error, psycopg.OperationalError) and not isinstance(error, LateError) and not is_new:
                     continue
-                self._note_late(error)
                 raise
-            pool.breaker.succeeded()
             return link
 
     def _note_late(self, error: BaseException) -> None:
+        """A server that begins a transaction and then says nothing is left alone as well."""
         if isinstance(error, LateError):
-            self._pool.breaker.failed()
+            self._pool.breaker.failed(self._failed("ask for", error))
 
     def _migrate(self) -> None:
         newest = len(self._schema.migrations)
@@ -354,7 +358,7 @@ class PostgresDatabase:
             return
         until = time.monotonic() + _MIGRATION_SECONDS
         try:
-            link, _ = self._begin(f"{_WRITE}; {_bounds(self._namespace, _MIGRATION_SECONDS)}", until, number=False)
+            link, _ = self._begun("migrate", f"{_WRITE}; {_bounds(self._namespace, _MIGRATION_SECONDS)}", until, number=False)
             try:
                 link.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (f"tos_guard migration of {self._namespace}",))
                 if link.execute("SELECT to_regnamespace(%s)", (f'"{self._namespace}"',)).fetchone() == (None,):

@@ -2,8 +2,8 @@
 
 - A call has a deadline, kept here and not only by the server: one that is stopped answers nothing, and says nothing either.
 - A connection that failed is never used again; when one turns out to be cut, those that lie idle are thought to be cut as well.
-- After a connection could not be made, or did not answer in time, all calls fail at once for a second; then one of them tries. Those that
-  wait would otherwise take every thread of the host.
+- After a connection could not be made, or did not answer in time, all calls fail at once for a second; then one of them tries
+  (`tos_guard.stores._breaker`). Those that wait would otherwise take every thread of the host.
 - Connections are made by whoever needs one: there is no thread, and a fork takes none along. A child of a fork forgets its parent's
   connections without closing them: what it would say to the server, it would say in the parent's name.
 """
@@ -14,7 +14,7 @@ import asyncio
 import threading
 import time
 import weakref
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
@@ -22,6 +22,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from tos_guard.errors import ConfigurationError
+from tos_guard.stores._breaker import Breaker
 from tos_guard.stores._fork import watch_forks
 
 __all__ = ["AsyncLink", "AsyncPool", "LateError", "Link", "Pool", "Server", "close_link"]
@@ -30,9 +31,6 @@ T = TypeVar("T")
 
 _LOOK_SECONDS: Final = 0.1
 """How often a call that waits looks at the time."""
-
-_APART_SECONDS: Final = 1.0
-"""For how long a server that failed is left alone."""
 
 _IDLE_SECONDS: Final = 60.0
 """Connections idle for longer are closed: what stands between us and the server may have forgotten them without a word."""
@@ -44,7 +42,7 @@ _KEEPALIVE: Final = {"keepalives": 1, "keepalives_idle": 10, "keepalives_interva
 
 
 class LateError(psycopg.OperationalError):
-    """No answer before the deadline, or none may be asked for yet."""
+    """No answer before the deadline."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,40 +160,12 @@ def close_link(link: Link | AsyncLink) -> None:
     link.pgconn.finish()
 
 
-class _Breaker:
-    """Whether the server is left alone. Both colours of a store share one."""
-
-    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
-        self._monotonic = monotonic
-        self._until = 0.0
-
-    def check(self) -> None:
-        """Let a call try.
-
-        Raises:
-            LateError: Another has failed within the last second.
-        """
-        now = self._monotonic()
-        if now < self._until:
-            raise LateError("it did not answer a moment ago")
-        if self._until:
-            self._until = now + _APART_SECONDS  # one call tries; the others go on being refused until it is back
-
-    def failed(self) -> None:
-        """A call has failed."""
-        self._until = self._monotonic() + _APART_SECONDS
-
-    def succeeded(self) -> None:
-        """A call was answered."""
-        self._until = 0.0
-
-
 class Pool:
     """Connections for threads."""
 
     def __init__(self, server: Server) -> None:
         self.server = server
-        self.breaker = _Breaker()
+        self.breaker = Breaker()
         self._closed = False
         self._reset()
         watch_forks(self)
@@ -211,7 +181,6 @@ class Pool:
         Raises:
             psycopg.OperationalError: None could be made, or none became free in time.
         """
-        self.breaker.check()
         with self._changed:
             while True:
                 if self._closed:
@@ -226,12 +195,10 @@ class Pool:
                     raise LateError(f"all {self.server.size} connections are in use")
         try:
             link = self.connect()
-        except BaseException as error:
+        except BaseException:
             with self._changed:
                 self._count -= 1
                 self._changed.notify()
-            if isinstance(error, psycopg.OperationalError):
-                self.breaker.failed()
             raise
         link.until = until
         return link, True
@@ -279,7 +246,6 @@ class Pool:
     def after_fork_in_child(self) -> None:
         """Forget the parent's connections; it closes them."""
         self._reset()
-        self.breaker.succeeded()
 
     def _pop(self) -> Link | None:
         while self._idle:
@@ -302,9 +268,8 @@ class _OfLoop:
 class AsyncPool:
     """Connections for coroutines. Each event loop has its own, since a connection cannot be waited for by another."""
 
-    def __init__(self, server: Server, breaker: _Breaker) -> None:
+    def __init__(self, server: Server) -> None:
         self.server = server
-        self.breaker = breaker
         self._closed = False
         self._loops: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _OfLoop] = weakref.WeakKeyDictionary()
         watch_forks(self)
@@ -315,7 +280,6 @@ class AsyncPool:
         Raises:
             psycopg.OperationalError: As `Pool.take`.
         """
-        self.breaker.check()
         if self._closed:
             raise psycopg.OperationalError("the store is closed")
         mine = self._mine()
@@ -331,10 +295,8 @@ class AsyncPool:
             close_link(link)
         try:
             link = await AsyncLink.connect(**self.server.options)
-        except BaseException as error:
+        except BaseException:
             mine.free.release()
-            if isinstance(error, psycopg.OperationalError):
-                self.breaker.failed()
             raise
         link.until = until
         return link, True
