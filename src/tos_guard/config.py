@@ -18,8 +18,10 @@ window = "1m"
 
 from __future__ import annotations
 
+import os
 import re
 import tomllib
+from collections.abc import Mapping
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, Literal
@@ -41,9 +43,11 @@ __all__ = [
     "LimitSettings",
     "ModelSettings",
     "MutualTLSSettings",
+    "PostgresSettings",
     "PriceSettings",
     "Retention",
     "RouteSettings",
+    "ServerAddress",
     "SlidingSettings",
     "parse_settings",
 ]
@@ -52,6 +56,10 @@ MAX_REQUEST_BYTES: Final = 16 * 1024 * 1024  # what the dialects read
 MAX_ISSUER_CHARS: Final = 96  # it stands in each token, which must stay under 1.8 KB (docs/adr/0004)
 MAX_BEARER_ISSUERS: Final = 16  # each has a thread that keeps its keys
 _ORIGIN: Final = re.compile(r"(https://[a-z0-9.-]+|http://(localhost|127\.0\.0\.1|\[::1\]))(:[0-9]{1,5})?")
+
+_SERVER: Final = re.compile(r"postgres(?:ql)?://\S+")
+_NAMED: Final = re.compile(r"env:([A-Za-z_][A-Za-z0-9_]*)")
+_SECRETS: Final = re.compile(r"//[^/\s]*@|\?\S*")
 
 _ROOT: Final = re.compile(_ORIGIN.pattern + r"(/[^\s?#]*)?")
 _NO_FILE_NAME: Final = re.compile(r"[^a-z0-9.-]")
@@ -86,6 +94,64 @@ Word = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{0,31}$")]
 
 class _Settings(BaseModel):
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
+
+
+class ServerAddress(_Settings):
+    """Where a server is, as a setting says it: ``postgresql://user@host/database``, or ``env:NAME``.
+
+    The latter is read from the environment when it is needed, so that no secret stands in the file. As text it holds no secret.
+
+    Attributes:
+        said: As it stands in the setting.
+    """
+
+    said: str = Field(repr=False)
+
+    def __str__(self) -> str:
+        return _SECRETS.sub(lambda found: "//" if found[0].startswith("//") else "", self.said)
+
+    @classmethod
+    def of(cls, said: Any) -> Any:
+        """The address that *said* is; anything else as it is."""
+        if isinstance(said, str) and (said.startswith("env:") or _SERVER.fullmatch(said) is not None):
+            if said.startswith("env:") and _NAMED.fullmatch(said) is None:
+                raise ValueError(f"{said!r} names no variable of the environment; write env:TOS_GUARD_STORE")
+            return cls(said=said)
+        return said
+
+    def resolve(self, environment: Mapping[str, str] = os.environ) -> str:
+        """The address itself.
+
+        Raises:
+            ConfigurationError: The environment has no such variable, or it holds no address.
+        """
+        named = _NAMED.fullmatch(self.said)
+        if named is None:
+            return self.said
+        address = environment.get(named[1], "")
+        if _SERVER.fullmatch(address) is None:
+            problem = "holds no address of a server" if address else "is not set"
+            raise ConfigurationError(
+                f"the variable {named[1]} {problem}", where="store", cure=f"{named[1]}=postgresql://user@host/database"
+            )
+        return address
+
+
+class PostgresSettings(_Settings):
+    """How the PostgreSQL server of the store is spoken to.
+
+    Attributes:
+        namespace: The schema of the accounts; that of the records has ``_records`` at its end.
+        deadline_ms: How long one call may take.
+        connections: Connections of each process at most, beside one that listens; an asynchronous server has as many again.
+        announcements: How a process hears of changes by others: ``listen``, at once, on a connection that stays; ``none``, by asking five
+            times a second, where a pooler such as PgBouncer gives each transaction another connection.
+    """
+
+    namespace: Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_]{0,47}$")] = "tos_guard"
+    deadline_ms: Annotated[int, Field(ge=100, le=60_000)] = 2_000
+    connections: Annotated[int, Field(ge=2, le=100)] = 8
+    announcements: Literal["listen", "none"] = "listen"
 
 
 class RouteSettings(_Settings):
@@ -437,7 +503,8 @@ class GuardSettings(_Settings):
     Attributes:
         issuer: Our origin, as tokens name it.
         terms: Terms file (TOML, with its text beside it).
-        store: SQLite file for accounts, terms and records.
+        store: SQLite file for accounts, terms and records; or the address of a PostgreSQL database.
+        postgres: How that database's server is spoken to.
         keys: Folder of key files.
         routes: Guarded paths (``*`` stands for one segment) and how.
         exempt: Paths that are not guarded, by name; ``*`` at the end stands for the rest, but for no detour (``//``, ``/../``).
@@ -463,7 +530,8 @@ class GuardSettings(_Settings):
 
     issuer: Annotated[str, Field(max_length=MAX_ISSUER_CHARS)]
     terms: Path
-    store: Path
+    store: Path | ServerAddress
+    postgres: PostgresSettings = PostgresSettings()
     keys: Path
     routes: Annotated[dict[str, RouteSettings], Field(min_length=1)]
     exempt: tuple[str, ...] = ()
@@ -548,11 +616,26 @@ class GuardSettings(_Settings):
                 raise ValueError(f"two limits have the id {limit_id!r}")
         return limits
 
+    @field_validator("store", mode="before")
+    @classmethod
+    def _read_store(cls, store: Any) -> Any:
+        """A server has another form than a file."""
+        return ServerAddress.of(store)
+
+    @property
+    def store_name(self) -> str:
+        """What the store is, without secrets: the file's whole path, or the server's address."""
+        return str(self.store.absolute() if isinstance(self.store, Path) else self.store)
+
     @property
     def limits_file(self) -> Path:
-        """Where the processes of this host count what accounts of this issuer use: beside the store, which may be several issuers'."""
+        """Where the processes of this host count what accounts of this issuer use: beside the store, which may be several issuers'.
+
+        Where the store is on a server, beside the keys.
+        """
         issuer = _NO_FILE_NAME.sub("_", self.issuer.removeprefix("https://"))
-        return self.store.with_name(f"{self.store.stem}.{issuer}.limits{self.store.suffix}")
+        beside = self.store if isinstance(self.store, Path) else self.keys.with_name("tos-guard.db")
+        return beside.with_name(f"{beside.stem}.{issuer}.limits{beside.suffix}")
 
     @property
     def replays_file(self) -> Path:
@@ -561,8 +644,8 @@ class GuardSettings(_Settings):
 
     def beside(self, folder: Path) -> GuardSettings:
         """The same settings with relative paths taken from *folder*."""
-        paths = {name: folder / getattr(self, name) for name in ("terms", "store", "keys")}
-        return self.model_copy(update=paths)
+        paths = {name: getattr(self, name) for name in ("terms", "store", "keys")}
+        return self.model_copy(update={name: folder / path for name, path in paths.items() if isinstance(path, Path)})
 
 
 def parse_settings(data: bytes, *, where: str = "tos-guard.toml") -> GuardSettings:

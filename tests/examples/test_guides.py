@@ -30,6 +30,7 @@ from tos_guard.config import (
     LimitSettings,
     ModelSettings,
     MutualTLSSettings,
+    PostgresSettings,
     PriceSettings,
     Retention,
     RouteSettings,
@@ -187,6 +188,7 @@ def test_telemetry_reaches_the_providers_it_is_given(tmp_path: Path, serve: Serv
 
 TABLES: dict[str, type[BaseModel]] = {
     "": GuardSettings,
+    "postgres": PostgresSettings,
     "routes.<path>": RouteSettings,
     "sources": FactSources,
     "bearer": BearerSettings,

@@ -18,7 +18,7 @@ from tos_guard.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from tos_guard.config import GuardSettings
-    from tos_guard.stores import SQLiteStore
+    from tos_guard.stores import Store
 
 __all__ = [
     "AccountArgument",
@@ -175,20 +175,20 @@ def load_settings(config: Path | None) -> GuardSettings:
     return parse_settings(read_settings(path), where=str(path)).beside(path.parent)
 
 
-def open_store(settings: GuardSettings) -> SQLiteStore:
+def open_store(settings: GuardSettings) -> Store:
     """The store of the settings, to be closed by the caller.
 
     Raises:
         ConfigurationError: It cannot be used.
         StoreError: It cannot be opened.
     """
-    from tos_guard.stores import SQLiteStore
+    from tos_guard import stores
 
-    return SQLiteStore(settings.store, issuer=settings.issuer, clock=now)
+    return stores.open_store(settings, clock=now)
 
 
 @contextmanager
-def opened(config: Path | None) -> Iterator[tuple[GuardSettings, SQLiteStore]]:
+def opened(config: Path | None) -> Iterator[tuple[GuardSettings, Store]]:
     """The settings, and their store for as long as the block lasts.
 
     Raises:

@@ -11,7 +11,7 @@ from tos_guard.cli._documents import show_changed
 from tos_guard.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from tos_guard.stores import SQLiteStore
+    from tos_guard.stores import Store
 
 __all__ = ["block", "unblock"]
 
@@ -55,7 +55,7 @@ def unblock(
     show_changed(account, f"end user {freed} unblocked", as_json=as_json)
 
 
-def _hash(store: SQLiteStore, account_id: str, end_user: str | None, named: str | None) -> str:
+def _hash(store: Store, account_id: str, end_user: str | None, named: str | None) -> str:
     from tos_guard.rights import end_user_key, hash_end_user
 
     if (end_user is None) == (named is None):

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tos_guard.config import GuardSettings
     from tos_guard.guard import ExplainedRequest
     from tos_guard.rights import Explanation, Grant
-    from tos_guard.stores import SQLiteStore
+    from tos_guard.stores import Store
     from tos_guard.types import Reason
 
 __all__ = ["explain"]
@@ -68,7 +68,7 @@ def explain(
     return 0
 
 
-def _facts(store: SQLiteStore, settings: GuardSettings, account_id: str, given: Facts, when: Any) -> Facts:
+def _facts(store: Store, settings: GuardSettings, account_id: str, given: Facts, when: Any) -> Facts:
     """The facts with what the account itself says, where the settings take it from there."""
     account = store.account_at(account_id, when)
     if account is None:

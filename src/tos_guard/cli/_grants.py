@@ -26,7 +26,7 @@ from tos_guard.errors import AccountError
 if TYPE_CHECKING:
     from tos_guard.config import GuardSettings
     from tos_guard.rights import Grant
-    from tos_guard.stores import SQLiteStore
+    from tos_guard.stores import Store
 
 __all__ = ["grant", "void_grant"]
 
@@ -86,7 +86,7 @@ def grant(
     show_changed(account, f"granted {grant_text(given)}", as_json=as_json)
 
 
-def _check_kind(kind: str, settings: GuardSettings, store: SQLiteStore) -> None:
+def _check_kind(kind: str, settings: GuardSettings, store: Store) -> None:
     """See to it that some terms know such a grant: no clause would ever ask for another."""
     from tos_guard.stores import load_terms
     from tos_guard.terms import terms_from_document

@@ -31,7 +31,7 @@ _SETTINGS: Final = """\
 # Settings of the guard; docs/guides/configuration.md tells what may stand here. Paths are taken from this file's folder.
 issuer = "{issuer}"
 terms = "terms/{terms}"
-store = "tos-guard.db"
+store = "{store}"
 keys = "keys"
 
 # Every other path must be named, or the application does not start: guarded under [routes], or here.
@@ -74,6 +74,12 @@ def init(
     sample: Annotated[
         Sample, typer.Option("--terms", help="Three clauses, or a complete sample with grants and regions.")
     ] = Sample.MINIMAL,
+    store_address: Annotated[
+        str,
+        typer.Option(
+            "--store", metavar="STORE", help="SQLite file; or a database: postgresql://user@host/database, or env:NAME, which holds one."
+        ),
+    ] = "tos-guard.db",
     as_json: JSONOption = False,
 ) -> None:
     """Make a folder with settings, terms, keys and a store. Overwrites nothing."""
@@ -83,12 +89,15 @@ def init(
     path = folder / "tos-guard.toml"
     name = _FILES[sample]
     source = files("tos_guard.cli") / "samples"
-    words = _SETTINGS.format(issuer=_quoted(issuer), terms=f"{name}.toml", sources=_REGION if sample is Sample.COMPLETE else "")
+    words = _SETTINGS.format(
+        issuer=_quoted(issuer), terms=f"{name}.toml", store=_quoted(store_address), sources=_REGION if sample is Sample.COMPLETE else ""
+    )
     settings = parse_settings(words.encode("utf-8"), where="--issuer").beside(folder)
     document = (source / f"{name}.toml").read_text("utf-8").replace(_SAMPLE_ORIGIN, issuer)
     text = (source / f"{name}.md").read_text("utf-8").replace(_SAMPLE_ORIGIN, issuer)
     terms = _parsed(document, text, issuer)
-    for taken in (path, settings.terms, settings.terms.with_suffix(".md"), settings.keys / "registry.json", settings.store):
+    files_made = [path, settings.terms, settings.terms.with_suffix(".md"), settings.keys / "registry.json"]
+    for taken in [*files_made, settings.store] if isinstance(settings.store, Path) else files_made:
         if taken.exists():
             raise ConfigurationError("is there already", where=str(taken), cure="Choose an empty folder; nothing was changed.")
     _write(settings.terms, document)

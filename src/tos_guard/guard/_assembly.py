@@ -29,12 +29,12 @@ def assemble(path: Path, overrides: dict[str, Any]) -> dict[str, Any]:
         ConfigurationError: A file, key or setting is unusable.
         StoreError: The store cannot be opened.
     """
-    from tos_guard.stores import FileSigner, SQLiteStore, load_terms, read_settings
+    from tos_guard.stores import FileSigner, load_terms, open_store, read_settings
 
     settings = overrides.pop("settings", None) or parse_settings(read_settings(path), where=str(path)).beside(path.parent)
     clock = overrides.get("clock", utc_now)
     delay = _ASYNC_COMMIT_SECONDS if settings.records == "async" else 0.0
-    store = overrides.pop("store", None) or SQLiteStore(settings.store, issuer=settings.issuer, clock=clock, commit_delay=delay)
+    store = overrides.pop("store", None) or open_store(settings, clock=clock, commit_delay=delay)
     terms = load_terms(settings.terms)
     store.publish_terms(terms)
     signer = overrides.pop("signer", None) or FileSigner(settings.keys)

@@ -17,6 +17,7 @@ from tos_guard.stores._limits_memory import MemoryLimits
 from tos_guard.stores._limits_sqlite import SQLiteLimits
 from tos_guard.stores._memory import MemoryStore
 from tos_guard.stores._model import AccountChange, OrganizationChange, StoredAdminKey, StoredKey, StoredTerms
+from tos_guard.stores._opening import is_there, open_store
 from tos_guard.stores._replays import AsyncFallbackReplays, FallbackReplays, MemoryReplays, SQLiteReplays
 from tos_guard.stores._settings import read_settings
 from tos_guard.stores._sqlite import SQLiteStore
@@ -48,7 +49,9 @@ __all__ = [
     "StoredKey",
     "StoredTerms",
     "ValkeyLimits",
+    "is_there",
     "load_terms",
+    "open_store",
     "read_secret_file",
     "read_settings",
     "write_secret_file",

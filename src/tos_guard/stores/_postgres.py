@@ -14,7 +14,7 @@ from tos_guard.protocols import Clock, Entropy
 from tos_guard.stores._accounts import SQLAccounts
 from tos_guard.stores._announcements import Announcements, ListenNotify, NoAnnouncements
 from tos_guard.stores._hearing import ServerHearing
-from tos_guard.stores._postgres_database import PostgresDatabase
+from tos_guard.stores._postgres_database import PostgresDatabase, namespace_exists
 from tos_guard.stores._postgres_pool import AsyncPool, Pool, Server
 from tos_guard.stores._records import RECORDS_SCHEMA, SQLRecords
 from tos_guard.stores._schema import ACCOUNTS_SCHEMA
@@ -51,7 +51,7 @@ class PostgresStore(SQLRecords, SQLAccounts):
         monotonic: Seconds that never go back; tells how old the version is.
         max_pending: Records that may wait for the server, before `append` fails.
         commit_delay: Seconds for which a record waits for others to be committed with; as of `SQLiteStore`.
-        schema: Name of the PostgreSQL schema: small letters, digits and ``_``.
+        namespace: Name of the PostgreSQL schema: small letters, digits and ``_``.
         deadline: Seconds for which one call may take.
         connections: Connections of this process at most, beside the one that listens; as many again of each event loop that asks itself.
         announcements: How changes are heard of at once: ``listen`` (``LISTEN`` and ``NOTIFY``); ``none``, where a pooler gives each
@@ -72,7 +72,7 @@ class PostgresStore(SQLRecords, SQLAccounts):
         monotonic: Callable[[], float] = time.monotonic,
         max_pending: int = _MAX_PENDING,
         commit_delay: float = 0.0,
-        schema: str = "tos_guard",
+        namespace: str = "tos_guard",
         deadline: float = _DEADLINE_SECONDS,
         connections: int = _CONNECTIONS,
         announcements: Literal["listen", "none"] | Announcements = "listen",
@@ -80,15 +80,15 @@ class PostgresStore(SQLRecords, SQLAccounts):
         server = Server(conninfo, deadline, connections, prepare=announcements != "none")
         if not issuer:
             raise ConfigurationError("the issuer is empty", where=server.where, cure="Name the issuer, an https URL")
-        if _NAMESPACE.fullmatch(schema) is None:
-            raise ConfigurationError(f"{schema!r} is no name of a schema", where=server.where, cure="Write small letters, digits and _")
+        if _NAMESPACE.fullmatch(namespace) is None:
+            raise ConfigurationError(f"{namespace!r} is no name of a schema", where=server.where, cure="Write small letters, digits and _")
         pool = Pool(server)
         asynchronous = AsyncPool(server)
         try:
-            accounts = PostgresDatabase(pool, ACCOUNTS_SCHEMA, schema, asynchronous=asynchronous)
-            records = PostgresDatabase(pool, RECORDS_SCHEMA, f"{schema}_records", asynchronous=asynchronous)
+            accounts = PostgresDatabase(pool, ACCOUNTS_SCHEMA, namespace, asynchronous=asynchronous)
+            records = PostgresDatabase(pool, RECORDS_SCHEMA, f"{namespace}_records", asynchronous=asynchronous)
             if isinstance(announcements, str):
-                announcements = ListenNotify(pool, schema) if announcements == "listen" else NoAnnouncements()
+                announcements = ListenNotify(pool, namespace) if announcements == "listen" else NoAnnouncements()
             hearing = ServerHearing(accounts, announcements, issuer, monotonic)
             SQLAccounts.__init__(self, accounts, hearing, issuer=issuer, clock=clock, entropy=entropy)
         except BaseException:
@@ -96,6 +96,20 @@ class PostgresStore(SQLRecords, SQLAccounts):
             raise
         SQLRecords.__init__(self, records, issuer=issuer, max_pending=max_pending, commit_delay=commit_delay)
         self._finalizer = weakref.finalize(self, _close, self._writer.close, hearing.close, asynchronous.close, pool.close)
+
+    @staticmethod
+    def is_there(conninfo: str, *, namespace: str = "tos_guard", deadline: float = _DEADLINE_SECONDS) -> bool:
+        """Whether a database has such a store: looking makes nothing.
+
+        Raises:
+            ConfigurationError: The address is none.
+            StoreError: The server does not answer.
+        """
+        pool = Pool(Server(conninfo, deadline, 1))
+        try:
+            return namespace_exists(pool, namespace)
+        finally:
+            pool.close()
 
     def close(self) -> None:
         """Wait until everything appended is durable, then let go of connections and threads. Closing twice is closing once."""

@@ -25,7 +25,7 @@ from tos_guard.stores._postgres_pool import AsyncLink, AsyncPool, LateError, Lin
 from tos_guard.stores._postgres_sql import definition, statement
 from tos_guard.stores._sql import Asking, OnlySQLite, Question, Rows, Schema
 
-__all__ = ["PostgresConnection", "PostgresDatabase"]
+__all__ = ["PostgresConnection", "PostgresDatabase", "namespace_exists"]
 
 T = TypeVar("T")
 
@@ -411,6 +411,26 @@ class PostgresDatabase:
             where=self.where,
             cure="Check the server and the way to it; nothing that was acknowledged is lost",
         )
+
+
+def namespace_exists(pool: Pool, namespace: str) -> bool:
+    """Whether the database has a store's tables under this name.
+
+    Raises:
+        StoreError: The server does not answer.
+    """
+    try:
+        link, _ = pool.take(time.monotonic() + pool.server.deadline)
+        try:
+            row = link.execute("SELECT to_regclass(%s)", (f'"{namespace}".schema_version',)).fetchone()
+        finally:
+            pool.give(link, usable=False)
+    except psycopg.Error as error:
+        said = str(error).strip().partition("\n")[0]
+        raise StoreError(
+            f"the server cannot be asked ({said})", where=pool.server.where, cure="Check the server and the way to it"
+        ) from error
+    return row is not None and row[0] is not None
 
 
 def _may_go_better(error: psycopg.Error) -> bool:

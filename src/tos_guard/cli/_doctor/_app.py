@@ -94,7 +94,7 @@ def _looked_at(target: str, *, factory: bool, seconds: float) -> dict[str, Any] 
 
 def _other_settings(facts: dict[str, Any], settings: GuardSettings) -> Iterator[Check]:
     """Whether the application goes by the settings that were looked at."""
-    ours = {"issuer": settings.issuer, "store": str(settings.store.absolute()), "keys": str(settings.keys.absolute())}
+    ours = {"issuer": settings.issuer, "store": settings.store_name, "keys": str(settings.keys.absolute())}
     for name, value in ours.items():
         if not _is_same(name, facts[name], value):
             what = f"the application's guard has {name} {facts[name]}, and these settings say {value}"

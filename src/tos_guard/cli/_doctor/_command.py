@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tos_guard.cli._doctor._sealed import Question
     from tos_guard.config import GuardSettings
     from tos_guard.rights import Account
-    from tos_guard.stores import SQLiteStore
+    from tos_guard.stores import Store
 
 __all__ = ["doctor"]
 
@@ -111,7 +111,7 @@ def _examine(stack: ExitStack, config: Path, at: datetime, target: str | None, a
 
     settings, read = read_settings_file(config)
     yield read
-    store: SQLiteStore | None = None
+    store: Store | None = None
     if settings is not None:
         yield from check_files(settings)
         store, failed = _opened(stack, settings)
@@ -129,7 +129,7 @@ def _examine(stack: ExitStack, config: Path, at: datetime, target: str | None, a
         yield from _over_the_network(asking, settings, store, at)
 
 
-def _of_accounts(settings: GuardSettings, store: SQLiteStore | None, at: datetime) -> Iterator[Check]:
+def _of_accounts(settings: GuardSettings, store: Store | None, at: datetime) -> Iterator[Check]:
     from tos_guard.cli._doctor._accounts import check_accounts, check_limits
     from tos_guard.cli._doctor._rules import known_terms
 
@@ -147,18 +147,20 @@ def _as_far_as_it_goes(checks: Iterator[Check]) -> Iterator[Check]:
         yield problem("store", f"what it holds cannot be read: {error.what}", where=error.where or "store", cure=cure)
 
 
-def _opened(stack: ExitStack, settings: GuardSettings) -> tuple[SQLiteStore | None, list[Check]]:
+def _opened(stack: ExitStack, settings: GuardSettings) -> tuple[Store | None, list[Check]]:
     """The store, where it is there: looking must not make one."""
-    if not settings.store.is_file():
-        return None, []
+    from tos_guard.stores import is_there
+
     try:
+        if not is_there(settings):
+            return None, []
         return stack.enter_context(open_store(settings)), []
     except (ConfigurationError, StoreError) as error:
-        cure = error.cure or "Run this, and the server, as the user whose files these are."
+        cure = error.cure or "Run this, and the server, as the user whose store this is."
         return None, [problem("store", error.what, where=error.where or str(settings.store), cure=cure)]
 
 
-def _over_the_network(asking: _Asking, settings: GuardSettings | None, store: SQLiteStore | None, at: datetime) -> Iterator[Check]:
+def _over_the_network(asking: _Asking, settings: GuardSettings | None, store: Store | None, at: datetime) -> Iterator[Check]:
     from tos_guard.cli._doctor._published import check_documents
     from tos_guard.cli._doctor._rules import known_terms
     from tos_guard.cli._doctor._sealed import check_responses
@@ -171,7 +173,7 @@ def _over_the_network(asking: _Asking, settings: GuardSettings | None, store: SQ
         yield from check_responses(asking.origin, _question(asking, asking.key, settings, store), settings, at)
 
 
-def _question(asking: _Asking, key: str, settings: GuardSettings | None, store: SQLiteStore | None) -> Question:
+def _question(asking: _Asking, key: str, settings: GuardSettings | None, store: Store | None) -> Question:
     """What to ask: the route and model that were named, or the first that fit."""
     from tos_guard.cli._doctor._sealed import ASKED, Question
 
@@ -188,7 +190,7 @@ def _question(asking: _Asking, key: str, settings: GuardSettings | None, store: 
     return Question(chosen, name, key, dialect)
 
 
-def _model_of(store: SQLiteStore | None, key: str) -> str | None:
+def _model_of(store: Store | None, key: str) -> str | None:
     """A model that the account of a key may use, by name."""
     from tos_guard.rights import hash_secret, parse_api_key
 

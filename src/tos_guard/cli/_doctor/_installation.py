@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from tos_guard.cli._arguments import load_settings
 from tos_guard.cli._doctor._check import Check, ok, problem, warning
 from tos_guard.cli._output import moment
-from tos_guard.errors import ConfigurationError, KeyFileError, TosGuardError, VerificationError
+from tos_guard.errors import ConfigurationError, KeyFileError, StoreError, TosGuardError, VerificationError
 from tos_guard.types import KeyPurpose
 
 if TYPE_CHECKING:
@@ -63,8 +63,11 @@ def read_settings_file(config: Path) -> tuple[GuardSettings | None, Check]:
 
 def check_files(settings: GuardSettings) -> Iterator[Check]:
     """Whether the store's files are there, private, and on a disk of this host."""
+    cure = "'tos-guard init' makes one; or correct 'store' in the settings."
+    if not isinstance(settings.store, Path):
+        yield from _check_server(settings, cure)
+        return
     if not settings.store.is_file():
-        cure = "'tos-guard init' makes one; or correct 'store' in the settings."
         yield problem("store-missing", "there is no such file", where=str(settings.store), cure=cure)
         return
     found = [path for path in _files_of(settings) if path.exists()]
@@ -78,9 +81,25 @@ def check_files(settings: GuardSettings) -> Iterator[Check]:
         yield ok("store-files", f"{len(found)} files, private and on a local disk", str(settings.store.parent))
 
 
+def _check_server(settings: GuardSettings, cure: str) -> Iterator[Check]:
+    """Whether the store is on its server. Where that cannot be told, opening it tells why."""
+    from tos_guard.stores import is_there
+
+    try:
+        found = is_there(settings)
+    except (ConfigurationError, StoreError):
+        return
+    if found:
+        yield ok("store-server", "the database has a store", str(settings.store))
+    else:
+        yield problem("store-missing", "the database has no store", where=str(settings.store), cure=cure)
+
+
 def _files_of(settings: GuardSettings) -> Iterator[Path]:
     """The files of the store, and those beside them that SQLite and our locks make."""
     store = settings.store
+    if not isinstance(store, Path):
+        return
     for path in (store, store.with_name(f"{store.stem}.records{store.suffix}"), settings.limits_file):
         yield from (path.with_name(path.name + end) for end in ("", "-wal", "-shm", ".lock"))
 

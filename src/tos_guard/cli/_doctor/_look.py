@@ -41,7 +41,7 @@ def look_at(app: Any) -> tuple[list[Check], dict[str, Any]]:
     settings = guarding.guard.settings
     return checks, {
         "issuer": settings.issuer,
-        "store": str(settings.store.absolute()),
+        "store": settings.store_name,
         "keys": str(settings.keys.absolute()),
         "takes_credentials": guarding.guard.takes_credentials,
         "authorizes_admins": guarding.guard._authorize_admin is not None,
