@@ -2540,6 +2540,11 @@ def bad_left_open() -> None:
     for rule, claimed, more, note in how:
         middle = chunk({"content": "Hello, "}, ai_provenance=tag(seal(point(half, **claimed))))
         vector("stream", sse([HELLO_EVENTS[0], middle], done=False), "incomplete", rule=rule, note=f"a checkpoint {note} proves nothing", **more)
+    _, older, _, message = name_streams()
+    for kind in ("error", "response.failed"):
+        vector("stream", sse([*HELLO_EVENTS, last(final), {"type": kind}]), "invalid", rule="C5", note=f"an event of type {kind} without an error after the token")
+        vector("stream", sse([*older, {"type": kind}]), "invalid", rule="C5", note=f"completions: an event of type {kind} after the token")
+        vector("stream", typed([*message, {"type": kind}]), "invalid", rule="C5", note=f"messages: an event of type {kind} without an error after the token")
     vector("stream", checkpoint, "incomplete", rule="C11", note="a checkpoint for the request, and no final token", request=REQUEST, salt=SALT_TEXT, proven=f"{len(checkpoint)} bytes")
 
 

@@ -187,7 +187,7 @@ class ChatFormat:
 
     def role(self, event: dict[str, Any]) -> Role:
         """What a chunk does in its stream."""
-        if event.get("error") is not None:
+        if event.get("error") is not None or event.get("type") in ("error", "response.failed"):
             return Role.FAILS
         choices = event.get("choices")
         if choices:

@@ -242,7 +242,7 @@ class MessagesFormat:
     def role(self, event: dict[str, Any]) -> Role:
         """``message_start`` opens, ``message_stop`` ends, ``error`` fails."""
         kind = event.get("type")
-        if kind == "error" or event.get("error") is not None:
+        if kind == "error" or kind == "response.failed" or event.get("error") is not None:
             return Role.FAILS
         if kind == "message_stop":
             return Role.TERMINAL

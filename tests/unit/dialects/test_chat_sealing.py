@@ -130,8 +130,12 @@ def test_an_empty_data_event_does_not_end_the_sealing() -> None:
     assert out == b"".join([HELLO[0], b"data: \n\n", HELLO[1], tagged(HELLO[2]), DONE])
 
 
-def test_an_error_event_is_held_and_carries_the_tag() -> None:
-    error = event({"error": {"message": "overloaded"}})
+@pytest.mark.parametrize(
+    "failure", [{"error": {"message": "overloaded"}}, {"type": "error", "message": "overloaded"}, {"type": "response.failed"}]
+)
+def test_an_error_event_is_held_and_carries_the_tag(failure: dict[str, Any]) -> None:
+    """Of each kind that must not come after the token (C5)."""
+    error = event(failure)
     driver = Driver()
     assert driver.feed(HELLO[0], error) == HELLO[0] + tagged(error)
     assert driver.sealing.completion is Completion.ERROR
@@ -158,10 +162,10 @@ def test_fail_after_the_seal_adds_no_error_behind_the_token() -> None:
 def test_content_and_errors_after_the_seal_are_dropped_and_counted() -> None:
     driver = Driver()
     driver.feed(*HELLO, USAGE)
-    assert driver.feed(chunk("more"), event({"error": {"message": "late"}})) == b""
+    assert driver.feed(chunk("more"), event({"error": {"message": "late"}}), event({"type": "error"})) == b""
     assert driver.feed(b"data: {broken\n\n") == b""
     assert driver.feed(DONE) == DONE
-    assert driver.sealing.dropped_events == 3
+    assert driver.sealing.dropped_events == 4
     assert driver.sealing.unsealed is None
 
 
