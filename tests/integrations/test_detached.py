@@ -15,7 +15,7 @@ import pytest
 from kit import Answer, App, Kit, ask, streamed, whole
 from serving import Serve
 from tos_guard._canonical import b64url_encode
-from tos_guard.dialects import MAX_BODY_BYTES
+from tos_guard.dialects import MAX_BODY_BYTES, EventStream
 from tos_guard.errors import IncompleteError, PolicyStop, VerificationError
 from tos_guard.ledger import SealKind
 from tos_guard.verify import Verified, verify_body, verify_lines, verify_token
@@ -129,6 +129,17 @@ def test_events_that_fail_end_with_an_error_that_is_sealed_too(kit: Kit) -> None
         assert answer.ended
         assert json.loads(answer.chunks[-1].removeprefix(b"data: "))["error"]["code"].startswith("tos_")
         assert proven(kit, answer).claims.completion == completion
+
+
+@pytest.mark.parametrize("begun", [b"data: 2", b"data: 2\n", b"event: tick\r\n", b"data: 2\r", b": alive", b"data: 2\n\n"])
+@pytest.mark.parametrize("path", ["/plain", "/lines", "/file"])
+def test_the_error_is_an_event_of_its_own_where_the_handler_failed_within_one(kit: Kit, path: str, begun: bytes) -> None:
+    """Glued to what was begun, no client would know it for an error."""
+    answer = called(kit, streamed(b"data: 1\n\n", begun[:3], begun[3:], RuntimeError("x")), path)
+    assert answer.body.startswith(b"data: 1\n\n" + begun)
+    last = EventStream().feed(answer.body)[-1]
+    assert json.loads(last.data or b"")["error"]["code"] == "tos_handler_error"
+    assert proven(kit, answer).claims.completion == "error"
 
 
 @pytest.mark.parametrize(("failure", "completion"), [(RuntimeError("x"), "error"), (PolicyStop("stop", clause="c"), "policy")])

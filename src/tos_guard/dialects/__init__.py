@@ -58,8 +58,8 @@ from tos_guard.dialects._projection import BytesProjection, JSONProjection, Proj
 from tos_guard.dialects._registry import DIALECT_NAMES, NEED_MODEL, dialect_named
 from tos_guard.dialects._responses import ResponsesDialect, ResponsesFormat, ResponsesProjection
 from tos_guard.dialects._sealing import Step, StreamSealing
-from tos_guard.dialects._sse import DONE, EventStream, ServerSentEvent
-from tos_guard.dialects._streams import Role, StreamFormat, told_form
+from tos_guard.dialects._sse import DONE, EventStream, ServerSentEvent, apart, ends_of
+from tos_guard.dialects._streams import Role, StreamFormat, is_named_right, told_form
 
 __all__ = [
     "CHAT_PROJECTION",
@@ -123,9 +123,12 @@ __all__ = [
     "StreamFormat",
     "StreamSealing",
     "StreamedInferProjection",
+    "apart",
     "cut_tag",
     "dialect_named",
+    "ends_of",
     "infer_streams",
+    "is_named_right",
     "is_running",
     "parse_response_json",
     "projection_named",

@@ -15,8 +15,8 @@ from typing import Any, Final, NamedTuple
 
 from tos_guard.dialects._body import TAG_MEMBER, cut_tag, parse_response_json, response_id, splice_tag
 from tos_guard.dialects._projection import Projection
-from tos_guard.dialects._sse import DONE, EventStream, ServerSentEvent, has_data
-from tos_guard.dialects._streams import Role, StreamFormat, told_form
+from tos_guard.dialects._sse import DONE, EventStream, ServerSentEvent, apart, ends_of, has_data
+from tos_guard.dialects._streams import Role, StreamFormat, is_named_right, told_form
 from tos_guard.errors import MalformedError
 from tos_guard.limits import Usage
 from tos_guard.provenance import Content
@@ -75,6 +75,7 @@ class StreamSealing:
         self._projection: Projection = stream_format.projection()
         self._is_told = False
         self._events = EventStream()
+        self._ends = b""  # of what left after it was given up: there, an event may be begun and not ended
         self._held: ServerSentEvent | None = None
         self._place: str | None = None  # in the held event
         self._errs = False  # the held event says that the response failed
@@ -100,13 +101,14 @@ class StreamSealing:
     def feed(self, chunk: bytes) -> Step:
         """Take a chunk of the handler's response."""
         if self.unsealed is not None:
+            self._ends = ends_of(self._ends, chunk)
             return Step(chunk)
         try:
             events = self._events.feed(chunk)
         except MalformedError:
             if self._sealed:
                 return self._drop(self._events.take_tail())
-            return Step(self._give_up("unprojectable") + self._events.take_tail())
+            return Step(self._give_up("unprojectable") + self._begun())
         return self._through(events)
 
     def finish(self) -> Step:
@@ -116,18 +118,19 @@ class StreamSealing:
             return Step(self._tail())
         if self._held is not None:
             return Step(b"", seal=self._end_held())
-        return Step(self._give_up("no_carrier") + self._events.take_tail())
+        return Step(self._give_up("no_carrier") + self._begun())
 
     def fail(self, event: bytes, completion: Completion) -> Step:
         """The response cannot go on: *event* is the dialect's in-band error, and carries the tag.
 
-        What the handler began and did not end (an event without its blank line) is not sent. After the seal nothing is: the
-        content is whole, and an error behind its token would contradict it (C5).
+        What the handler began and did not end (an event without its blank line) is not sent; where that has left, since no tag can
+        be placed, the error is an event of its own behind it. After the seal nothing is sent: the content is whole, and an error
+        behind its token would contradict it (C5).
         """
         if self._sealed:
             return self._drop(event)
         if self.unsealed is not None:
-            return Step(event)
+            return Step(apart(self._ends) + event)
         out = self._release()
         (self._held,) = EventStream().feed(event)
         self._errs = False
@@ -147,7 +150,7 @@ class StreamSealing:
         """No token could be made: send the held chunk as it was."""
         out = self._give_up(reason)
         waiting, self._waiting = self._waiting, []
-        return Step(out + b"".join(event.raw for event in waiting) + self._events.take_tail())
+        return Step(out + b"".join(event.raw for event in waiting) + self._begun())
 
     def ask_checkpoint(self) -> None:
         """Let the next event that bears content get a checkpoint."""
@@ -165,7 +168,13 @@ class StreamSealing:
 
     def _through(self, events: list[ServerSentEvent]) -> Step:
         step = self._take(events)
-        return step if self.is_open or self._sealed else step._replace(out=step.out + self._events.take_tail())
+        return step if self.is_open or self._sealed else step._replace(out=step.out + self._begun())
+
+    def _begun(self) -> bytes:
+        """The event that is begun and not ended, of a stream that from now on passes as it comes."""
+        tail = self._events.take_tail()
+        self._ends = ends_of(b"", tail)
+        return tail
 
     def _after(self, out: bytes) -> Step:
         queued, self._queued = self._queued, []
@@ -208,10 +217,12 @@ class StreamSealing:
                 self.response_id = response_id(parsed)
             if not self._is_told:
                 self._tell(parsed)
+            if not is_named_right(self._projection.name, parsed, event.name):
+                raise MalformedError("is named as no client reads it", where="event")  # C16
             bears = self._projection.add_event(parsed)
             if TAG_MEMBER in parsed or (self._nested and self._is_tagged(parsed)):
                 data = cut_tag(_one_line(event.data), self._nested)
-                event = ServerSentEvent(event.with_data(data), data)
+                event = ServerSentEvent(event.with_data(data), data, event.name)
                 self.removed_tags += 1
             self.usage = self._format.usage(parsed, self.usage)
             role = self._format.role(parsed)
@@ -245,7 +256,7 @@ class StreamSealing:
                 self.completion = Completion.ERROR
             return True
         if role is Role.OPENS and self.pending is not None:
-            event = ServerSentEvent(_tagged(event, self.pending, self._format.place(parsed)), event.data)
+            event = ServerSentEvent(_tagged(event, self.pending, self._format.place(parsed)), event.data, event.name)
         waits = role is Role.HOLDS or role is Role.ERRS
         if self._held is not None and (bears or waits):
             out.append(self._release())

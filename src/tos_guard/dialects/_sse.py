@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 from tos_guard.errors import MalformedError
 
-__all__ = ["DONE", "EventStream", "ServerSentEvent"]
+__all__ = ["DONE", "EventStream", "ServerSentEvent", "apart", "ends_of"]
 
 DONE: Final = b"[DONE]"
 """Data of the event that ends an OpenAI stream."""
@@ -20,7 +20,9 @@ MAX_EVENT_BYTES: Final = 16 * 1024 * 1024  # as for a whole JSON body
 _BOM: Final = b"\xef\xbb\xbf"
 # A blank line: two line ends in a row. Atomic, since CR LF is one end and not two.
 _BLANK: Final = re.compile(rb"(?>\r\n|\r|\n)(?>\r\n|\r|\n)")
+_BLANK_LAST: Final = re.compile(_BLANK.pattern + rb"\Z")
 _END: Final = re.compile(rb"\r\n|\r|\n")
+_LONGEST_BLANK: Final = 4  # bytes: CR LF CR LF
 
 
 class ServerSentEvent(NamedTuple):
@@ -29,10 +31,12 @@ class ServerSentEvent(NamedTuple):
     Attributes:
         raw: The bytes it came in, with its comments and its blank line.
         data: The data lines joined with LF, or None where there is none: a comment, a lone ``event:`` or ``id:``.
+        name: What its ``event`` field says, the last where there are several; empty where there is none.
     """
 
     raw: bytes
     data: bytes | None
+    name: bytes = b""
 
     @property
     def fields(self) -> list[tuple[str, str]]:
@@ -57,21 +61,35 @@ def _fields(raw: bytes) -> list[tuple[bytes, bytes]]:
     return [_field(line) for line in _END.split(raw) if line and not line.startswith(b":")]
 
 
-def data_of_one(raw: bytes) -> bytes | None:
-    """The data of bytes that are one event in a usual form (a single data line, maybe with its type before it), without a search.
+def usual_event(raw: bytes) -> ServerSentEvent | None:
+    """The event that bytes of a usual form are (a single data line, maybe with its name before it), without a search.
 
     None for any other bytes.
     """
     lines = raw.splitlines()  # at the line ends of an event stream, which are those of bytes
+    name = b""
     if len(lines) == 2:
         data, end = lines
     elif len(lines) == 3:
-        kind, data, end = lines
-        if kind[:7] != b"event: ":
+        name, data, end = lines
+        if name[:7] != b"event: ":
             return None
+        name = name[7:]
     else:
         return None
-    return data[6:] if not end and data[:6] == b"data: " else None
+    return ServerSentEvent(raw, data[6:], name) if not end and data[:6] == b"data: " else None
+
+
+def ends_of(before: bytes, more: bytes) -> bytes:
+    """The last bytes of a stream that go on to `apart`, from those that were kept of it *before* and what it has *more* now."""
+    return (before + more[-_LONGEST_BLANK:])[-_LONGEST_BLANK:]
+
+
+def apart(ends: bytes) -> bytes:
+    """What must be sent before an event so that it is one of its own, after a stream that *ends* so (`ends_of`; empty: not begun)."""
+    if not ends or _BLANK_LAST.search(ends):
+        return b""
+    return b"\n" if ends.endswith(b"\n") else b"\n\n"  # after a lone CR, the first LF would belong to it
 
 
 def has_data(tail: bytes) -> bool:
@@ -95,8 +113,8 @@ class EventStream:
         Raises:
             MalformedError: One event is larger than we take; what came so far is in `tail`.
         """
-        if not self._buffer and not self._first and (data := data_of_one(chunk)) is not None:
-            return [ServerSentEvent(chunk, data)]
+        if not self._buffer and not self._first and (event := usual_event(chunk)) is not None:
+            return [event]
         # A blank line is at most four bytes, so one that ends in this chunk starts at most three before it.
         scan = max(0, len(self._buffer) - 3)
         buffer = self._buffer
@@ -104,8 +122,7 @@ class EventStream:
         events = []
         start = 0
         while match := _BLANK.search(buffer, max(start, scan)):
-            raw = bytes(buffer[start : match.end()])
-            events.append(ServerSentEvent(raw, self._data(raw)))
+            events.append(self._event(bytes(buffer[start : match.end()])))
             start = match.end()
         if len(buffer) - start > self._max_event_bytes:  # the events just found stay with it, since nobody gets them
             raise MalformedError(f"one event is larger than {self._max_event_bytes} bytes", where="event stream")
@@ -122,11 +139,17 @@ class EventStream:
         tail, self._buffer = bytes(self._buffer), bytearray()
         return tail
 
-    def _data(self, raw: bytes) -> bytes | None:
+    def _event(self, raw: bytes) -> ServerSentEvent:
+        read = raw
         if self._first:
             self._first = False
-            raw = raw.removeprefix(_BOM)
-        if (data := data_of_one(raw)) is not None:
-            return data
-        values = [value for name, value in _fields(raw) if name == b"data"]
-        return b"\n".join(values) if values else None
+            read = raw.removeprefix(_BOM)
+        if (event := usual_event(read)) is not None:
+            return event if read is raw else event._replace(raw=raw)
+        values, event_name = [], b""
+        for name, value in _fields(read):
+            if name == b"data":
+                values.append(value)
+            elif name == b"event":
+                event_name = value
+        return ServerSentEvent(raw, b"\n".join(values) if values else None, event_name)

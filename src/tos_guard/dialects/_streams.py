@@ -1,4 +1,4 @@
-"""What a dialect says of the events of its streams, and which form a stream has (docs/spec/carriers.md C13)."""
+"""What a dialect says of the events of its streams, which form a stream has, and what its events are called (carriers.md C13, C16)."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from typing import Any, Final, Protocol
 from tos_guard.dialects._projection import Projection
 from tos_guard.limits import Usage
 
-__all__ = ["EVENT_STREAM", "Role", "StreamFormat", "told_form"]
+__all__ = ["EVENT_STREAM", "Role", "StreamFormat", "is_named_right", "told_form"]
 
 EVENT_STREAM: Final = b"text/event-stream"
 
 _WITHOUT_FORM: Final = frozenset({"ping", "error"})
 """Types of events that occur in streams of several forms."""
+
+_UNNAMED: Final = (b"", b"message")  # by the standard, an event without a name is called ``message``
 
 
 class Role(Enum):
@@ -78,3 +80,17 @@ def told_form(event: dict[str, Any]) -> str | None:
     if isinstance(choices, list) and any(isinstance(choice, dict) and "text" in choice for choice in choices):
         return "completions-1"
     return "chat-1"
+
+
+def is_named_right(form: str, event: dict[str, Any], name: bytes) -> bool:
+    """Whether clients of a stream of this form take an event for what its data says, by the *name* in its ``event`` field (C16)."""
+    if form == "messages-1":
+        return _is_type(event, name)
+    if form == "responses-1":
+        return not name or _is_type(event, name)
+    return name in _UNNAMED or (name == b"error" and event.get("error") is not None)
+
+
+def _is_type(event: dict[str, Any], name: bytes) -> bool:
+    kind = event.get("type")
+    return isinstance(kind, str) and kind == name.decode("utf-8", "replace")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from tos_guard.dialects import BytesProjection, LinesSealing, Step
+from tos_guard.dialects import BytesProjection, LinesSealing, NdjsonDialect, Step, apart, ends_of
 from tos_guard.exchange._exchange import Exchange, Head, Sealed
 from tos_guard.exchange._fields import kept_fields, tag_bytes
 from tos_guard.limits import Usage
@@ -53,6 +53,7 @@ class DetachedResponse(WithoutCheckpoints):
         length = fields.get(b"content-length", b"")
         self._length = int(length) if length.isdigit() and not self._is_event_stream else None
         self._size = 0
+        self._ends = b""
         self._held = b""
         self.completion: Completion = Completion.ERROR if head.status >= 400 else Completion.COMPLETE
         self.unsealed: str | None = None
@@ -68,6 +69,7 @@ class DetachedResponse(WithoutCheckpoints):
             return Step(b"")
         self._bytes.add_chunk(chunk)
         self._size += len(chunk)
+        self._ends = ends_of(self._ends, chunk)
         if self._length is None or self._size < self._length:
             return Step(chunk)
         out, self._held = self._held, chunk
@@ -92,7 +94,13 @@ class DetachedResponse(WithoutCheckpoints):
         return self._error(message=message, code=code, extra=extra)
 
     def _error(self, *, message: str, code: str, extra: dict[str, Any]) -> bytes:
-        return self._exchange.dialect.error_event(message=message, code=code, extra=extra) if self._is_event_stream else b""
+        """The event, one of its own also where the handler began another and did not end it."""
+        if not self._is_event_stream:
+            return b""
+        event = self._exchange.dialect.error_event(message=message, code=code, extra=extra)
+        if isinstance(self._exchange.dialect, NdjsonDialect):
+            event = b"data: " + event + b"\n"  # whose errors are lines
+        return apart(self._ends) + event
 
     @property
     def can_end(self) -> bool:

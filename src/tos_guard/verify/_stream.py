@@ -1,4 +1,4 @@
-"""Streams against their token, as they are read or saved (docs/spec/carriers.md C3–C8, C11–C13)."""
+"""Streams against their token, as they are read or saved (docs/spec/carriers.md C3–C8, C11–C13, C16, C17)."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from tos_guard.dialects import (
     TAG_MEMBER,
     EventStream,
     Role,
+    ServerSentEvent,
+    is_named_right,
     parse_response_json,
     projection_named,
     told_form,
@@ -82,6 +84,11 @@ class StreamVerifier:
         self._is_told = False
         self._proof: tuple[Claims, str, str] | None = None
         self._newest: tuple[Claims, str, str] | None = None  # of checkpoints and the final token
+        self._proving: tuple[Claims, str, str] | None = None  # the newest that proves something
+        self._count = 0  # of events with data
+        self._misnamed: dict[str, str] = {}  # form → what its clients take for something else, while the form is not told
+        self._first_form: str | None = None  # of checkpoints, which tells where nothing else does
+        self._done_early: int | None = None
         self._size = 0
         self._proven_size = 0
         self._uncovered: tuple[str, ...] = ()
@@ -102,18 +109,24 @@ class StreamVerifier:
         """
         for event in self._events.feed(chunk):
             self._size += len(event.raw)
-            if event.data is not None and event.data != b"":
-                self._event(event.data)
+            if event.data:
+                self._event(event.data, event)
 
-    def _event(self, data: bytes) -> None:
+    def _event(self, data: bytes, sent: ServerSentEvent) -> None:
+        self._count += 1
         self._followed = self._done
         if data == DONE:
             self._done = True
+            if self._proof is None and self._done_early is None:
+                self._done_early = self._count
             return
         event = parse_response_json(data, where="event")
         if not isinstance(event, dict):
             raise MalformedError("not a JSON object", where="event")
+        self._note_name(event, sent.name)
         self._tell(event)
+        if self._is_told and self._newest is not None:
+            self._check_names(self._projection.name)
         bears = self._projection.add_event(event)
         self._projection.note_event(event)
         role = self._format.role(event)
@@ -142,6 +155,23 @@ class StreamVerifier:
         if form != self._projection.name and form in STREAM_FORMATS:
             self._take_for(form)
 
+    def _note_name(self, event: dict[str, Any], name: bytes) -> None:
+        """Remember of each form that the stream may have which event it misnames first (C16).
+
+        The form may be told later; and a stream without any token is absent or incomplete, whatever its events are called (C4).
+        """
+        for form in (self._projection.name,) if self._is_told else STREAM_FORMATS:
+            if form not in self._misnamed and not is_named_right(form, event, name):
+                named = f"named {name[:MAX_SHOWN].decode('utf-8', 'replace')!r}" if name else "without a name"
+                kind = event.get("type")
+                of = f" of type {kind[:MAX_SHOWN]!r}" if isinstance(kind, str) else ""
+                self._misnamed[form] = f"event {self._count}{of} is {named}, which clients take for something else (C16)"
+
+    def _check_names(self, form: str) -> None:
+        """Refuse a stream of this form with an event that its clients take for something else."""
+        if (found := self._misnamed.get(form)) is not None:
+            raise MalformedError(found, where="stream")
+
     def _take_pending(self, member: Any) -> None:
         """A pending token in the event that opens the stream, as if it were given beside the stream (C12)."""
         token = parse_tag(member).token
@@ -160,10 +190,20 @@ class StreamVerifier:
         if self._newest is not None and _identity(self._newest[0]) != _identity(claims):
             raise ContentMismatchError("events carry tokens of different exchanges", where="stream")
         self._newest = claims, kid, tag.token
+        if not is_checkpoint:
+            if self._done_early is not None:
+                raise MalformedError(f"event {self._done_early} is [DONE] and comes before the final token (C17)", where="stream")
+            self._proof = self._newest
+            self._is_told = True  # by its token, where no event told
+        if self._is_told:
+            self._check_names(self._projection.name)
+        elif self._first_form is None:
+            self._first_form = self._projection.name
+        if self._done_early is not None or self._projection.name in self._misnamed:
+            return  # clients read no further than [DONE]
+        self._proving = self._newest
         self._proven_size = self._size
         self._uncovered = self._projection.uncovered + uncoverable(self._projection.content())
-        if not is_checkpoint:
-            self._proof = self._newest
 
     def _check(self, claims: Claims, tag: Tag) -> None:
         content: Content = final_content(claims, tag) if claims.stage is Stage.FINAL else _with_leaves(claims, tag)
@@ -183,6 +223,8 @@ class StreamVerifier:
             VerificationError: The pending token is not of this stream, or a demand is not met.
         """
         pending = self._open_pending()
+        if not self._is_told and self._first_form is not None:
+            self._check_names(self._first_form)
         if self._newest is not None and pending is not None and _identity(pending) != _identity(self._newest[0]):
             raise ContentMismatchError("header and stream carry tokens of different exchanges", where="AI-Provenance")
         if self._proof is None:
@@ -216,9 +258,9 @@ class StreamVerifier:
         Raises:
             UnacceptableError: It is genuine so far, and not what was demanded.
         """
-        if self._newest is None:
+        if self._proving is None:
             return None
-        claims, kid, token = self._newest
+        claims, kid, token = self._proving
         self._expected.check(claims, now=self._clock())
         return Prefix(self._proven_size, claims, kid, token, self._uncovered, self._expected.request is not None)
 
@@ -237,6 +279,7 @@ class StreamVerifier:
         return claims
 
 
+MAX_SHOWN: Final = 64  # bytes or characters, of a name or type that a stream invents
 _LAST: Final = frozenset({Role.TERMINAL, Role.FAILS})
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tos_guard.dialects import EventStream, ServerSentEvent
+from tos_guard.dialects import EventStream, ServerSentEvent, apart, ends_of
 from tos_guard.errors import MalformedError
 
 
@@ -20,7 +20,7 @@ def test_every_pair_of_line_ends_is_a_blank_line(first: bytes, second: bytes) ->
         assert feed(b"data: a\r\n") == []  # together they are one line end
         return
     (event,) = feed(b"data: a" + first + second)
-    assert event == (b"data: a" + first + second, b"a")
+    assert event == (b"data: a" + first + second, b"a", b"")
 
 
 def test_a_line_end_cut_in_two_is_no_blank_line() -> None:
@@ -48,7 +48,6 @@ def test_a_blank_line_that_ends_in_a_later_chunk_is_seen() -> None:
         (b"data: a\ndata: b\n\n", b"a\nb"),
         (b"data: a\nid: 1\ndata\n\n", b"a\n"),
         (b": data: a\n\n", None),
-        (b"event: x\n\n", None),
         (b"data : a\n\n", None),
         (b" data: a\n\n", None),
         (b"Data: a\n\n", None),
@@ -61,7 +60,41 @@ def test_data_of_an_event(raw: bytes, data: bytes | None) -> None:
     assert feed(raw) == [ServerSentEvent(raw, data)]
 
 
+@pytest.mark.parametrize(
+    ("raw", "name"),
+    [
+        (b"data: a\n\n", b""),
+        (b"event: x\ndata: a\n\n", b"x"),
+        (b"data: a\nevent: x\n\n", b"x"),
+        (b"event:x\r\ndata: a\r\n\r\n", b"x"),
+        (b"event: x \rdata: a\r\r", b"x "),
+        (b"event:  x\ndata: a\n\n", b" x"),
+        (b"event: x\nevent: y\ndata: a\n\n", b"y"),
+        (b"event: x\nevent\ndata: a\n\n", b""),
+        (b"event: x\n: event: y\nid: 1\ndata: a\n\n", b"x"),
+        (b"Event: x\ndata: a\n\n", b""),
+        (b"\xef\xbb\xbfevent: x\ndata: a\n\n", b"x"),
+        (b"event: \xff\ndata: a\n\n", b"\xff"),
+    ],
+)
+def test_the_name_of_an_event_is_what_its_last_event_field_says(raw: bytes, name: bytes) -> None:
+    assert feed(raw) == [ServerSentEvent(raw, b"a", name)]
+
+
+@pytest.mark.parametrize(
+    "ends",
+    [b"", b"\n\n", b"\r\r", b"\r\n\r\n", b"\n\r\n", b"\r\n\n", b": x\n\n", b"data: a", b"data: a\n", b"data: a\r", b"data: a\r\n", b"\n"],
+)
+def test_an_event_put_behind_a_stream_that_broke_off_is_one_of_its_own(ends: bytes) -> None:
+    for cut in range(len(ends) + 1):  # however the stream came
+        before = ends_of(ends_of(b"", ends[:cut]), ends[cut:])
+        assert feed(ends + apart(before) + b"data: own\n\n")[-1].data == b"own"
+    whole = bool(feed(b"data: a" + ends))
+    assert (apart(before) == b"") is (whole or not ends)
+
+
 def test_only_the_first_event_may_begin_with_a_byte_order_mark() -> None:
+    assert feed(b": x\n\n", b"\xef\xbb\xbfevent: x\ndata: b\n\n")[1].name == b""
     assert [event.data for event in feed(b"\xef\xbb\xbfdata: a\n\n", b"\xef\xbb\xbfdata: b\n\n")] == [b"a", None]
     assert [event.data for event in feed(b": x\n\n", b"\xef\xbb\xbfdata: b\n\n")] == [None, None]
 

@@ -150,7 +150,7 @@ def test_a_stream_that_ends_without_its_last_event_is_unsealed() -> None:
     assert driver.sealing.unsealed == "no_carrier"
 
 
-@pytest.mark.parametrize("error", [event("error", error={"type": "overloaded_error", "message": "Overloaded"}), b'data: {"error":{}}\n\n'])
+@pytest.mark.parametrize("error", [event("error", error={"type": "overloaded_error", "message": "Overloaded"}), event("broken", error={})])
 def test_an_error_of_the_upstream_carries_the_final_tag(error: bytes) -> None:
     """Whatever says that it is one."""
     driver = Driver()

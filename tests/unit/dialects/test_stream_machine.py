@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from tos_guard.dialects import ChatProjection, Projection, Role, Step, StreamSealing, cut_tag, splice_tag
+from streams import STREAMS
+from tos_guard.dialects import ChatProjection, EventStream, Projection, Role, Step, StreamSealing, cut_tag, dialect_named, splice_tag
 from tos_guard.limits import Usage
 from tos_guard.types import Completion
 
@@ -90,6 +91,72 @@ def test_a_stream_that_readers_would_take_for_another_form_gets_no_tag() -> None
     stream = event('{"type":"response.created"}') + event('{"does":"terminal","inner":{}}')
     out, sealing = run(stream)
     assert (out, sealing.unsealed) == (stream, "unprojectable")
+
+
+def whole(name: str, *events: bytes) -> tuple[bytes, StreamSealing]:
+    """What leaves of a stream of a dialect, and its machine."""
+    stream_format = dialect_named(name).stream_format(b"text/event-stream")
+    assert stream_format is not None
+    sealing = StreamSealing(stream_format)
+    out = b""
+    for each in [*events, None]:
+        step = sealing.finish() if each is None else sealing.feed(each)
+        out += step.out + (sealing.sealed(TAG).out if step.seal else b"")
+    return out, sealing
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_a_stream_with_an_event_that_clients_take_for_something_else_passes_unsealed(name: str) -> None:
+    """C16: with a seal, it would be one that no reader can verify."""
+    events = STREAMS[name]
+    for position, raw in enumerate(events):
+        if b"data: {" not in raw:
+            continue
+        misnamed = b"event: x\n" + raw[raw.index(b"data: ") :]
+        out, sealing = whole(name, *events[:position], misnamed, *events[position + 1 :])
+        assert sealing.unsealed in ("unprojectable", None)
+        if sealing.unsealed is None:  # it came behind the seal, where it may be left out
+            assert misnamed not in out
+            assert sealing.dropped_events == 1
+        else:
+            assert out == b"".join([*events[:position], misnamed, *events[position + 1 :]])
+
+
+def test_messages_without_names_pass_unsealed() -> None:
+    """Some servers send them so; no official client reads them."""
+    events = [raw[raw.index(b"data: ") :] for raw in STREAMS["anthropic-messages"]]
+    out, sealing = whole("anthropic-messages", *events)
+    assert (out, sealing.unsealed) == (b"".join(events), "unprojectable")
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_a_done_before_the_end_leaves_no_place_for_a_seal(name: str) -> None:
+    """C17: nothing is sealed behind it."""
+    events = STREAMS[name]
+    for position in range(len(events)):
+        out, sealing = whole(name, *events[:position], b"data: [DONE]\n\n", *events[position:])
+        before, _, _ = out.partition(b"data: [DONE]")
+        assert (sealing.unsealed == "no_carrier") is (b"ai_provenance" not in out)
+        assert b"ai_provenance" not in out or b"ai_provenance" in before
+
+
+@pytest.mark.parametrize("begun", [b"", b"data: {", b"data: {}\n", b"data: {}\r", b"event: x\r\ndata: {}\r\n", b": hi"])
+@pytest.mark.parametrize("name", STREAMS)
+def test_an_error_behind_a_stream_that_is_unsealed_is_an_event_of_its_own(name: str, begun: bytes) -> None:
+    """Also where the handler began an event and failed."""
+    dialect = dialect_named(name)
+    stream_format = dialect.stream_format(b"text/event-stream")
+    assert stream_format is not None
+    error = dialect.error_event(message="broken", code="c", extra={})
+    for cut in range(len(begun) + 1):
+        sealing = StreamSealing(stream_format)
+        out = sealing.feed(b"data: not JSON\n\n" + begun[:cut]).out + sealing.feed(begun[cut:]).out
+        assert sealing.unsealed == "unprojectable"
+        assert out == b"data: not JSON\n\n" + begun
+        out += sealing.fail(error, Completion.ERROR).out
+        (own,) = EventStream().feed(error)
+        last = EventStream().feed(out)[-1]
+        assert (last.data, last.name) == (own.data, own.name)
 
 
 @pytest.mark.parametrize("before", ["", '"a":"{\\"inner\\":{}}",', '"b":[[{"inner":{}}]],"\\u00e9":"\U0001f600",'])

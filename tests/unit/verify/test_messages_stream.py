@@ -218,9 +218,18 @@ def test_an_error_as_the_first_event_is_proven() -> None:
     assert verify(events).claims.content.projection == "messages-1"  # type: ignore[union-attr]
 
 
+def unnamed(raw: bytes) -> bytes:
+    return raw[raw.index(b"data: ") :]
+
+
 def test_c13_a_token_of_messages_proves_no_other_stream() -> None:
     with pytest.raises(ContentMismatchError, match="not of chat-1"):
-        verify([event("content_block_stop", index=0), *sealed([event("message_start", message=MESSAGE), event("message_stop")])[0][1:]])
+        verify(
+            [
+                b'data: {"type":"content_block_stop"}\n\n',
+                *(unnamed(each) for each in sealed([event("message_start", message=MESSAGE), event("message_stop")])[0][1:]),
+            ]
+        )
     chat = MessagesProjection()
     tag = {"token": KEYS.token(chat.content())}
     chunk = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}], "ai_provenance": tag}

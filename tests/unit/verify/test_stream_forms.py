@@ -10,8 +10,8 @@ import pytest
 from fuzz import seeds
 from streams import STREAMS, event
 from tos_guard.dialects import StreamSealing, dialect_named, told_form
-from tos_guard.dialects._sse import data_of_one
-from tos_guard.errors import ContentMismatchError
+from tos_guard.dialects._sse import usual_event
+from tos_guard.errors import VerificationError
 from tos_guard.types import Completion
 from tos_guard.verify import Trust, Verified, verify_stream
 
@@ -66,10 +66,15 @@ def failed(name: str, *before: bytes) -> bytes:
     return out + sealing.sealed(seeds.tag_of(sealing.content, completion=Completion.ERROR)).out
 
 
+def ping(dialect: str) -> bytes:
+    """As each dialect names it."""
+    return event({"type": "ping"}, "ping" if dialect == "anthropic-messages" else None)
+
+
 @pytest.mark.parametrize("name", STREAMS)
-@pytest.mark.parametrize("before", [[], [event({"type": "ping"}), b": hi\n\n"]])
-def test_a_stream_that_tells_nothing_is_of_the_form_of_its_token(name: str, before: list[bytes]) -> None:
-    verified = verify(failed(name, *before))
+@pytest.mark.parametrize("pings", [0, 2])
+def test_a_stream_that_tells_nothing_is_of_the_form_of_its_token(name: str, pings: int) -> None:
+    verified = verify(failed(name, *[ping(name)] * pings, b": hi\n\n"))
     assert verified.claims.content is not None
     assert verified.claims.content.count == 0
     assert verified.claims.completion is Completion.ERROR
@@ -79,15 +84,18 @@ def test_a_stream_that_tells_nothing_is_of_the_form_of_its_token(name: str, befo
 def test_a_token_of_one_form_fits_no_stream_of_another(name: str) -> None:
     """Not even where both hold nothing that is covered."""
     for other in STREAMS.keys() - {name}:
-        telling = next(each for each in STREAMS[other] if (data := data_of_one(each)) and told_form(json.loads(data)) is not None)
-        with pytest.raises(ContentMismatchError, match="the token is not of"):
+        telling = next(
+            each for each in STREAMS[other] if (found := usual_event(each)) and told_form(json.loads(found.data or b"")) is not None
+        )
+        with pytest.raises(VerificationError, match=r"the token is not of|\(C16\)") as caught:
             verify(telling + failed(name))
+        assert caught.value.verdict == "invalid"
 
 
 @pytest.mark.parametrize("name", STREAMS)
 def test_pings_and_events_without_choices_tell_nothing(name: str) -> None:
-    before = [event({"type": "ping"}), event({"choices": []}), event({"vendor": 1})]
-    verified = verify(failed(name, *before, *STREAMS[name][:3]))
+    untyped = [] if name == "anthropic-messages" else [event({"choices": []}), event({"vendor": 1})]
+    verified = verify(failed(name, ping(name), *untyped, *STREAMS[name][:3]))
     assert verified.claims.content is not None
     assert verified.claims.content.projection == told_form_of(name)
 
