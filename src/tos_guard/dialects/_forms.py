@@ -113,7 +113,10 @@ def _content_type(value: str) -> tuple[str, dict[str, str]]:
 
 
 def _parameters(value: str, at: int) -> dict[str, str]:
-    """Parameters of a header field, each once and plainly spelled."""
+    """Parameters of a header field, each once and plainly spelled.
+
+    Some readers put ``name*0`` and ``boundary*=…`` (RFC 2231) in the place of ``name`` and ``boundary``, others pass over them.
+    """
     parameters: dict[str, str] = {}
     while at < len(value):
         found = _PARAMETER.match(value, at)
@@ -122,6 +125,8 @@ def _parameters(value: str, at: int) -> dict[str, str]:
                 break
             raise _refused("has a header that cannot be read in one way")
         name = found[1].lower()
+        if "*" in name and name != "filename*":
+            raise _refused(f"has a header with a parameter {name!r}, which some readers take for another")
         if name in parameters:
             raise _refused(f"has a header with two parameters {name!r}")
         parameters[name] = found[3] if found[2] is None else found[2]
@@ -187,6 +192,6 @@ def _read_headers(data: bytes) -> tuple[str, bool]:
     if found.get("content-type", "").lower().startswith(MULTIPART):
         raise _refused("has a form within a part")
     parameters = _parameters(disposition, kind.end())
-    if "name" not in parameters or "name*" in parameters:
+    if "name" not in parameters:
         raise _refused("has a part without a plain name")
     return parameters["name"], not {"filename", "filename*"}.isdisjoint(parameters)
