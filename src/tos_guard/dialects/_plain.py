@@ -51,22 +51,22 @@ _SAID_ONCE: Final = frozenset({"model", "user", "safety_identifier", *CHOICES, *
 """Fields of a form that decide or count."""
 
 
-_NO_OBJECT: Final = RequestFacts(action="", model="")
-"""What a text, a number or a list of tokens in an array asks for: one answer, of the route's model."""
-
-
-def _leaves(values: list[Any]) -> list[Any]:
-    """What is in an array, at whatever depth of arrays. A list of integers is one prompt, as tokens."""
-    leaves: list[Any] = []
+def _leaves(values: list[Any]) -> tuple[list[dict[str, Any]], int]:
+    """The objects in an array, at whatever depth of arrays, and how many texts, numbers and lists of integers there are beside them."""
+    objects: list[dict[str, Any]] = []
+    others = 0
     unread = [values]
     while unread:
         array = unread.pop()
         if array and all(type(token) is int for token in array):
-            leaves.append(array)
+            others += 1  # one prompt, as tokens
             continue
-        for each in array:
-            (unread if isinstance(each, list) else leaves).append(each)
-    return leaves
+        arrays = [each for each in array if isinstance(each, list)]
+        found = [each for each in array if isinstance(each, dict)]
+        others += len(array) - len(arrays) - len(found)
+        objects += found
+        unread += arrays
+    return objects, others
 
 
 def _is_json_elsewise(body: bytes) -> bool:
@@ -117,11 +117,11 @@ class PlainDialect:
 
     def _of_array(self, values: list[Any]) -> RequestFacts:
         """Of an array: what all in it ask for together, which must be one model's."""
-        leaves = _leaves(values)
-        if sum(isinstance(leaf, dict) for leaf in leaves) > MAX_ARRAY_REQUESTS:
+        objects, others = _leaves(values)
+        if len(objects) > MAX_ARRAY_REQUESTS:
             raise MalformedRequestError(f"has more than {MAX_ARRAY_REQUESTS} requests", where="request body", cure="Send fewer at once.")
-        said = [self._of_object(leaf) if isinstance(leaf, dict) else _NO_OBJECT for leaf in leaves]
-        models = {request.model or self.model for request in said} or {self.model}
+        said = [self._of_object(each) for each in objects]
+        models = {request.model for request in said} | ({self.model} if others or not said else set())
         if len(models) > 1:
             raise MalformedRequestError(
                 "has requests for several models", where="request body", cure="Name one model in all of them, and send others apart."
@@ -133,9 +133,9 @@ class PlainDialect:
         return RequestFacts(
             action=self.action,
             model=models.pop(),
-            choices=max(1, sum(request.choices for request in said)),
+            choices=max(1, sum(request.choices for request in said) + others),
             max_output_tokens=max(maxima, default=None),
-            is_open_ended=any(request.is_open_ended or (bool(maxima) and request.max_output_tokens is None) for request in said),
+            is_open_ended=any(request.is_open_ended for request in said) or 0 < len(maxima) < len(said) + others,
             media_parts=sum(request.media_parts for request in said),
             end_user=end_users.pop() if end_users else None,
         )
