@@ -150,6 +150,8 @@ class TosGuardMiddleware:
                     break
         finally:
             _close(content)
+        if not begun:
+            raise RuntimeError("the app did not call start_response")
         status, headers = begun[0]
         start_response(status, _text(bare_head(int(status[:3]), _bytes(headers))))
         return ()

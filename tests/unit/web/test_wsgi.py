@@ -487,6 +487,13 @@ def test_a_preflight_brings_nothing_in_and_nothing_out() -> None:
     assert answer.headers == {"access-control-allow-origin": "*", "content-length": "0"} or answer.headers["content-length"] == "0"
 
 
+def test_an_app_that_answers_no_preflight_is_told_so() -> None:
+    """As with any other request."""
+    app = TosGuardMiddleware(lambda *_: [], guard=WSGIKit().sync)
+    answer = call(app, method="OPTIONS", body=b"", HTTP_ACCESS_CONTROL_REQUEST_METHOD="POST")
+    assert "did not call start_response" in str(answer.error)
+
+
 @pytest.mark.parametrize("monitors", [False, True])
 def test_a_request_to_open_a_websocket_is_refused_and_counted(monitors: bool) -> None:
     """A server that leaves the upgrade to the app opens no door; monitor mode counts and lets pass."""
