@@ -1946,6 +1946,8 @@ def bad_dialects() -> None:
     bad_calls()
     bad_content()
     bad_projections()
+    bad_names()
+    bad_ends()
     bad_left_open()
 
 
