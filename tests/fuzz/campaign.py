@@ -168,11 +168,12 @@ def _inside_json(random: Random, data: bytes) -> tuple[bytes, bool]:
 
 
 def _inside_event(random: Random, event: bytes) -> tuple[bytes, bool]:
-    if not event.startswith(b"data: {"):
+    name, field, data = event.partition(b"data: {")
+    if not field or name[:7] not in (b"", b"event: "):
         return mutate_bytes(random, event), False
-    data, signed = _inside_json(random, event[6:-2])
+    data, signed = _inside_json(random, b"{" + data[:-2])
     # Line ends from an indented form would end the field: one more way to write the same value.
-    return b"data: " + data.replace(b"\n", b"\ndata: ") + b"\n\n", signed
+    return name + b"data: " + data.replace(b"\n", b"\ndata: ") + b"\n\n", signed
 
 
 def _stream(random: Random, events: list[bytes]) -> tuple[bytes, bool]:

@@ -140,8 +140,8 @@ def bytes_and_token(body: bytes) -> tuple[bytes, str]:
     return body, token(projection.content())
 
 
-def _event(value: Any) -> bytes:
-    return b"data: " + json.dumps(value).encode() + b"\n\n"
+def _event(value: Any, name: str | None = None) -> bytes:
+    return (f"event: {name}\n" if name else "").encode() + b"data: " + json.dumps(value).encode() + b"\n\n"
 
 
 def plain_stream(messages: list[dict[str, Any]]) -> list[bytes]:
@@ -235,7 +235,7 @@ LEGACY_EVENTS: list[dict[str, Any]] = [
 ]
 FORMS: list[tuple[StreamFormat, list[bytes]]] = [
     (ResponsesFormat(), [_event(event) for event in RESPONSE_EVENTS]),
-    (MessagesFormat(), [_event(event) for event in MESSAGE_EVENTS]),
+    (MessagesFormat(), [_event(event, event["type"]) for event in MESSAGE_EVENTS]),
     (CompletionsFormat(), [*(_event(event) for event in LEGACY_EVENTS), b"data: [DONE]\n\n"]),
 ]
 
