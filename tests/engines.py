@@ -15,7 +15,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -189,9 +189,22 @@ class Postgres(Engine):
             return False
         return True
 
+    def send(self, number: int) -> None:
+        """Send a signal to all its processes: the server's children are each a group of their own."""
+        assert self.process is not None
+        for pid in (self.process.pid, *_children_of(self.process.pid)):
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
+
     def kill(self) -> None:
         super().kill()
         (self._data / "postmaster.pid").unlink(missing_ok=True)  # its number may be another process's by now
+
+
+def _children_of(pid: int) -> list[int]:
+    """Children of a process, by number."""
+    listed = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
+    return [int(child) for child, parent in map(str.split, listed.splitlines()) if int(parent) == pid]
 
 
 def _newest_postgres() -> Path:

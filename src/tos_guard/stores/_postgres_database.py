@@ -1,7 +1,7 @@
 """Tables in one schema of a PostgreSQL database.
 
 - Each block is one transaction with bounds of its own (``SET LOCAL``), so that a pooler which gives every transaction another connection
-  does no harm: whoever is stopped within one loses his locks after `_IDLE_IN_TRANSACTION_MS`.
+  does no harm. The server ends one whose process says nothing for as long as a call may take: whoever is stopped loses its locks.
 - Blocks that write run ``READ COMMITTED`` and take the lock of the row that they decide by; snapshots run ``REPEATABLE READ``.
 - A commit whose answer was lost is found out by the number of its transaction (``pg_xact_status``), which the log of the server keeps
   through a crash. Only where the server does not come back before the deadline, nobody knows; that is said.
@@ -28,9 +28,6 @@ from tos_guard.stores._sql import Asking, OnlySQLite, Question, Rows, Schema
 __all__ = ["PostgresConnection", "PostgresDatabase", "namespace_exists"]
 
 T = TypeVar("T")
-
-_IDLE_IN_TRANSACTION_MS: Final = 5_000
-"""How long a transaction may wait for its own process. Whoever is stopped holds up the changes of all others for as long."""
 
 _MIGRATION_SECONDS: Final = 120.0
 """How long a migration may take: it may write tables anew."""
@@ -361,7 +358,8 @@ class PostgresDatabase:
             link, _ = self._begun("migrate", f"{_WRITE}; {_bounds(self._namespace, _MIGRATION_SECONDS)}", until, number=False)
             try:
                 link.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (f"tos_guard migration of {self._namespace}",))
-                if link.execute("SELECT to_regnamespace(%s)", (f'"{self._namespace}"',)).fetchone() == (None,):
+                # Of the catalogue's rows, not by `to_regnamespace`: that may remember what was so before we waited for the lock.
+                if link.execute("SELECT 1 FROM pg_namespace WHERE nspname = %s", (self._namespace,)).fetchone() is None:
                     link.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(self._namespace)))
                 link.execute('CREATE TABLE IF NOT EXISTS schema_version (what TEXT COLLATE "C" PRIMARY KEY, version BIGINT NOT NULL)')
                 version = self._checked(link.execute("SELECT what, version FROM schema_version").fetchall())
@@ -446,5 +444,5 @@ def _bounds(namespace: str, seconds: float) -> str:
     most = int(1000 * seconds)
     return (
         f"SET LOCAL search_path TO {quoted}, pg_temp; SET LOCAL statement_timeout TO {most}; SET LOCAL lock_timeout TO {most}; "
-        f"SET LOCAL idle_in_transaction_session_timeout TO {_IDLE_IN_TRANSACTION_MS}"
+        f"SET LOCAL idle_in_transaction_session_timeout TO {most}"
     )
