@@ -22,6 +22,7 @@ from tos_guard.errors import AuthenticationError, ConflictError, MalformedReques
 from tos_guard.guard import AsyncGuard, Batch, Guard, SealConflictError
 from tos_guard.guard import _batch as module
 from tos_guard.limits import Amounts, Dimension, Limit, Quantity, Sliding
+from tos_guard.rights import KeyTerms
 from tos_guard.stores import SQLiteLimits, SQLiteStore
 from tos_guard.types import Facts, Standing
 from tos_guard.verify import Verified, verify_body
@@ -339,3 +340,15 @@ def test_another_process_goes_on_with_a_batch(kit: Kit, tmp_path: Path) -> None:
     (requests, tokens, *_) = second._limits.states(second.meter.charges(holder, {}, Facts("generate", "small"), Amounts()))
     assert (requests.used, tokens.used) == (2, 10)
     second.close_stores()
+
+
+def test_the_lines_ask_for_no_more_than_the_key_that_submitted_them(kit: Kit) -> None:
+    narrow = KeyTerms(models=frozenset({"other"}), expires=kit.clock() + timedelta(hours=1))
+    batch = opened(kit, line(), key=narrow)
+    assert batch.lines == []
+    (refused,) = batch.refused
+    assert json.loads(refused)["response"]["body"]["error"]["code"] == "tos_key_scope"
+    assert len(opened(kit, line(), key=replace(narrow, models=frozenset({"small"}))).lines) == 1
+    kit.clock.advance(timedelta(hours=1))
+    with pytest.raises(AuthenticationError):
+        opened(kit, line(), key=narrow)

@@ -966,7 +966,7 @@ def test_without_its_store_nobody_is_served(door: Door) -> None:
     def fail(*arguments: Any) -> Any:
         raise StoreError("told to fail")
 
-    kit.store.holder_by_api_key = fail  # type: ignore[method-assign]
+    kit.store.keyed_holder = fail  # type: ignore[method-assign]
     with door.serving(kit, unreachable(door)) as address:
         told = ask(address, "UnaryStream", kit=kit)
     refused(told, kit, grpc.StatusCode.UNAVAILABLE, "tos_unavailable")

@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import secrets
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tos_guard.cli._arguments import AccountArgument, ActorOption, ConfigOption, JSONOption, ReasonOption, acting, now, opened
+from tos_guard.cli._arguments import (
+    AccountArgument,
+    ActorOption,
+    ConfigOption,
+    JSONOption,
+    ReasonOption,
+    acting,
+    now,
+    opened,
+    parse_moment,
+    parse_span,
+)
 from tos_guard.cli._documents import (
     acceptance_document,
     account_document,
@@ -16,6 +28,7 @@ from tos_guard.cli._documents import (
     change_text,
     grant_text,
     key_document,
+    key_text,
     known_account,
     show_changed,
     show_member,
@@ -25,7 +38,8 @@ from tos_guard.errors import AccountError, ConfigurationError
 from tos_guard.types import Standing, SubjectKind
 
 if TYPE_CHECKING:
-    from tos_guard.rights import Account
+    from tos_guard.rights import Account, ApiKey, Binding
+    from tos_guard.stores import StoredKey
 
 __all__ = ["app"]
 
@@ -39,6 +53,18 @@ ActionOption = Annotated[
 RegionOption = Annotated[str | None, typer.Option("--region", metavar="CC", help="ISO 3166-1 code of where it is, such as DE.")]
 OrganizationOption = Annotated[str | None, typer.Option("--organization", metavar="NAME", help="Organization it belongs to.")]
 VerificationOption = Annotated[str | None, typer.Option("--verification", metavar="WORD", help="How far you have verified it.")]
+
+PublicIdArgument = Annotated[str, typer.Argument(metavar="PUBLIC_ID", help="The 12 characters after 'tg-' in the key.")]
+KeyModelOption = Annotated[
+    list[str] | None, typer.Option("--model", metavar="NAME", help="Model it is for; repeat it. Without: all of the account.")
+]
+KeyActionOption = Annotated[
+    list[str] | None,
+    typer.Option("--action", metavar="NAME", help="Action it is for, 'account' for the account routes; repeat it. Without: all."),
+]
+KeyUntilOption = Annotated[
+    str | None, typer.Option("--until", metavar="TIME", help="When it expires: a day, which it includes, or a time.")
+]
 
 
 def _rights(
@@ -175,8 +201,7 @@ def show_account(account_id: AccountArgument, config: ConfigOption = None, as_js
     for grant in account.grants:
         show_member("grant", grant_text(grant))
     for key in keys:
-        state = f"revoked {moment(key.revoked)}" if key.revoked is not None else "in use"
-        show_member("key", f"{key.public_id} {state} {key.label}".rstrip())
+        show_member("key", key_text(key))
     for change in history:
         show_member("history", change_text(change))
 
@@ -213,18 +238,80 @@ def reinstate(
 def make_key(
     account_id: AccountArgument,
     label: Annotated[str, typer.Option("--label", metavar="TEXT", help="What to call the key in lists.")] = "",
+    models: KeyModelOption = None,
+    actions: KeyActionOption = None,
+    until: KeyUntilOption = None,
+    jkt: Annotated[str | None, typer.Option("--jkt", metavar="THUMBPRINT", help="Key whose holder must prove it (DPoP, RFC 9449).")] = None,
+    certificate: Annotated[
+        Path | None, typer.Option("--certificate", metavar="FILE", help="Client certificate (PEM) that it is bound to (RFC 8705).")
+    ] = None,
     actor: ActorOption = None,
     config: ConfigOption = None,
     as_json: JSONOption = False,
 ) -> None:
     """Make an API key, and write it once: only a keyed hash of its secret is kept."""
-    from tos_guard.rights import hash_secret, new_api_key
+    from tos_guard.rights import KeyTerms, hash_secret, new_api_key
 
+    terms = KeyTerms(
+        actions=frozenset(actions) if actions else None,
+        models=frozenset(models) if models else None,
+        expires=None if until is None else parse_moment(until, where="--until", end_of_day=True),
+        binding=_binding(jkt, certificate),
+    )
     key = new_api_key(secrets.token_bytes)
     with opened(config) as (_, store):
-        stored = store.add_api_key(account_id, key.public_id, hash_secret(key.secret, store.pepper()), label=label, actor=acting(actor))
+        hashed = hash_secret(key.secret, store.pepper())
+        stored = store.add_api_key(account_id, key.public_id, hashed, label=label, terms=terms, actor=acting(actor))
+    _show_new_key(key, stored, as_json=as_json)
+
+
+@app.command("rotate-key")
+def rotate_key(
+    public_id: PublicIdArgument,
+    overlap: Annotated[
+        str, typer.Option("--overlap", metavar="SPAN", help="For how long the old key stays good beside the new one: 0s, 90m, 24h, 7d.")
+    ] = "24h",
+    actor: ActorOption = None,
+    config: ConfigOption = None,
+    as_json: JSONOption = False,
+) -> None:
+    """Make a key in place of another, for the same and as long, and let the old one expire after an overlap."""
+    from tos_guard.rights import hash_secret, new_api_key
+
+    span = parse_span(overlap, where="--overlap")
+    key = new_api_key(secrets.token_bytes)
+    with opened(config) as (_, store):
+        hashed = hash_secret(key.secret, store.pepper())
+        stored = store.rotate_api_key(public_id, key.public_id, hashed, overlap=span, actor=acting(actor))
+        old = next(each for each in store.api_keys(stored.account_id) if each.public_id == public_id)
+    _show_new_key(key, stored, as_json=as_json)
+    if not as_json:
+        note(f"{public_id} is good until {moment(old.terms.expires)}.")
+
+
+def _binding(jkt: str | None, certificate: Path | None) -> Binding:
+    """What a key is bound to."""
+    from tos_guard.guard import der_of
+    from tos_guard.rights import Binding, certificate_thumbprint
+
+    x5t = None
+    if certificate is not None:
+        try:
+            der = der_of(certificate.read_text("ascii"))
+        except (OSError, ValueError) as error:
+            raise ConfigurationError(f"cannot be read ({error})", where=str(certificate), cure="Name a certificate in PEM") from None
+        if der is None:
+            raise ConfigurationError("there is no certificate in it", where=str(certificate), cure="Name a certificate in PEM")
+        x5t = certificate_thumbprint(der)
+    try:
+        return Binding(jkt, x5t)
+    except ValueError as error:
+        raise ConfigurationError(str(error), where="--jkt", cure="Give the RFC 7638 thumbprint of the key") from None
+
+
+def _show_new_key(key: ApiKey, stored: StoredKey, *, as_json: bool) -> None:
     if as_json:
-        show_json({"key": key.text, "public_id": stored.public_id, "account": account_id, "label": label})
+        show_json({"key": key.text, "account": stored.account_id, **key_document(stored)})
         return
     show(key.text)
     note(f"Shown once. Its public id is {key.public_id}; 'tos-guard accounts revoke-key {key.public_id}' ends it.")
@@ -232,7 +319,7 @@ def make_key(
 
 @app.command("revoke-key")
 def revoke_key(
-    public_id: Annotated[str, typer.Argument(metavar="PUBLIC_ID", help="The 12 characters after 'tg-' in the key.")],
+    public_id: PublicIdArgument,
     reason: ReasonOption = "",
     actor: ActorOption = None,
     config: ConfigOption = None,

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from tos_guard.cli._arguments import now
 from tos_guard.cli._output import moment, plain, show, show_json
 from tos_guard.errors import AccountError
 
@@ -76,9 +77,38 @@ def organization_document(organization: Organization) -> dict[str, Any]:
 
 
 def key_document(key: StoredKey) -> dict[str, Any]:
-    """An API key as JSON members."""
-    revoked = None if key.revoked is None else key.revoked.isoformat()
-    return {"public_id": key.public_id, "label": key.label, "created": key.created.isoformat(), "revoked": revoked}
+    """An API key as JSON members; of what it is for, only what is less than all."""
+    terms = key.terms
+    limited = {
+        "actions": None if terms.actions is None else sorted(terms.actions),
+        "models": None if terms.models is None else sorted(terms.models),
+        "expires": None if terms.expires is None else terms.expires.isoformat(),
+        "jkt": terms.binding.jkt,
+        "x5t": terms.binding.x5t,
+        "replaces": key.replaces or None,
+    }
+    return {
+        "public_id": key.public_id,
+        "label": key.label,
+        "created": key.created.isoformat(),
+        "revoked": None if key.revoked is None else key.revoked.isoformat(),
+        **{name: value for name, value in limited.items() if value is not None},
+    }
+
+
+def key_text(key: StoredKey) -> str:
+    """An API key in words."""
+    terms = key.terms
+    parts = [f"{key.public_id} {key.label}".rstrip()]
+    parts += [f"for {', '.join(sorted(names))}" for names in (terms.actions, terms.models) if names is not None]
+    parts += [f"bound to {name} {value}" for name, value in (("key", terms.binding.jkt), ("certificate", terms.binding.x5t)) if value]
+    if key.revoked is not None:
+        parts.append(f"revoked {moment(key.revoked)}")
+    elif terms.expires is None:
+        parts.append("in use")
+    else:
+        parts.append(f"{'expired' if terms.has_expired(now()) else 'expires'} {moment(terms.expires)}")
+    return "; ".join(parts)
 
 
 def change_document(change: AccountChange | OrganizationChange) -> dict[str, Any]:

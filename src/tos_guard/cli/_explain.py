@@ -92,6 +92,8 @@ def _show_request(told: ExplainedRequest, *, as_json: bool) -> int:
     _show(told.explanation)
     if told.refused_by_limit is not None:
         show(f"{'limit':<13} refused by {plain(told.refused_by_limit)}, which had not enough left then; the rights alone allowed it")
+    if told.refused_by_key:
+        show(f"{'key':<13} the API key was for less than the account; the account's rights alone allowed it")
     words = f"{record.decision} ({', '.join(record.reasons)})"
     same = "the same" if told.agrees else "NOT the same"
     show(f"{'recorded':<13} {plain(words)}, HTTP {record.status}: {same} as decided once more")

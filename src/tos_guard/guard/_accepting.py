@@ -18,7 +18,7 @@ from tos_guard.errors import AccountError, ConfigurationError, ConflictError, De
 from tos_guard.guard._admitting import Admitting
 from tos_guard.guard._needs import Ask, AskHost, Caller, CurrentKey, FindHolder, RequestView, Sign, Steps
 from tos_guard.keys import KeyRecord, join_jws
-from tos_guard.rights import Holder, Organization
+from tos_guard.rights import Holder, KeyedHolder, Organization
 from tos_guard.terms import (
     Acceptance,
     AcceptanceRule,
@@ -298,10 +298,10 @@ class Accepting(Admitting):
         """
         store = self._own_store()
         if kind is SubjectKind.ACCOUNT:
-            holder: Holder | None = yield FindHolder(account_id=subject_id)
-            if holder is None:
+            account: KeyedHolder | None = yield FindHolder(account_id=subject_id)
+            if account is None:
                 raise _unknown(kind, subject_id)
-            return Subject.itself(holder)
+            return Subject.itself(account.holder)
 
         def found() -> Subject | None:
             organization = store.organization(subject_id)

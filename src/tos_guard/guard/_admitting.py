@@ -38,10 +38,11 @@ from tos_guard.limits import Charge, LimitRefusal, LimitState, Reservation, Usag
 from tos_guard.policy import UsagePolicy
 from tos_guard.rights import (
     API_KEY_PREFIX,
-    UNBOUND,
     Account,
     BearerIdentity,
     Holder,
+    KeyedHolder,
+    KeyTerms,
     Plan,
     Rights,
     hash_end_user,
@@ -50,7 +51,7 @@ from tos_guard.rights import (
 )
 from tos_guard.types import UNDECLARED, Decision, Facts, Outcome, Reason
 
-__all__ = ["Admitting", "credential_of"]
+__all__ = ["Admitting", "credential_of", "decided"]
 
 MAX_FOUND_SECONDS: Final = 0.5
 """So old may be what was found of an account when its request is decided: with what a store may lag, within a second (DESIGN D3)."""
@@ -101,19 +102,21 @@ class Admitting(Keeping):
             identity = yield from self._bearer_identity(credential.text)
             need = FindHolder(account_id=identity.account_id)
         caller = yield from self._caller(need, identity)
-        binding = identity.binding if identity is not None else UNBOUND
+        binding = caller.key.binding if identity is None else identity.binding
         yield from self._prover.prove(view, credential.text, is_dpop=credential.is_dpop, binding=binding)
         return caller
 
     def _caller(self, need: FindHolder, identity: BearerIdentity | None) -> Steps[Caller]:
         found_at = time.monotonic()
-        holder = yield from self._holder(need)
-        if holder is None or not _belongs_to(holder, identity):
+        found = yield from self._holder(need)
+        if found is None or found.terms.has_expired(self.clock()) or not _belongs_to(found.holder, identity):
             raise unauthenticated()
-        return Caller(holder, identity, need, found_at)
+        return Caller(found.holder, identity, found.terms, need, found_at)
 
     def _still(self, caller: Caller) -> Steps[Caller]:
         """The caller with its rights as they are now: a body comes as slowly as its client likes, and a suspension does not wait for it."""
+        if caller.key.has_expired(self.clock()):
+            raise unauthenticated()
         if caller.need is None or time.monotonic() - caller.found_at < MAX_FOUND_SECONDS:
             return caller
         return (yield from self._caller(caller.need, caller.identity))
@@ -129,11 +132,11 @@ class Admitting(Keeping):
             raise unavailable() from failure  # whoever keeps the keys has told what failed: a flood of tokens must not fill the log
         return identity
 
-    def _holder(self, need: FindHolder) -> Steps[Holder | None]:
+    def _holder(self, need: FindHolder) -> Steps[KeyedHolder | None]:
         """The account of *need*; where the store is down and the settings say ``local``, as it was last read."""
         failure_modes = self.settings.failure
         try:
-            holder: Holder | None = yield need
+            found: KeyedHolder | None = yield need
         except StoreError as failure:
             known = self._known_before(need) if failure_modes.accounts == "local" else None
             if known is None:
@@ -143,19 +146,19 @@ class Admitting(Keeping):
             return known
         if failure_modes.accounts == "local":
             with self._found_lock:
-                if holder is None:
+                if found is None:
                     self._last_known.pop(need, None)
                 else:
-                    self._last_known[need] = (holder, self.clock())
-        return holder
+                    self._last_known[need] = (found, self.clock())
+        return found
 
-    def _known_before(self, need: FindHolder) -> Holder | None:
+    def _known_before(self, need: FindHolder) -> KeyedHolder | None:
         with self._found_lock:
-            holder, read_at = self._last_known.get(need, (None, None))
-        if holder is None or read_at is None:
+            found, read_at = self._last_known.get(need, (None, None))
+        if found is None or read_at is None:
             return None
         # A clock that was set back makes nothing younger.
-        return holder if abs(self.clock() - read_at) <= timedelta(seconds=self.settings.failure.stale_seconds) else None
+        return found if abs(self.clock() - read_at) <= timedelta(seconds=self.settings.failure.stale_seconds) else None
 
     def admit(
         self, caller: Caller, view: RequestView, route: Route, body: bytes, *, request: RequestFacts | None = None
@@ -209,7 +212,7 @@ class Admitting(Keeping):
             retry = self._retry(holder.account.id, view, route, body)
             seal = (yield from self._repeated(holder.account.id, retry)) if retry is not None else None
         exchange, rights = yield from self._decided(
-            holder, route, request, facts, body=body, nonce=nonce, now=now, salt=retry[2] if retry is not None else None
+            caller, route, request, facts, body=body, nonce=nonce, now=now, salt=retry[2] if retry is not None else None
         )
         if retry is not None:
             exchange.key, exchange.request_hash, _ = retry
@@ -221,7 +224,7 @@ class Admitting(Keeping):
 
     def _decided(
         self,
-        holder: Holder,
+        caller: Caller,
         route: Route,
         request: RequestFacts,
         facts: Facts,
@@ -233,14 +236,14 @@ class Admitting(Keeping):
     ) -> Steps[tuple[Exchange, Rights]]:
         """The exchange of a request, decided under the terms in force, and the rights of its account."""
         yield from self._read_terms()
-        plan = self.rulebook.plan(holder, request.model, now)
+        plan = self.rulebook.plan(caller.holder, request.model, now)
         rights = plan.rights(facts)
         yield from self._keep_policy(rights.usage)
-        return self._exchange(holder, route, request, facts, plan, rights, body=body, nonce=nonce, now=now, salt=salt), rights
+        return self._exchange(caller, route, request, facts, plan, rights, body=body, nonce=nonce, now=now, salt=salt), rights
 
     def _exchange(
         self,
-        holder: Holder,
+        caller: Caller,
         route: Route,
         request: RequestFacts,
         facts: Facts,
@@ -252,7 +255,7 @@ class Admitting(Keeping):
         now: datetime,
         salt: bytes | None,
     ) -> Exchange:
-        account, general = holder.account, plan.terms.general
+        account, general = caller.account, plan.terms.general
         settings = self.settings.routes[route.path]
         return Exchange(
             issuer=self.settings.issuer,
@@ -263,7 +266,7 @@ class Admitting(Keeping):
             dialect=route.dialect,
             request=request,
             facts=facts,
-            decision=plan.decide(facts),
+            decision=decided(plan, caller.key, facts),
             in_force=TermsInForce.of(
                 uri=general.uri,
                 version=general.version,
@@ -454,19 +457,20 @@ class Admitting(Keeping):
             facts=exchange.facts,
             clauses=exchange.decision.clauses,
             content_usage=exchange.in_force.usage.content_usage,
+            key=caller.key,
             _report=report,
-            _narrow=lambda action: self._narrow(exchange, action),
+            _narrow=lambda action: self._narrow(exchange, caller.key, action),
             _stop=stop,
         )
 
-    def _narrow(self, exchange: Exchange, action: str) -> None:
+    def _narrow(self, exchange: Exchange, key: KeyTerms, action: str) -> None:
         """Decide once more, for an action that only the handler knows.
 
         Raises:
             DeniedError: It is not allowed. The exchange is then a denial, unless its response has ended.
         """
         facts = replace(exchange.facts, action=action)
-        decision = exchange.plan.decide(facts)
+        decision = decided(exchange.plan, key, facts)
         if decision.allowed:
             return
         asked = copy(exchange) if exchange.answered else exchange
@@ -527,6 +531,14 @@ def credential_of(view: RequestView) -> Credential | None:
     if not (is_dpop or scheme.lower() == "bearer") or key not in (None, text):
         return None
     return Credential(text, text.startswith(f"{API_KEY_PREFIX}-"), is_dpop)
+
+
+def decided(plan: Plan, key: KeyTerms, facts: Facts) -> Decision:
+    """What the account's plan says, unless the key is for less."""
+    decision = plan.decide(facts)
+    if not decision.allowed or key.permits(facts.action, facts.model):
+        return decision
+    return Decision(Outcome.DENY, (Reason("tos_key_scope"), *(reason for reason in decision.reasons if reason.shadow)))
 
 
 def _belongs_to(holder: Holder, identity: BearerIdentity | None) -> bool:

@@ -39,7 +39,7 @@ from tos_guard.protocols import (
     Signer,
     TermsArchive,
 )
-from tos_guard.rights import Account, Holder, end_user_key
+from tos_guard.rights import Account, KeyedHolder, end_user_key
 from tos_guard.telemetry import Observed, Telemetry
 from tos_guard.terms import TermsVersion
 from tos_guard.types import KeyPurpose
@@ -164,8 +164,8 @@ class GuardBase:
         self._acceptor = acceptor
         self._authorize_admin = authorize_admin
         self._entropy = entropy
-        self._found: LRUCache[tuple[int, int, FindHolder], Holder] = LRUCache(MAX_CACHED_ACCOUNTS)
-        self._last_known: LRUCache[FindHolder, tuple[Holder, datetime]] = LRUCache(MAX_CACHED_ACCOUNTS)
+        self._found: LRUCache[tuple[int, int, FindHolder], KeyedHolder] = LRUCache(MAX_CACHED_ACCOUNTS)
+        self._last_known: LRUCache[FindHolder, tuple[KeyedHolder, datetime]] = LRUCache(MAX_CACHED_ACCOUNTS)
         self._found_lock = threading.Lock()
         self.form_key: bytes = hmac.digest(pepper, b"tos_guard form", hashlib.sha256)
         self._sub_key = hmac.digest(pepper, b"tos_guard stable subject", hashlib.sha256)

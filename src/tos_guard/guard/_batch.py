@@ -28,6 +28,7 @@ from tos_guard.guard._needs import Ask, Caller, FindHolder, Keep, KeepSeals, Req
 from tos_guard.guard._refusing import Refusing
 from tos_guard.guard._sealing import Sealing
 from tos_guard.ledger import KeptSeal, SealKind
+from tos_guard.rights import UNLIMITED_KEY, KeyTerms
 from tos_guard.telemetry import Observed
 
 __all__ = ["MAX_BATCH_LINES", "Batch", "BatchLine", "Batching"]
@@ -91,7 +92,15 @@ class _Read:
 class Batching(Admitting, Refusing, Sealing):
     """The steps of a batch."""
 
-    def open_batch(self, account_id: str, endpoint: str, lines: bytes | Iterable[bytes], *, batch_id: str | None = None) -> Steps[Batch]:
+    def open_batch(
+        self,
+        account_id: str,
+        endpoint: str,
+        lines: bytes | Iterable[bytes],
+        *,
+        batch_id: str | None = None,
+        key: KeyTerms = UNLIMITED_KEY,
+    ) -> Steps[Batch]:
         """Decide and reserve each line of an input file.
 
         Args:
@@ -99,9 +108,10 @@ class Batching(Admitting, Refusing, Sealing):
             endpoint: Path that each line must name; a guarded route.
             lines: The file, or its lines with or without their ends, as an open file gives them. Blank ones are passed over.
             batch_id: What the host calls it, or None for a new id.
+            key: What the API key is for that submitted it, as `Admission.key` says: its lines may ask for no more.
 
         Raises:
-            AuthenticationError: There is no such account.
+            AuthenticationError: There is no such account, or the key has expired.
             NotFoundError: The endpoint is no guarded route, or nothing keeps seals.
             ConflictError: A batch of this id was opened before.
             MalformedRequestError: The id is none.
@@ -112,13 +122,13 @@ class Batching(Admitting, Refusing, Sealing):
         if not _is_id(name) or ":" in name:
             raise MalformedRequestError(f"is not 1 to {MAX_ID_CHARS} printable characters without a colon", where="batch id")
         route = self._batch_route(endpoint)
-        caller = yield from self._caller(FindHolder(account_id=account_id), None)
+        caller = replace((yield from self._caller(FindHolder(account_id=account_id), None)), key=key)
         batch = Batch(name, account_id, endpoint, _head=self._batch_seal(name, account_id, endpoint))
         if (yield KeepSeals((batch._head,))) is not None:
             raise ConflictError("this batch was opened before", where=f"batch {name}", cure="Open it again, or give another id.")
         reading = _read_lines(lines.split(b"\n") if isinstance(lines, bytes) else lines, endpoint)
         while chunk := (yield Ask(lambda: list(islice(reading, _CHUNK)))):
-            caller = yield from self._still(caller)
+            caller = replace((yield from self._still(caller)), key=key)
             yield from self._admit_lines(batch, caller, route, chunk)
         return batch
 
@@ -293,9 +303,7 @@ class Batching(Admitting, Refusing, Sealing):
             raise MalformedRequestError("is answered whole: no stream, and no stored response", where=f"line {read.number}")
         salt = self._line_salt(batch, str(read.custom_id))
         facts = replace(self._facts(caller, view, request), channel="batch")
-        exchange, rights = yield from self._decided(
-            caller.holder, route, request, facts, body=body, nonce=None, now=self.clock(), salt=salt
-        )
+        exchange, rights = yield from self._decided(caller, route, request, facts, body=body, nonce=None, now=self.clock(), salt=salt)
         exchange.observed = observed
         observed.request_id = exchange.ids.rid
         if exchange.decision.allowed:

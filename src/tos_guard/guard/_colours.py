@@ -8,6 +8,7 @@ import os
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar, cast, runtime_checkable
@@ -50,7 +51,7 @@ from tos_guard.protocols import (
     TermsArchive,
     Use,
 )
-from tos_guard.rights import Account, Holder
+from tos_guard.rights import UNLIMITED_KEY, Account, Holder, KeyedHolder
 
 __all__ = ["AsyncGuard", "Guard"]
 
@@ -122,16 +123,16 @@ class Guard(GuardSteps):
                 kept = cast(SealStore, self.seals).keep(need.seals, need.record)
                 return _result(kept) if need.wait else _watch(self, kept)
 
-    def _find(self, need: FindHolder) -> Holder | None:
+    def _find(self, need: FindHolder) -> KeyedHolder | None:
         cache_key = self._cache_key(need)
         with self._found_lock:
-            holder = self._found.get(cache_key)
-        if holder is None:
-            holder = _look_up(cast(AccountSource, self._accounts), self._rights, need)
-            if holder is not None:
+            found = self._found.get(cache_key)
+        if found is None:
+            found = _look_up(cast(AccountSource, self._accounts), self._rights, need)
+            if found is not None:
                 with self._found_lock:
-                    self._found[cache_key] = holder
-        return holder
+                    self._found[cache_key] = found
+        return found
 
 
 class AsyncGuard(GuardSteps):
@@ -230,21 +231,21 @@ class AsyncGuard(GuardSteps):
                 kept = cast(SealStore, self.seals).keep(need.seals, need.record)
                 return await _durable(kept) if need.wait else _watch(self, kept)
 
-    async def _find(self, need: FindHolder) -> Holder | None:
+    async def _find(self, need: FindHolder) -> KeyedHolder | None:
         cache_key = self._cache_key(need)
         with self._found_lock:
-            holder = self._found.get(cache_key)
-        if holder is None:
+            found = self._found.get(cache_key)
+        if found is None:
             # Both colours have the same names, so only the look-ups themselves tell them apart.
             if inspect.iscoroutinefunction(self._accounts.by_id):
                 account = await _look_up_async(cast(AsyncAccountSource, self._accounts), need)
-                holder = await asyncio.to_thread(_with_rights, self._rights, account) if account is not None else None
+                found = await asyncio.to_thread(_with_rights, self._rights, account) if account is not None else None
             else:
-                holder = await asyncio.to_thread(_look_up, cast(AccountSource, self._accounts), self._rights, need)
-            if holder is not None:
+                found = await asyncio.to_thread(_look_up, cast(AccountSource, self._accounts), self._rights, need)
+            if found is not None:
                 with self._found_lock:
-                    self._found[cache_key] = holder
-        return holder
+                    self._found[cache_key] = found
+        return found
 
     async def _use_proof(self, need: UseProof) -> Use:
         replays = self._replays
@@ -330,27 +331,32 @@ def _drive(steps: Steps[_T], serve: Callable[[Need], Any]) -> _T:
 
 @runtime_checkable
 class _OneStore(Protocol):
-    """A store that keeps both, as ours do: one look-up finds all of it."""
+    """A store that keeps accounts with their rights, and what keys are for, as ours do: one look-up finds all of it."""
 
     def holder_by_id(self, account_id: str) -> Holder | None: ...
 
-    def holder_by_api_key(self, public_id: str, secret_hash: bytes) -> Holder | None: ...
+    def keyed_holder(self, public_id: str, secret_hash: bytes) -> KeyedHolder | None: ...
 
 
-def _look_up(accounts: AccountSource, rights: RightsSource | None, need: FindHolder) -> Holder | None:
-    if isinstance(accounts, _OneStore) and id(accounts) == id(rights):
+def _look_up(accounts: AccountSource, rights: RightsSource | None, need: FindHolder) -> KeyedHolder | None:
+    if not isinstance(accounts, _OneStore):
         if need.account_id is not None:
-            return accounts.holder_by_id(need.account_id)
-        return accounts.holder_by_api_key(need.public_id or "", need.secret_hash)
+            account = accounts.by_id(need.account_id)
+        else:
+            account = accounts.by_api_key(need.public_id or "", need.secret_hash)
+        return None if account is None else _with_rights(rights, account)
     if need.account_id is not None:
-        account = accounts.by_id(need.account_id)
+        holder = accounts.holder_by_id(need.account_id)
+        found = None if holder is None else KeyedHolder(holder, UNLIMITED_KEY)
     else:
-        account = accounts.by_api_key(need.public_id or "", need.secret_hash)
-    return _with_rights(rights, account) if account is not None else None
+        found = accounts.keyed_holder(need.public_id or "", need.secret_hash)
+    if found is None or id(accounts) == id(rights):
+        return found
+    return replace(_with_rights(rights, found.holder.account), terms=found.terms)
 
 
-def _with_rights(rights: RightsSource | None, account: Account) -> Holder:
-    return Holder(account) if rights is None else rights.rights_of(account)
+def _with_rights(rights: RightsSource | None, account: Account) -> KeyedHolder:
+    return KeyedHolder(Holder(account) if rights is None else rights.rights_of(account), UNLIMITED_KEY)
 
 
 async def _look_up_async(accounts: AsyncAccountSource, need: FindHolder) -> Account | None:

@@ -41,11 +41,16 @@ class ExplainedRequest:
         return next(found, None)
 
     @property
+    def refused_by_key(self) -> bool:
+        """Whether the API key was for less than the account. It is not decided again: which key it was is not recorded."""
+        return _KEY in self.record.reasons
+
+    @property
     def agrees(self) -> bool:
         """Whether the decision made once more is the recorded one, reason for reason."""
         recorded = tuple(word for word in self.record.reasons if not word.removeprefix("shadow:").startswith(_LIMIT))
         decision = self.explanation.decision
-        if self.refused_by_limit is not None:
+        if self.refused_by_limit is not None or self.refused_by_key:
             return decision.allowed and self._names_the_same_terms()
         words = tuple(reason.word for reason in decision.reasons)
         return self.record.decision == decision.outcome.value and recorded == words and self._names_the_same_terms()
@@ -56,6 +61,7 @@ class ExplainedRequest:
 
 
 _LIMIT: Final = "tos_limit:"
+_KEY: Final = "tos_key_scope"
 
 
 def explain_request(store: Store, request_id: str) -> ExplainedRequest:

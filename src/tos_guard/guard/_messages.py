@@ -7,7 +7,7 @@ from typing import Final
 
 from tos_guard.errors import StoreError
 from tos_guard.exchange import Exchange
-from tos_guard.guard._admitting import Admitting
+from tos_guard.guard._admitting import Admitting, decided
 from tos_guard.guard._needs import Caller, Cancel, RequestView, Route, Settle, Steps
 from tos_guard.limits import Amounts, LimitRefusal, Quantity
 from tos_guard.rights import Holder, Rights
@@ -61,7 +61,7 @@ class AdmittingMessages(Admitting):
         facts = self._facts(caller, view, request)
         yield from self._read_terms()
         plan = self.rulebook.plan(caller.holder, request.model, self.clock())
-        decision = plan.decide(facts)
+        decision = decided(plan, caller.key, facts)
         if not decision.allowed:
             self._met(exchange, facts, decision)
         yield from self._reserve_further(exchange, caller.holder, plan.rights(facts), facts, estimate)

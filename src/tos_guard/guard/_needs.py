@@ -15,7 +15,7 @@ from tos_guard.keys import KeyRecord
 from tos_guard.ledger import ExchangeRecord, KeptSeal
 from tos_guard.limits import Amounts, Charge, Reservation, Usage
 from tos_guard.policy import UsagePolicy
-from tos_guard.rights import Account, BearerIdentity, Holder
+from tos_guard.rights import UNLIMITED_KEY, Account, BearerIdentity, Holder, KeyTerms
 from tos_guard.telemetry import Observed
 from tos_guard.types import Facts, KeyPurpose
 
@@ -139,12 +139,14 @@ class Caller:
     Attributes:
         holder: The account, with what its rights depend on.
         identity: What a bearer token says beside it, where one was presented.
+        key: What the API key is for, where one was presented.
         need: How the account was found, or None where it was not looked up.
         found_at: When, in seconds of a clock that never goes back.
     """
 
     holder: Holder
     identity: BearerIdentity | None = None
+    key: KeyTerms = UNLIMITED_KEY
     need: FindHolder | None = field(default=None, repr=False, compare=False)
     found_at: float = field(default=0.0, repr=False, compare=False)
 
@@ -164,6 +166,7 @@ class Admission:
         facts: What was decided on.
         clauses: Clauses that decided.
         content_usage: Value of ``Content-Usage`` of the response.
+        key: What the API key is for that came with the request; of any other credential, all that the account may.
     """
 
     account: Account
@@ -171,6 +174,7 @@ class Admission:
     facts: Facts
     clauses: tuple[str, ...]
     content_usage: str
+    key: KeyTerms
     _report: Callable[[Usage], None] = field(repr=False, compare=False)
     _narrow: Callable[[str], None] = field(repr=False, compare=False)
     _stop: Callable[[PolicyStop], None] = field(repr=False, compare=False)
@@ -223,7 +227,7 @@ def _whole(tokens: float | None) -> int | None:
 
 @dataclass(frozen=True, slots=True)
 class FindHolder:
-    """Needs the account of a key or of an id, with what its rights depend on."""
+    """Needs the account of a key or of an id, with what its rights depend on and what the key is for: a `KeyedHolder`, or None."""
 
     public_id: str | None = None
     secret_hash: bytes = b""

@@ -25,6 +25,7 @@ _DENIALS: Final = {
     "tos_end_user_blocked": "The end user that this request names is blocked",
     "tos_model_not_allowed": "This account has no right to the model {model}",
     "tos_action_not_allowed": "This account has no right to the action {action}",
+    "tos_key_scope": "This API key is not for the action {action} on the model {model}",
     "tos_no_permission": "No clause of the terms permits this request",
     "tos_clause": "Clause {clause} of the terms forbids this request",
 }
@@ -33,6 +34,7 @@ _CURES: Final = {
     "tos_end_user_blocked": "Other end users of this account are served. The provider can lift this.",
     "tos_model_not_allowed": "Ask the provider for access, or use another model.",
     "tos_action_not_allowed": "Ask the provider for access.",
+    "tos_key_scope": "Use another key of the account.",
 }
 
 

@@ -16,14 +16,17 @@ from tos_guard.rights._key import (
     parse_admin_key,
     parse_api_key,
 )
+from tos_guard.rights._key_terms import ACCOUNT_ROUTES, UNLIMITED_KEY, KeyedHolder, KeyTerms
 from tos_guard.rights._plan import Plan, Rights, compile_plan
 from tos_guard.rights._plans import PlanCache, holder_plan
 
 __all__ = [
+    "ACCOUNT_ROUTES",
     "ADMIN_KEY_PREFIX",
     "API_KEY_PREFIX",
     "DPOP_ALGORITHMS",
     "UNBOUND",
+    "UNLIMITED_KEY",
     "Account",
     "ApiKey",
     "AuthorizedPerson",
@@ -36,6 +39,8 @@ __all__ = [
     "Explanation",
     "Grant",
     "Holder",
+    "KeyTerms",
+    "KeyedHolder",
     "Organization",
     "Plan",
     "PlanCache",

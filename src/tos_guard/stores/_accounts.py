@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 from tos_guard.errors import AccountError
@@ -20,9 +20,12 @@ from tos_guard.stores._model import (
     changed_account,
     check_name,
     check_secret_hash,
-    check_text,
     from_ms,
     key_taken,
+    key_terms_document,
+    key_terms_from_document,
+    new_stored_key,
+    rotated,
     storable,
     to_ms,
     unknown_key,
@@ -30,11 +33,11 @@ from tos_guard.stores._model import (
 from tos_guard.stores._sql import ALL_ROWS, Connection
 
 if TYPE_CHECKING:
-    from tos_guard.rights import Account
+    from tos_guard.rights import Account, KeyTerms
 
 __all__ = ["SQLAccounts", "account_exists", "unknown_account"]
 
-_SELECT_KEY: Final = "SELECT public_id, account_id, label, created, revoked FROM api_key"
+_SELECT_KEY: Final = "SELECT public_id, account_id, label, created, revoked, terms, replaces FROM api_key"
 _SELECT_VERSION: Final = "SELECT document FROM account_version WHERE issuer = ? AND account_id = ?"
 
 
@@ -91,22 +94,50 @@ class SQLAccounts(SQLHolders, SQLArchive, SQLAdminKeys):
             row = connection.execute(query, (self.issuer, storable(account_id), value)).fetchone()
         return None if row is None else self._account(row[0])
 
-    def add_api_key(self, account_id: str, public_id: str, secret_hash: bytes, *, label: str = "", actor: str = "") -> StoredKey:
+    def add_api_key(
+        self, account_id: str, public_id: str, secret_hash: bytes, *, label: str = "", terms: KeyTerms | None = None, actor: str = ""
+    ) -> StoredKey:
         """As `Store.add_api_key`."""
-        check_secret_hash(secret_hash, public_id)
-        step = Step("key_added", check_name(public_id, "key"), actor=actor)
-        now = self._now()
+        key = new_stored_key(public_id, account_id, label, self._now(), terms)
         with self._changing() as (connection, _):
             account = self._stored(connection, account_id)
-            inserted = connection.execute(
-                """INSERT INTO api_key (issuer, public_id, account_id, secret_hash, label, created) VALUES (?, ?, ?, ?, ?, ?)
-                ON CONFLICT DO NOTHING""",
-                (self.issuer, public_id, account_id, secret_hash, check_text(label, "label"), to_ms(now)),
+            self._insert_key(connection, key, secret_hash)
+            self._note(connection, account, Step("key_added", public_id, actor=actor))
+        return key
+
+    def rotate_api_key(
+        self, public_id: str, new_public_id: str, secret_hash: bytes, *, overlap: timedelta, terms: KeyTerms | None = None, actor: str = ""
+    ) -> StoredKey:
+        """As `Store.rotate_api_key`."""
+        with self._changing() as (connection, _):
+            old, now = self._stored_key(connection, public_id), self._now()
+            ending, key = rotated(old, new_public_id, now, overlap, terms)
+            connection.execute(
+                "UPDATE api_key SET terms = ? WHERE issuer = ? AND public_id = ?", (key_terms_document(ending), self.issuer, public_id)
             )
-            if inserted.rowcount != 1:
-                raise key_taken(public_id)
-            self._note(connection, account, step)
-        return StoredKey(public_id, account_id, label, now)
+            self._insert_key(connection, key, secret_hash)
+            step = Step("key_rotated", new_public_id, f"replaces {public_id}", actor)
+            self._note(connection, self._stored(connection, key.account_id), step)
+        return key
+
+    def _insert_key(self, connection: Connection, key: StoredKey, secret_hash: bytes) -> None:
+        check_secret_hash(secret_hash, key.public_id)
+        inserted = connection.execute(
+            """INSERT INTO api_key (issuer, public_id, account_id, secret_hash, label, created, terms, replaces)
+            VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING""",
+            (
+                *(self.issuer, key.public_id, key.account_id, secret_hash, key.label, to_ms(key.created)),
+                *(key_terms_document(key.terms), key.replaces),
+            ),
+        )
+        if inserted.rowcount != 1:
+            raise key_taken(key.public_id)
+
+    def _stored_key(self, connection: Connection, public_id: str) -> StoredKey:
+        row = connection.execute(f"{_SELECT_KEY} WHERE issuer = ? AND public_id = ?", (self.issuer, storable(public_id))).fetchone()
+        if row is None:
+            raise unknown_key(public_id)
+        return _stored_key(row)
 
     def revoke_api_key(self, public_id: str, reason: str = "", *, actor: str = "") -> StoredKey:
         """As `Store.revoke_api_key`."""
@@ -116,10 +147,7 @@ class SQLAccounts(SQLHolders, SQLArchive, SQLAdminKeys):
                 "UPDATE api_key SET revoked = ? WHERE issuer = ? AND public_id = ? AND revoked IS NULL",
                 (to_ms(self._clock()), self.issuer, storable(public_id)),
             ).rowcount
-            row = connection.execute(f"{_SELECT_KEY} WHERE issuer = ? AND public_id = ?", (self.issuer, storable(public_id))).fetchone()
-            if row is None:
-                raise unknown_key(public_id)
-            key = _stored_key(row)
+            key = self._stored_key(connection, public_id)
             if revoked:
                 self._note(connection, self._stored(connection, key.account_id), step)
         return key
@@ -200,6 +228,7 @@ def account_exists(account_id: str) -> AccountError:
     return AccountError("this account exists already", where=f"account {account_id}", cure="Change it, or choose another id")
 
 
-def _stored_key(row: tuple[str, str, str, int, int | None]) -> StoredKey:
-    public_id, account_id, label, created, revoked = row
-    return StoredKey(public_id, account_id, label, from_ms(created), None if revoked is None else from_ms(revoked))
+def _stored_key(row: tuple[str, str, str, int, int | None, str, str]) -> StoredKey:
+    public_id, account_id, label, created, revoked, terms, replaces = row
+    ended = None if revoked is None else from_ms(revoked)
+    return StoredKey(public_id, account_id, label, from_ms(created), ended, key_terms_from_document(terms), replaces)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from tos_guard.errors import AccountError
@@ -31,7 +31,7 @@ from tos_guard.stores._model import (
 from tos_guard.types import Standing
 
 if TYPE_CHECKING:
-    from tos_guard.rights import Account, Grant, Organization
+    from tos_guard.rights import Account, Grant, KeyTerms, Organization
 
 __all__ = ["AccountAdministration", "AdministratorKeys", "OrganizationAdministration", "ToAccount", "ToOrganization"]
 
@@ -215,11 +215,32 @@ class AccountAdministration(ABC):
         """
 
     @abstractmethod
-    def add_api_key(self, account_id: str, public_id: str, secret_hash: bytes, *, label: str = "", actor: str = "") -> StoredKey:
-        """Store a key: its public id, and the keyed hash of its secret.
+    def add_api_key(
+        self, account_id: str, public_id: str, secret_hash: bytes, *, label: str = "", terms: KeyTerms | None = None, actor: str = ""
+    ) -> StoredKey:
+        """Store a key: its public id, the keyed hash of its secret, and what it is for; None for all that its account may.
 
         Raises:
             AccountError: The account is unknown, the public id is taken, or the hash has not 32 bytes.
+            StoreError: The engine failed.
+        """
+
+    @abstractmethod
+    def rotate_api_key(
+        self, public_id: str, new_public_id: str, secret_hash: bytes, *, overlap: timedelta, terms: KeyTerms | None = None, actor: str = ""
+    ) -> StoredKey:
+        """Replace a key by another of the same label, and let it expire after a while in which both are good. One step: both or neither.
+
+        Args:
+            public_id: The key that is replaced.
+            new_public_id: The new one.
+            secret_hash: Keyed hash of its secret.
+            overlap: For how long the old one stays good, at most; one that expires earlier still does.
+            terms: What the new one is for; None for the same as the old one.
+            actor: Who does it.
+
+        Raises:
+            AccountError: The key is unknown, revoked or has expired, the new public id is taken, or the hash has not 32 bytes.
             StoreError: The engine failed.
         """
 

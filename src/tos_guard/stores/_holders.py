@@ -16,13 +16,13 @@ from cachetools import LRUCache
 from tos_guard.errors import AccountError, StoreError
 from tos_guard.stores._acceptances import AcceptanceRows, SQLAcceptances
 from tos_guard.stores._issuer import CACHED
-from tos_guard.stores._model import account_from_document, storable
+from tos_guard.stores._model import account_from_document, key_terms_from_document, storable
 from tos_guard.stores._organizations import SQLOrganizations
 from tos_guard.stores._sql import Asking
 from tos_guard.stores._store import matching
 
 if TYPE_CHECKING:
-    from tos_guard.rights import Account, Holder
+    from tos_guard.rights import Account, Holder, KeyedHolder, KeyTerms
 
 __all__ = ["SQLHolders"]
 
@@ -36,10 +36,10 @@ _Kind = Literal["key", "id"]
 """By what an account is looked up."""
 
 _SELECT: Final[dict[_Kind, str]] = {
-    "key": """SELECT account.id, account.changed, account.document, api_key.secret_hash FROM api_key
+    "key": """SELECT account.id, account.changed, account.document, api_key.secret_hash, api_key.terms FROM api_key
         JOIN account ON account.issuer = api_key.issuer AND account.id = api_key.account_id
         WHERE api_key.issuer = ? AND api_key.public_id = ? AND api_key.revoked IS NULL""",
-    "id": "SELECT id, changed, document, NULL FROM account WHERE issuer = ? AND id = ?",
+    "id": "SELECT id, changed, document, NULL, '{}' FROM account WHERE issuer = ? AND id = ?",
 }
 
 
@@ -50,6 +50,7 @@ class _Found:
     version: int
     holder: Holder | None
     secret_hash: bytes | None = None
+    keyed: KeyedHolder | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +85,10 @@ class SQLHolders(SQLOrganizations, SQLAcceptances):
         self._unknown: LRUCache[tuple[str, str], _Found] = LRUCache(_MISSING)
         self._holders: LRUCache[str, _Kept] = LRUCache(CACHED)
 
-    def holder_by_api_key(self, public_id: str, secret_hash: bytes) -> Holder | None:
-        """As `Store.holder_by_api_key`."""
+    def keyed_holder(self, public_id: str, secret_hash: bytes) -> KeyedHolder | None:
+        """As `Store.keyed_holder`."""
         found = self._find("key", public_id)
-        return found.holder if matching(found.secret_hash, secret_hash) else None
+        return found.keyed if matching(found.secret_hash, secret_hash) else None
 
     def holder_by_id(self, account_id: str) -> Holder | None:
         """As `Store.holder_by_id`."""
@@ -137,16 +138,18 @@ class SQLHolders(SQLOrganizations, SQLAcceptances):
         return found
 
     def _ask(self, kind: _Kind, name: str) -> Asking[_Found]:
+        from tos_guard.rights import KeyedHolder
+
         version = yield from self._ask_version()
         rows = yield _SELECT[kind], (self.issuer, storable(name))
         if not rows:
             return _Found(version, None)
-        ((account_id, changed, document, secret_hash),) = rows
+        ((account_id, changed, document, secret_hash, terms),) = rows
         with self._caching:
             kept = self._holders.get(account_id)
         account = kept.holder.account if kept is not None and kept.changed == changed else self._account(document)
         holder = yield from self._ask_holder(version, account, changed)
-        return _Found(version, holder, secret_hash)
+        return _Found(version, holder, secret_hash, KeyedHolder(holder, self._key_terms(terms)))
 
     def _ask_rights(self, account: Account, changed: int) -> Asking[Holder]:
         version = yield from self._ask_version()
@@ -166,6 +169,12 @@ class SQLHolders(SQLOrganizations, SQLAcceptances):
             if kept is None or kept.version <= version:
                 self._holders[account.id] = _Kept(version, holder, changed, organization_changed, rows)
         return holder
+
+    def _key_terms(self, document: str) -> KeyTerms:
+        try:
+            return key_terms_from_document(document)
+        except AccountError as error:
+            raise StoreError(f"a stored key cannot be read ({error})", where=self._accounts.where) from error
 
     def _account(self, document: str) -> Account:
         try:

@@ -6,7 +6,7 @@ import json
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tos_guard.protocols import Clock, Entropy
@@ -29,6 +29,8 @@ from tos_guard.stores._model import (
     check_text,
     checked_public_key,
     key_taken,
+    new_stored_key,
+    rotated,
     storable,
     unknown_key,
 )
@@ -37,7 +39,7 @@ from tos_guard.stores._store import Store, matching
 from tos_guard.types import SubjectKind
 
 if TYPE_CHECKING:
-    from tos_guard.rights import Account, Holder, Organization
+    from tos_guard.rights import Account, Holder, KeyedHolder, KeyTerms, Organization
     from tos_guard.terms import Acceptance, TermsVersion, Withdrawal
 
 __all__ = ["MemoryStore"]
@@ -100,14 +102,16 @@ class MemoryStore(MemoryRecords, Store):
         """As `Store.version`."""
         return self._version
 
-    def holder_by_api_key(self, public_id: str, secret_hash: bytes) -> Holder | None:
-        """As `Store.holder_by_api_key`."""
+    def keyed_holder(self, public_id: str, secret_hash: bytes) -> KeyedHolder | None:
+        """As `Store.keyed_holder`."""
+        from tos_guard.rights import KeyedHolder
+
         with self._lock:
             key = self._api_keys.get(public_id)
             usable = key is not None and key.stored.revoked is None
             if not matching(key.secret_hash if key is not None and usable else None, secret_hash) or key is None:
                 return None
-            return self.rights_of(self._accounts[key.stored.account_id])
+            return KeyedHolder(self.rights_of(self._accounts[key.stored.account_id]), key.stored.terms)
 
     def holder_by_id(self, account_id: str) -> Holder | None:
         """As `Store.holder_by_id`."""
@@ -182,19 +186,37 @@ class MemoryStore(MemoryRecords, Store):
         with self._lock:
             return next((account for at, account in reversed(self._account_versions.get(account_id, [])) if at <= moment), None)
 
-    def add_api_key(self, account_id: str, public_id: str, secret_hash: bytes, *, label: str = "", actor: str = "") -> StoredKey:
+    def add_api_key(
+        self, account_id: str, public_id: str, secret_hash: bytes, *, label: str = "", terms: KeyTerms | None = None, actor: str = ""
+    ) -> StoredKey:
         """As `Store.add_api_key`."""
-        check_secret_hash(secret_hash, public_id)
-        step = Step("key_added", check_name(public_id, "key"), actor=actor)
         with self._lock:
+            key = new_stored_key(public_id, account_id, label, self._now(), terms)
             account = self._stored(account_id)
-            if public_id in self._api_keys:
-                raise key_taken(public_id)
-            stored = StoredKey(public_id, account_id, check_text(label, "label"), self._now())
-            self._version += 1
-            self._api_keys[public_id] = _Key(stored, secret_hash)
-            self._note(account, step)
-            return stored
+            self._insert_key(key, secret_hash)
+            self._note(account, Step("key_added", public_id, actor=actor))
+            return key
+
+    def rotate_api_key(
+        self, public_id: str, new_public_id: str, secret_hash: bytes, *, overlap: timedelta, terms: KeyTerms | None = None, actor: str = ""
+    ) -> StoredKey:
+        """As `Store.rotate_api_key`."""
+        with self._lock:
+            old = self._api_keys.get(public_id)
+            if old is None:
+                raise unknown_key(public_id)
+            ending, key = rotated(old.stored, new_public_id, self._now(), overlap, terms)
+            self._insert_key(key, secret_hash)
+            self._api_keys[public_id] = replace(old, stored=replace(old.stored, terms=ending))
+            self._note(self._accounts[key.account_id], Step("key_rotated", new_public_id, f"replaces {public_id}", actor))
+            return key
+
+    def _insert_key(self, key: StoredKey, secret_hash: bytes) -> None:
+        check_secret_hash(secret_hash, key.public_id)
+        if key.public_id in self._api_keys:
+            raise key_taken(key.public_id)
+        self._version += 1
+        self._api_keys[key.public_id] = _Key(key, secret_hash)
 
     def revoke_api_key(self, public_id: str, reason: str = "", *, actor: str = "") -> StoredKey:
         """As `Store.revoke_api_key`."""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from tos_guard.errors import AccountError, ConfigurationError
 
 if TYPE_CHECKING:
-    from tos_guard.rights import Account, Grant, Organization
+    from tos_guard.rights import Account, Grant, KeyTerms, Organization
 
 __all__ = [
     "AccountChange",
@@ -54,6 +54,12 @@ _MATERIAL: Final = ("kty", "crv", "x", "y", "n", "e")
 """Members that make the key: under one `kid` they never change."""
 
 
+def _unlimited() -> KeyTerms:
+    from tos_guard.rights import UNLIMITED_KEY
+
+    return UNLIMITED_KEY
+
+
 @dataclass(frozen=True, slots=True)
 class StoredKey:
     """An API key as its account's administrator sees it: neither the secret nor its hash.
@@ -64,6 +70,8 @@ class StoredKey:
         label: What the administrator calls it.
         created: When it was made.
         revoked: When it was revoked, or None.
+        terms: What it is for.
+        replaces: Public id of the key that it was rotated from, or empty.
     """
 
     public_id: str
@@ -71,6 +79,8 @@ class StoredKey:
     label: str
     created: datetime
     revoked: datetime | None = None
+    terms: KeyTerms = field(default_factory=_unlimited)
+    replaces: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,6 +301,55 @@ def checked_public_key(document: Mapping[str, Any], known: Mapping[str, Any] | N
 def unknown_key(public_id: str) -> AccountError:
     """There is no such key."""
     return AccountError("unknown API key", where=f"key {public_id}")
+
+
+def new_stored_key(
+    public_id: str, account_id: str, label: str, now: datetime, terms: KeyTerms | None = None, *, replaces: str = ""
+) -> StoredKey:
+    """A key that is added.
+
+    Raises:
+        AccountError: Its id or label cannot be stored, or it has expired already.
+    """
+    terms = _unlimited() if terms is None else terms
+    if terms.has_expired(now):
+        raise AccountError("it would expire before it is used", where=f"key {public_id}", cure="Give a later time")
+    return StoredKey(check_name(public_id, "key"), account_id, check_text(label, "label"), now, None, terms, replaces)
+
+
+def rotated(old: StoredKey, public_id: str, now: datetime, overlap: timedelta, terms: KeyTerms | None) -> tuple[KeyTerms, StoredKey]:
+    """What the old key is for from now on, and the new one.
+
+    Raises:
+        AccountError: The old key was revoked or has expired, the overlap is negative, or the new key cannot be added.
+    """
+    where = f"key {old.public_id}"
+    if old.revoked is not None or old.terms.has_expired(now):
+        raise AccountError("it was revoked or has expired", where=where, cure="Make a new key")
+    if overlap < timedelta(0):
+        raise AccountError("the overlap is negative", where=where, cure="Give 0 or more")
+    end = now + overlap
+    ending = replace(old.terms, expires=end if old.terms.expires is None else min(end, old.terms.expires))
+    return ending, new_stored_key(public_id, old.account_id, old.label, now, old.terms if terms is None else terms, replaces=old.public_id)
+
+
+def key_terms_document(terms: KeyTerms) -> str:
+    """What a key is for, in its JSON form."""
+    return json.dumps(terms.document())
+
+
+def key_terms_from_document(document: str) -> KeyTerms:
+    """What a key is for, from its JSON form.
+
+    Raises:
+        AccountError: It cannot be read.
+    """
+    from tos_guard.rights import KeyTerms
+
+    try:
+        return KeyTerms.from_document(json.loads(document))
+    except (ValueError, RecursionError) as error:
+        raise AccountError(f"what the key is for cannot be read ({error})", where="key") from None
 
 
 def key_taken(public_id: str) -> AccountError:

@@ -128,6 +128,9 @@ _RIGHTS: Final = (
 )
 
 _FLEET: Final = (
+    # What the key is for (`tos_guard.rights.KeyTerms`), and which one it was rotated from.
+    "ALTER TABLE api_key ADD COLUMN terms TEXT NOT NULL DEFAULT '{}'",
+    "ALTER TABLE api_key ADD COLUMN replaces TEXT NOT NULL DEFAULT ''",
     # Domains of limits that an engine beside this file has counted in: one that knows nothing of such a domain has forgotten it.
     """CREATE TABLE limits_domain (
         issuer TEXT NOT NULL, domain TEXT NOT NULL, since INTEGER NOT NULL,

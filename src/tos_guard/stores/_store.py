@@ -15,7 +15,7 @@ from tos_guard.stores._administration import AccountAdministration, Administrato
 from tos_guard.stores._model import StoredTerms
 
 if TYPE_CHECKING:
-    from tos_guard.rights import Account, Holder
+    from tos_guard.rights import Account, Holder, KeyedHolder
     from tos_guard.terms import Acceptance, TermsVersion, Withdrawal
     from tos_guard.types import SubjectKind
 
@@ -58,8 +58,21 @@ class Store(AccountAdministration, OrganizationAdministration, AdministratorKeys
         """
 
     @abstractmethod
+    def keyed_holder(self, public_id: str, secret_hash: bytes) -> KeyedHolder | None:
+        """The account of a key, with what else its rights depend on, and what the key is for: how guards look keys up.
+
+        None for an unknown or revoked key and for a wrong secret alike. Whether it has expired is for the caller to check, against its
+        own present.
+
+        Raises:
+            StoreError: The engine failed.
+        """
+
     def holder_by_api_key(self, public_id: str, secret_hash: bytes) -> Holder | None:
-        """The account of a key, with what else its rights depend on; None for an unknown or revoked key and for a wrong secret alike.
+        """The account of a key that is for all its account may, with what else its rights depend on.
+
+        None for an unknown, revoked or expired key and for a wrong secret alike; and for a key that is for less, or bound, since nothing
+        here could tell (`keyed_holder` does).
 
         The same object as long as nothing of it has changed, so that it may stand in the key of a cache by its identity. Keep it
         there as well, or its identity may be given to another.
@@ -67,6 +80,10 @@ class Store(AccountAdministration, OrganizationAdministration, AdministratorKeys
         Raises:
             StoreError: The engine failed.
         """
+        found = self.keyed_holder(public_id, secret_hash)
+        if found is None or not found.terms.is_unlimited or found.terms.has_expired(self._clock()):
+            return None
+        return found.holder
 
     @abstractmethod
     def holder_by_id(self, account_id: str) -> Holder | None:

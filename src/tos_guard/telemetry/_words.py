@@ -34,7 +34,7 @@ METHODS: Final = frozenset(str(method) for method in AcceptanceMethod)
 CHANGES: Final = frozenset(
     {
         *("added", "changed", "standing", "grant_added", "grant_voided", "limit_set", "limit_cleared"),
-        *("end_user_blocked", "end_user_unblocked", "key_added", "key_revoked"),
+        *("end_user_blocked", "end_user_unblocked", "key_added", "key_revoked", "key_rotated"),
     }
 )
 BEARER_FAULTS: Final[frozenset[str]] = frozenset(get_args(BearerFault))
@@ -62,6 +62,7 @@ REASONS: Final = frozenset(
         "tos_end_user_blocked",
         "tos_form_refused",
         "tos_idempotency_mismatch",
+        "tos_key_scope",
         "tos_length_required",
         "tos_limit",
         "tos_malformed_request",

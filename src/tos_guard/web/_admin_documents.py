@@ -38,7 +38,19 @@ def _sorted(value: Any) -> Any:
 
 def key_members(key: StoredKey) -> dict[str, Any]:
     """An API key; nobody can tell its secret any more."""
-    return {"created": moment(key.created), "label": key.label, "public_id": key.public_id, "revoked": moment(key.revoked)}
+    terms = key.terms
+    return {
+        "actions": None if terms.actions is None else sorted(terms.actions),
+        "created": moment(key.created),
+        "expires": moment(terms.expires),
+        "jkt": terms.binding.jkt,
+        "label": key.label,
+        "models": None if terms.models is None else sorted(terms.models),
+        "public_id": key.public_id,
+        "replaces": key.replaces or None,
+        "revoked": moment(key.revoked),
+        "x5t": terms.binding.x5t,
+    }
 
 
 def organization_members(organization: Organization) -> dict[str, Any]:

@@ -8,7 +8,8 @@ from typing import Annotated, Any, ClassVar, Final, TypeVar
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from tos_guard.config import describe
-from tos_guard.errors import MalformedRequestError
+from tos_guard.errors import AccountError, MalformedRequestError
+from tos_guard.rights import Binding, KeyTerms
 from tos_guard.types import SubjectKind
 from tos_guard.web._routes import MAX_BODY_BYTES, WebRequest, json_members
 
@@ -24,6 +25,7 @@ __all__ = [
     "Reason",
     "RecordAcceptance",
     "RecordWithdrawal",
+    "RotateKey",
     "SetLimit",
     "read_input",
 ]
@@ -94,9 +96,33 @@ class ChangeAccount(Input):
 
 
 class NewKey(Input):
-    """An API key: what the administrator calls it."""
+    """An API key: what the administrator calls it, and what it is for; None for all that its account may."""
 
     label: _Text
+    models: _Listed | None = None
+    actions: _Listed | None = None
+    expires: _Moment | None = None
+    jkt: _Text | None = None
+    x5t: _Text | None = None
+
+    def terms(self) -> KeyTerms:
+        """What it is for.
+
+        Raises:
+            AccountError: It cannot be that.
+        """
+        try:
+            binding = Binding(self.jkt, self.x5t)
+        except ValueError as error:
+            raise AccountError(str(error), where="key") from None
+        actions, models = (None if names is None else frozenset(names) for names in (self.actions, self.models))
+        return KeyTerms(actions, models, self.expires, binding)
+
+
+class RotateKey(Input):
+    """A key in place of another: for how many seconds the old one stays good."""
+
+    overlap_seconds: Annotated[int, Field(ge=0, le=366 * 86_400)]
 
 
 class NewGrant(Input):

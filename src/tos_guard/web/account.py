@@ -16,9 +16,9 @@ from datetime import UTC
 from functools import partial
 from typing import Any, Final
 
-from tos_guard.errors import ConfigurationError, ConflictError, MalformedRequestError, NotFoundError, RequestError
+from tos_guard.errors import ConfigurationError, ConflictError, DeniedError, MalformedRequestError, NotFoundError, RequestError
 from tos_guard.guard import Ask, Caller, GuardSteps, Person, Steps, Subject
-from tos_guard.rights import Holder
+from tos_guard.rights import ACCOUNT_ROUTES, Holder
 from tos_guard.terms import Acceptance, TermsVersion, parse_receipt
 from tos_guard.types import AcceptanceMethod, Identification
 from tos_guard.web._account_documents import (
@@ -118,8 +118,16 @@ class AccountRoutes:
 
         Raises:
             AuthenticationError, RequestError, StoreError: As `GuardSteps.authenticate`.
+            DeniedError: The API key is for other things.
         """
-        return self._guard.authenticate(request.view)
+        caller = yield from self._guard.authenticate(request.view)
+        if not caller.key.permits_account_routes:
+            raise DeniedError(
+                "This API key is not for the account routes",
+                reason="tos_key_scope",
+                cure=f"Use another key of the account, or one with the action {ACCOUNT_ROUTES!r}.",
+            )
+        return caller
 
     def body_limit(self, request: WebRequest) -> int:
         """Largest body that is read, in bytes."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -43,6 +44,7 @@ from tos_guard.web._admin_inputs import (
     Reason,
     RecordAcceptance,
     RecordWithdrawal,
+    RotateKey,
     SetLimit,
     read_input,
 )
@@ -150,6 +152,7 @@ class AdminRoutes:
             ("POST", ("accounts", _ANY, "reinstate"), self._blocking(partial(self._set_standing, Standing.GOOD))),
             ("POST", ("accounts", _ANY, "keys"), self._blocking(self._add_key)),
             ("POST", ("accounts", _ANY, "keys", _ANY, "revoke"), self._blocking(self._revoke_key)),
+            ("POST", ("accounts", _ANY, "keys", _ANY, "rotate"), self._blocking(self._rotate_key)),
             ("POST", ("accounts", _ANY, "grants"), self._blocking(self._add_grant)),
             ("POST", ("accounts", _ANY, "grants", _ANY, "void"), self._blocking(self._void_grant)),
             ("POST", ("accounts", _ANY, "limits"), self._blocking(self._set_limit)),
@@ -269,15 +272,20 @@ class AdminRoutes:
         account, given = _account(asked), read_input(NewKey, asked.request)
         key = new_api_key(secrets.token_bytes)
         hashed = hash_secret(key.secret, asked.store.pepper())
-        stored = asked.store.add_api_key(account.id, key.public_id, hashed, label=given.label, actor=asked.actor)
+        stored = asked.store.add_api_key(account.id, key.public_id, hashed, label=given.label, terms=given.terms(), actor=asked.actor)
         self._guard.telemetry.changed("key_added")
         return 201, {"key": key_members(stored) | {"text": key.text}}
 
+    def _rotate_key(self, asked: Asked) -> Said:
+        public_id, given = _key(asked), read_input(RotateKey, asked.request)
+        key = new_api_key(secrets.token_bytes)
+        hashed, overlap = hash_secret(key.secret, asked.store.pepper()), timedelta(seconds=given.overlap_seconds)
+        stored = asked.store.rotate_api_key(public_id, key.public_id, hashed, overlap=overlap, actor=asked.actor)
+        self._guard.telemetry.changed("key_rotated")
+        return 201, {"key": key_members(stored) | {"text": key.text}}
+
     def _revoke_key(self, asked: Asked) -> Said:
-        account, given = _account(asked), read_input(Reason, asked.request)
-        public_id = asked.names[1]
-        if all(key.public_id != public_id for key in asked.store.api_keys(account.id)):
-            raise NotFoundError("the account has no such key", where=f"key {public_id[:64]}")
+        public_id, given = _key(asked), read_input(Reason, asked.request)
         revoked = asked.store.revoke_api_key(public_id, given.reason, actor=asked.actor)
         self._guard.telemetry.changed("key_revoked")
         return 200, {"key": key_members(revoked)}
@@ -457,6 +465,14 @@ def _account(asked: Asked) -> Account:
     if account is None:
         raise NotFoundError("unknown account", where=f"account {asked.names[0][:128]}")
     return account
+
+
+def _key(asked: Asked) -> str:
+    """Public id of a key of the account that the path names."""
+    account, public_id = _account(asked), asked.names[1]
+    if all(key.public_id != public_id for key in asked.store.api_keys(account.id)):
+        raise NotFoundError("the account has no such key", where=f"key {public_id[:64]}")
+    return public_id
 
 
 def _organization(asked: Asked) -> Organization:
