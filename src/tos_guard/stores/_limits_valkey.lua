@@ -104,18 +104,16 @@ local function life(ms)
     return test_time == '' and max(1, ms) or TEST_LIFE_MS
 end
 
-local function hold(key, member, amount, until_, is_new)
-    -- The members of one reservation in a set of slots, renewed or new.
+local function hold(key, member, amount, until_, holders)
+    -- The members of one reservation in a set of slots that has so many others.
     for each = 1, amount do
-        local name = each == 1 and member or member .. each
-        if is_new then
-            call('ZADD', key, until_, name)
-        else
-            call('ZADD', key, 'XX', until_, name)
-        end
+        call('ZADD', key, until_, each == 1 and member or member .. each)
     end
-    call('PEXPIRE', key, life(until_ - now), 'NX')
-    call('PEXPIRE', key, life(until_ - now), 'GT')
+    if holders == 0 then
+        call('PEXPIRE', key, life(until_ - now))
+    else
+        call('PEXPIRE', key, life(until_ - now), 'GT')
+    end
 end
 
 if operation == 'renew' then
@@ -136,7 +134,8 @@ if operation == 'renew' then
             held[1] = until_
             call('SET', KEYS[key], pack(held), 'PX', life(lease))
             for set = 1, sets do
-                hold(KEYS[a[at + 2 * set]], string.sub(KEYS[key], -22), a[at + 2 * set + 1], until_, not is_open)
+                local slots = KEYS[a[at + 2 * set]]
+                hold(slots, string.sub(KEYS[key], -22), a[at + 2 * set + 1], until_, is_open and 1 or call('ZCARD', slots))
             end
         end
         at = at + 2 + 2 * sets
@@ -464,7 +463,7 @@ for at = 3, #a, 10 do
             keep_window(key, rows[key])
         else
             call('ZREMRANGEBYSCORE', KEYS[key], '-inf', now)
-            hold(KEYS[key], string.sub(KEYS[2], -22), amount, marks[1], true)
+            hold(KEYS[key], string.sub(KEYS[2], -22), amount, marks[1], rows[key][1])
         end
     end
     if kind == SLIDING and a[at + 7] > 0 and amount > 0 then

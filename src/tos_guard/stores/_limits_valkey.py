@@ -169,4 +169,5 @@ class ValkeyLimits:
             raise
         except StoreError:
             self._connections.discard()
+            self._domain.look_again()
             raise

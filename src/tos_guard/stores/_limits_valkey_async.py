@@ -138,4 +138,5 @@ class AsyncValkeyLimits:
             raise
         except StoreError:
             self._connections.discard()
+            self._domain.look_again()
             raise

@@ -3,9 +3,9 @@
 A domain has an **epoch**: an id, the engine that counts it, and from when on it counts everything (the beginning of time for a domain that
 never lost anything). Each call names the epoch it knows, and the script answers in no other.
 
-- A process *attaches* before its first call, and again whenever the script is gone (the engine was restarted, or is a replica that was
-  promoted), the epoch is gone or another, or the engine's history is another. The script compares the engine with the epoch's in the step
-  that brings it to the engine, so that nobody counts before.
+- A process *attaches* before its first call, after each that failed, and whenever the script is gone (the engine was restarted, or is a
+  replica that was promoted), the epoch is gone or another, or the engine's history is another. The script compares the engine with the
+  epoch's in the step that brings it to the engine, so that nobody counts before.
 - An engine that is another, or another run, begins a new epoch, *in doubt*: unless it says that it loses nothing (``appendonly`` with
   ``appendfsync always``, and no replica has ever been seen on either side).
 - An epoch that is gone begins anew in doubt too, unless the store says that the domain has never lived.
@@ -148,6 +148,10 @@ class Domain:
         """The epoch that this process knows; None before the first call, and after it was found to be over."""
         return self._epoch
 
+    def look_again(self) -> None:
+        """A call has failed: the engine may be another one by the next."""
+        self._epoch = None
+
     # Steps of the calls.
 
     def reserve(self, charges: Sequence[Charge], id: str, lease: timedelta) -> Steps[Reservation | LimitRefusal]:  # noqa: A002
@@ -245,7 +249,9 @@ class Domain:
     def _attach(self) -> Steps[Epoch]:
         """Come to the engine's epoch, or begin one."""
         if self._noted is None:
-            self._noted = yield Note()
+            is_new = yield Note()
+            # Of two threads that ask at once, one is told: it may be this one or the other.
+            self._noted = is_new or bool(self._noted)
         mode, gives_up = b"look", time.monotonic() + _BEGIN_SECONDS
         for attempt in count():
             run, is_durable = yield from self._look_at_engine()
@@ -326,5 +332,4 @@ class Domain:
         return StoreError(what, where=self._where, cure=cure)
 
     def _senseless(self, answer: object) -> StoreError:
-        self._epoch = None
         return self._failed(f"a senseless answer ({str(answer)[:80]})", cure="Is this Valkey or Redis, and nothing in between?")

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import select
 import socket
 import ssl
@@ -39,6 +40,7 @@ _MOST_WAITING: Final = 10_000
 """Calls of an event loop that wait for answers, about 1 KB each."""
 
 _READ_BYTES: Final = 65_536
+_HUGE: Final = re.compile(rb"\*\d{6}")
 _DEFAULT_PORT: Final = 6379
 _OPTIONS: Final = {"ssl_ca_certs": "cafile", "ssl_certfile": "certfile", "ssl_keyfile": "keyfile", "db": ""}
 
@@ -131,6 +133,17 @@ def packed(commands: Sequence[Command]) -> bytes:
     return b"".join([hiredis.pack_command(tuple(command)) for command in commands])  # type: ignore[arg-type]
 
 
+def _feed(reader: Any, received: bytes) -> None:
+    """Hand the parser what was received.
+
+    Raises:
+        _Garbled: It announces an array of a size that none of ours has. The parser would take memory for all of it at once.
+    """
+    if _HUGE.search(received):
+        raise _Garbled("an array of more than 99,999 parts")
+    reader.feed(received)
+
+
 def _reader() -> Any:
     return hiredis.Reader(protocolError=_Garbled, replyError=Refusal)
 
@@ -192,7 +205,7 @@ class _Connection:
             received = self._socket.recv(_READ_BYTES)
             if not received:
                 raise ConnectionResetError("the engine has closed the connection")
-            self._reader.feed(received)
+            _feed(self._reader, received)
         return answers
 
     @property
@@ -346,7 +359,7 @@ class _Link(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         try:
-            self._reader.feed(data)
+            _feed(self._reader, data)
             while (answer := self._reader.gets()) is not False:
                 if not self._waiting:
                     raise _Garbled("an answer to nothing")
