@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import inspect
 import os
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar, cast, runtime_checkable
@@ -22,6 +23,7 @@ from tos_guard.guard._needs import (
     Cancel,
     CurrentKey,
     FindHolder,
+    FindSeal,
     Identify,
     Keep,
     KeepPolicy,
@@ -37,6 +39,7 @@ from tos_guard.guard._needs import (
     VerifyBearer,
 )
 from tos_guard.guard._steps import GuardSteps
+from tos_guard.ledger import KeptSeal, SealKind
 from tos_guard.limits import LimitRefusal, Reservation
 from tos_guard.protocols import (
     AccountSource,
@@ -119,6 +122,8 @@ class Guard(GuardSteps):
             case Keep():
                 future = self._records.append(need.record)
                 return _result(future) if need.wait else _watch(self, future)
+            case FindSeal():
+                return cast(SealStore, self.seals).kept(need.account_id, need.kind, need.key, need.now)
             case KeepSeals():
                 kept = cast(SealStore, self.seals).keep(need.seals, need.record)
                 return _result(kept) if need.wait else _watch(self, kept)
@@ -180,9 +185,13 @@ class AsyncGuard(GuardSteps):
                 with _of_the_host("its source of accounts"):
                     return await self._find(need)
             case ReadTerms():
+                if (store := _awaitable(self.archive)) is not None:
+                    return await store.terms_versions()
                 return await asyncio.to_thread(cast(TermsArchive, self.archive).terms_versions)
             case KeepPolicy():
                 policy = need.policy
+                if (store := _awaitable(self.archive)) is not None:
+                    return await store.put_usage_policy(policy.sha256, policy.document)
                 return await asyncio.to_thread(cast(TermsArchive, self.archive).put_usage_policy, policy.sha256, policy.document)
             case Reserve():
                 return await self._reserved(cast(LimitEngine, self._limits), need)
@@ -227,17 +236,24 @@ class AsyncGuard(GuardSteps):
             case Keep():
                 future = self._records.append(need.record)
                 return await _durable(future) if need.wait else _watch(self, future)
+            case FindSeal():
+                if (store := _awaitable(self.seals)) is not None:
+                    return await store.kept(need.account_id, need.kind, need.key, need.now)
+                return await asyncio.to_thread(cast(SealStore, self.seals).kept, need.account_id, need.kind, need.key, need.now)
             case KeepSeals():
                 kept = cast(SealStore, self.seals).keep(need.seals, need.record)
                 return await _durable(kept) if need.wait else _watch(self, kept)
 
     async def _find(self, need: FindHolder) -> KeyedHolder | None:
+        await self._hear()
         cache_key = self._cache_key(need)
         with self._found_lock:
             found = self._found.get(cache_key)
         if found is None:
             # Both colours have the same names, so only the look-ups themselves tell them apart.
-            if inspect.iscoroutinefunction(self._accounts.by_id):
+            if (store := _awaitable(self._accounts)) is not None and id(self._accounts) == id(self._rights):
+                found = await _look_up_in(store, need)
+            elif inspect.iscoroutinefunction(self._accounts.by_id):
                 account = await _look_up_async(cast(AsyncAccountSource, self._accounts), need)
                 found = await asyncio.to_thread(_with_rights, self._rights, account) if account is not None else None
             else:
@@ -246,6 +262,13 @@ class AsyncGuard(GuardSteps):
                 with self._found_lock:
                     self._found[cache_key] = found
         return found
+
+    async def _hear(self) -> None:
+        """See to it that the version of the store is known without waiting: the event loop must not, while the store's server is silent."""
+        store = _awaitable(self._accounts)
+        if store is not None and not store.is_fresh:
+            with suppress(StoreError):  # whoever asks for it now is told at once
+                await store.heard_version()
 
     async def _use_proof(self, need: UseProof) -> Use:
         replays = self._replays
@@ -336,6 +359,38 @@ class _OneStore(Protocol):
     def holder_by_id(self, account_id: str) -> Holder | None: ...
 
     def keyed_holder(self, public_id: str, secret_hash: bytes) -> KeyedHolder | None: ...
+
+
+class _Awaitable(Protocol):
+    """What a request asks of a store, with ``await``."""
+
+    @property
+    def is_fresh(self) -> bool: ...
+
+    async def heard_version(self) -> int: ...
+
+    async def holder_by_id(self, account_id: str) -> Holder | None: ...
+
+    async def keyed_holder(self, public_id: str, secret_hash: bytes) -> KeyedHolder | None: ...
+
+    async def terms_versions(self) -> Sequence[Any]: ...
+
+    async def put_usage_policy(self, sha256: str, document: bytes) -> None: ...
+
+    async def kept(self, account_id: str, kind: SealKind, key: str, now: datetime) -> KeptSeal | None: ...
+
+
+def _awaitable(store: object) -> _Awaitable | None:
+    """The second colour of a store that has one; the others lie in memory or on a disk of ours, and a thread asks them."""
+    found: _Awaitable | None = getattr(store, "awaitable", None)
+    return found
+
+
+async def _look_up_in(store: _Awaitable, need: FindHolder) -> KeyedHolder | None:
+    if need.account_id is None:
+        return await store.keyed_holder(need.public_id or "", need.secret_hash)
+    holder = await store.holder_by_id(need.account_id)
+    return None if holder is None else KeyedHolder(holder, UNLIMITED_KEY)
 
 
 def _look_up(accounts: AccountSource, rights: RightsSource | None, need: FindHolder) -> KeyedHolder | None:

@@ -19,7 +19,7 @@ from tos_guard.dialects import RequestFacts
 from tos_guard.errors import ConfigurationError, MalformedRequestError, RequestError, StoreError
 from tos_guard.exchange import Exchange, Sealable, Sealed, SealName, covers, kept_content, kept_facts, opened, original_of
 from tos_guard.guard._base import GuardBase
-from tos_guard.guard._needs import Ask, KeepSeals, RequestView, Route, Steps
+from tos_guard.guard._needs import FindSeal, KeepSeals, RequestView, Route, Steps
 from tos_guard.ledger import KeptSeal, SealKind
 from tos_guard.provenance import Content
 from tos_guard.types import Completion, Facts
@@ -123,10 +123,9 @@ class Keeping(GuardBase):
         return seal
 
     def _kept(self, account_id: str, kind: SealKind, key: str) -> Steps[KeptSeal | None]:
-        store, now = self.seals, self.clock()
-        if store is None:
+        if self.seals is None:
             return None
-        found: KeptSeal | None = yield Ask(lambda: store.kept(account_id, kind, key, now))
+        found: KeptSeal | None = yield FindSeal(account_id, kind, key, self.clock())
         return found
 
     def _keyed(self, what: str, text: str) -> str:

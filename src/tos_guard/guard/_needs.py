@@ -12,7 +12,7 @@ from tos_guard.dialects import Dialect, RequestHead
 from tos_guard.errors import MalformedRequestError, PolicyStop
 from tos_guard.guard._leases import LEASE
 from tos_guard.keys import KeyRecord
-from tos_guard.ledger import ExchangeRecord, KeptSeal
+from tos_guard.ledger import ExchangeRecord, KeptSeal, SealKind
 from tos_guard.limits import Amounts, Charge, Reservation, Usage
 from tos_guard.policy import UsagePolicy
 from tos_guard.rights import UNLIMITED_KEY, Account, BearerIdentity, Holder, KeyTerms
@@ -29,6 +29,7 @@ __all__ = [
     "Connection",
     "CurrentKey",
     "FindHolder",
+    "FindSeal",
     "Identify",
     "Keep",
     "KeepPolicy",
@@ -357,6 +358,16 @@ class Keep:
 
 
 @dataclass(frozen=True, slots=True)
+class FindSeal:
+    """Needs the kept seal of a name; gives it, or None."""
+
+    account_id: str
+    kind: SealKind
+    key: str
+    now: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class KeepSeals:
     """Needs seals kept with the record of their exchange; gives the one that stands in the way, or None. Does not *wait* for it if not."""
 
@@ -382,6 +393,7 @@ Need = (
     | CurrentKey
     | Sign
     | Keep
+    | FindSeal
     | KeepSeals
 )
 Steps = Generator[Need, Any, _T]

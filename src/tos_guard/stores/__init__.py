@@ -27,10 +27,12 @@ if TYPE_CHECKING:
     from tos_guard.stores._limits_valkey import ValkeyLimits
     from tos_guard.stores._limits_valkey_async import AsyncValkeyLimits
     from tos_guard.stores._postgres import PostgresStore
+    from tos_guard.stores._postgres_async import AsyncPostgresStore
 
 __all__ = [
     "AccountChange",
     "AsyncFallbackReplays",
+    "AsyncPostgresStore",
     "AsyncValkeyLimits",
     "FallbackLimits",
     "FallbackReplays",
@@ -70,6 +72,10 @@ def __getattr__(name: str) -> Any:
                 from tos_guard.stores._postgres import PostgresStore
 
                 return PostgresStore
+            case "AsyncPostgresStore":
+                from tos_guard.stores._postgres_async import AsyncPostgresStore
+
+                return AsyncPostgresStore
             case "ValkeyLimits":
                 from tos_guard.stores._limits_valkey import ValkeyLimits
 

@@ -11,6 +11,7 @@ from tos_guard._canonical import sha256_b64url
 from tos_guard.errors import StoreError, TermsError
 from tos_guard.stores._issuer import SQLIssuer
 from tos_guard.stores._model import StoredTerms, check_text, checked_public_key, from_ms, storable, to_ms
+from tos_guard.stores._sql import Asking
 
 if TYPE_CHECKING:
     from tos_guard.terms import TermsVersion
@@ -58,8 +59,10 @@ class SQLArchive(SQLIssuer):
 
     def terms_versions(self) -> Sequence[StoredTerms]:
         """As `Store.terms_versions`."""
-        with self._accounts.read() as connection:
-            rows = connection.execute(f"{_SELECT_TERMS} WHERE issuer = ? ORDER BY effective, number", (self.issuer,)).fetchall()
+        return self._read(self._ask_terms_versions())
+
+    def _ask_terms_versions(self) -> Asking[Sequence[StoredTerms]]:
+        rows = yield f"{_SELECT_TERMS} WHERE issuer = ? ORDER BY effective, number", (self.issuer,)
         return tuple(map(_stored_terms, rows))
 
     def put_usage_policy(self, sha256: str, document: bytes) -> None:
@@ -76,11 +79,11 @@ class SQLArchive(SQLIssuer):
 
     def usage_policy(self, sha256: str) -> bytes | None:
         """As `Store.usage_policy`."""
-        with self._accounts.read() as connection:
-            row = connection.execute(
-                "SELECT document FROM usage_policy WHERE issuer = ? AND sha256 = ?", (self.issuer, storable(sha256))
-            ).fetchone()
-        return None if row is None else bytes(row[0])
+        return self._read(self._ask_usage_policy(sha256))
+
+    def _ask_usage_policy(self, sha256: str) -> Asking[bytes | None]:
+        rows = yield "SELECT document FROM usage_policy WHERE issuer = ? AND sha256 = ?", (self.issuer, storable(sha256))
+        return bytes(rows[0][0]) if rows else None
 
     def note_limits_domain(self, domain: str) -> bool:
         """As `Store.note_limits_domain`."""

@@ -24,7 +24,7 @@ from tos_guard.stores._store import matching
 if TYPE_CHECKING:
     from tos_guard.rights import Account, Holder, KeyedHolder, KeyTerms
 
-__all__ = ["SQLHolders"]
+__all__ = ["Found", "Kind", "SQLHolders"]
 
 _MISSING: Final = 20_000
 """Unknown ids kept in memory, apart from the known ones: whoever invents ids must not be able to push the known out."""
@@ -32,10 +32,10 @@ _MISSING: Final = 20_000
 _OF_THE_HOST: Final = -1
 """In place of the change of an account that was not read here."""
 
-_Kind = Literal["key", "id"]
+Kind = Literal["key", "id"]
 """By what an account is looked up."""
 
-_SELECT: Final[dict[_Kind, str]] = {
+_SELECT: Final[dict[Kind, str]] = {
     "key": """SELECT account.id, account.changed, account.document, api_key.secret_hash, api_key.terms FROM api_key
         JOIN account ON account.issuer = api_key.issuer AND account.id = api_key.account_id
         WHERE api_key.issuer = ? AND api_key.public_id = ? AND api_key.revoked IS NULL""",
@@ -44,7 +44,7 @@ _SELECT: Final[dict[_Kind, str]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
+class Found:
     """What a look-up found in the state of this version."""
 
     version: int
@@ -81,8 +81,8 @@ class SQLHolders(SQLOrganizations, SQLAcceptances):
 
     def _forget(self) -> None:
         super()._forget()
-        self._known: LRUCache[tuple[str, str], _Found] = LRUCache(CACHED)
-        self._unknown: LRUCache[tuple[str, str], _Found] = LRUCache(_MISSING)
+        self._known: LRUCache[tuple[str, str], Found] = LRUCache(CACHED)
+        self._unknown: LRUCache[tuple[str, str], Found] = LRUCache(_MISSING)
         self._holders: LRUCache[str, _Kept] = LRUCache(CACHED)
 
     def keyed_holder(self, public_id: str, secret_hash: bytes) -> KeyedHolder | None:
@@ -96,15 +96,8 @@ class SQLHolders(SQLOrganizations, SQLAcceptances):
 
     def rights_of(self, account: Account) -> Holder:
         """As `Store.rights_of`."""
-        version = self._hearing.version()
-        with self._caching:
-            kept = self._holders.get(account.id)
-        changed = _OF_THE_HOST
-        if kept is not None and kept.is_of(account, _OF_THE_HOST):
-            if kept.version >= version:
-                return kept.holder
-            account, changed = kept.holder.account, kept.changed
-        return self._look(self._ask_rights(account, changed))
+        known, asking = self._rights_or_ask(account, self._hearing.version())
+        return self._look(asking) if known is None else known
 
     def rights_at(self, account: Account, moment: datetime) -> Holder:
         """As `Store.rights_at`."""
@@ -113,18 +106,18 @@ class SQLHolders(SQLOrganizations, SQLAcceptances):
         organization = None if account.organization is None else self.organization_at(account.organization, moment)
         return Holder(account, organization, self._acceptances_at(account, moment))
 
-    def _find(self, kind: _Kind, name: str) -> _Found:
+    def _find(self, kind: Kind, name: str) -> Found:
         found = self._remembered(kind, name, self._hearing.version())
         return self._remember(kind, name, self._look(self._ask(kind, name))) if found is None else found
 
-    def _remembered(self, kind: _Kind, name: str, version: int) -> _Found | None:
+    def _remembered(self, kind: Kind, name: str, version: int) -> Found | None:
         """What a look-up found, if it is of this version or a later one."""
         key = (kind, name)
         with self._caching:
             before = self._known.get(key) or self._unknown.get(key)
         return before if before is not None and before.version >= version else None
 
-    def _remember(self, kind: _Kind, name: str, found: _Found) -> _Found:
+    def _remember(self, kind: Kind, name: str, found: Found) -> Found:
         """What is now known to have been found."""
         key = (kind, name)
         with self._caching:
@@ -137,19 +130,28 @@ class SQLHolders(SQLOrganizations, SQLAcceptances):
             cache[key] = found
         return found
 
-    def _ask(self, kind: _Kind, name: str) -> Asking[_Found]:
+    def _ask(self, kind: Kind, name: str) -> Asking[Found]:
         from tos_guard.rights import KeyedHolder
 
         version = yield from self._ask_version()
         rows = yield _SELECT[kind], (self.issuer, storable(name))
         if not rows:
-            return _Found(version, None)
+            return Found(version, None)
         ((account_id, changed, document, secret_hash, terms),) = rows
         with self._caching:
             kept = self._holders.get(account_id)
         account = kept.holder.account if kept is not None and kept.changed == changed else self._account(document)
         holder = yield from self._ask_holder(version, account, changed)
-        return _Found(version, holder, secret_hash, KeyedHolder(holder, self._key_terms(terms)))
+        return Found(version, holder, secret_hash, KeyedHolder(holder, self._key_terms(terms)))
+
+    def _rights_or_ask(self, account: Account, version: int) -> tuple[Holder | None, Asking[Holder]]:
+        """The rights of an account, where they are known in this version; and what to ask where they are not."""
+        with self._caching:
+            kept = self._holders.get(account.id)
+        if kept is None or not kept.is_of(account, _OF_THE_HOST):
+            return None, self._ask_rights(account, _OF_THE_HOST)
+        known = kept.holder if kept.version >= version else None
+        return known, self._ask_rights(kept.holder.account, kept.changed)
 
     def _ask_rights(self, account: Account, changed: int) -> Asking[Holder]:
         version = yield from self._ask_version()

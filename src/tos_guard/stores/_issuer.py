@@ -77,6 +77,11 @@ class SQLIssuer(Store):
         """The version of the state that is being read."""
         return version_in((yield SELECT_VERSION, (self.issuer,)), self._accounts.where)
 
+    def _read(self, asking: Asking[T]) -> T:
+        """What *asking* comes to, which asks one question."""
+        with self._accounts.read() as connection:
+            return answered(connection, asking)
+
     def _look(self, asking: Asking[T]) -> T:
         """What *asking* comes to, in one state."""
         with self._accounts.snapshot() as connection:

@@ -14,17 +14,17 @@ from typing import Any, Final
 from tos_guard.errors import StoreError
 from tos_guard.ledger import KeptSeal, SealKind
 from tos_guard.stores._model import storable, to_ms
-from tos_guard.stores._sql import Connection, Database
+from tos_guard.stores._sql import Asking, Connection, Database
 from tos_guard.stores._writer import SealRow
 
 __all__ = [
     "KEPT_SEALS",
+    "ask_seal",
     "check_seals",
     "delete_seals_of",
     "encode_seals",
     "insert_seals",
     "purge_seals",
-    "select_seal",
     "select_seals",
 ]
 
@@ -92,11 +92,11 @@ def insert_seals(connection: Connection, rows: Sequence[SealRow], number: int) -
     return None
 
 
-def select_seal(connection: Connection, issuer: str, account_id: str, kind: SealKind, key: str, now: datetime) -> KeptSeal | None:
+def ask_seal(issuer: str, account_id: str, kind: SealKind, key: str, now: datetime) -> Asking[KeptSeal | None]:
     """The seal of a name, unless its time is over."""
     names = (issuer, storable(account_id), str(kind), storable(key), to_ms(now))
-    row = connection.execute(f"{_SELECT} AND kind = ? AND key = ? AND until > ?", names).fetchone()
-    return None if row is None else _seal(row[0], account_id)
+    rows = yield f"{_SELECT} AND kind = ? AND key = ? AND until > ?", names
+    return _seal(rows[0][0], account_id) if rows else None
 
 
 def select_seals(connection: Connection, issuer: str, account_id: str, kind: SealKind | None, prefix: str) -> tuple[KeptSeal, ...]:

@@ -14,6 +14,7 @@ from tos_guard.protocols import Clock, Entropy
 from tos_guard.stores._accounts import SQLAccounts
 from tos_guard.stores._announcements import Announcements, ListenNotify, NoAnnouncements
 from tos_guard.stores._hearing import ServerHearing
+from tos_guard.stores._postgres_async import AsyncPostgresStore
 from tos_guard.stores._postgres_database import PostgresDatabase, namespace_exists
 from tos_guard.stores._postgres_pool import AsyncPool, Pool, Server
 from tos_guard.stores._records import RECORDS_SCHEMA, SQLRecords
@@ -57,6 +58,9 @@ class PostgresStore(SQLRecords, SQLAccounts):
         announcements: How changes are heard of at once: ``listen`` (``LISTEN`` and ``NOTIFY``); ``none``, where a pooler gives each
             transaction another connection: then within 0.2 s; or what else tells.
 
+    Attributes:
+        awaitable: What a request asks of it, with `await`. An `AsyncGuard` uses it by itself.
+
     Raises:
         ConfigurationError: The issuer is empty, the address or a name is none, or a schema is something else or of a newer release.
         StoreError: The server does not answer, or the schema cannot be made.
@@ -94,6 +98,10 @@ class PostgresStore(SQLRecords, SQLAccounts):
         except BaseException:
             pool.close()
             raise
+        self._server_hearing: ServerHearing = hearing
+        self._accounts_tables: PostgresDatabase = accounts
+        self._records_tables: PostgresDatabase = records
+        self.awaitable: AsyncPostgresStore = AsyncPostgresStore(self)
         SQLRecords.__init__(self, records, issuer=issuer, max_pending=max_pending, commit_delay=commit_delay)
         self._finalizer = weakref.finalize(self, _close, self._writer.close, hearing.close, asynchronous.close, pool.close)
 

@@ -23,7 +23,7 @@ from psycopg import errors, sql
 from tos_guard.errors import ConfigurationError, StoreError
 from tos_guard.stores._postgres_pool import AsyncLink, AsyncPool, LateError, Link, Pool
 from tos_guard.stores._postgres_sql import definition, statement
-from tos_guard.stores._sql import Asking, OnlySQLite, Question, Rows, Schema
+from tos_guard.stores._sql import Asking, OnlySQLite, Rows, Schema
 
 __all__ = ["PostgresConnection", "PostgresDatabase", "namespace_exists"]
 
@@ -204,15 +204,6 @@ class PostgresDatabase:
                     rows = await (await link.execute(statement(query), parameters)).fetchall()
             except StopIteration as stop:
                 return cast("T", stop.value)
-
-    async def ask(self, question: Question) -> list[Any]:
-        """The rows of one question, with `await`.
-
-        Raises:
-            StoreError: As `read`.
-        """
-        async with self._async_snapshot() as link:
-            return await (await link.execute(statement(question[0]), question[1])).fetchall()
 
     @contextmanager
     def _transaction(self, verb: str, begin: str, *, number: bool = False) -> Iterator[tuple[PostgresConnection, str]]:

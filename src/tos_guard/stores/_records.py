@@ -22,9 +22,9 @@ from typing import Final
 from tos_guard._canonical import MAX_SAFE_INTEGER
 from tos_guard.errors import ConfigurationError, StoreError
 from tos_guard.ledger import ExchangeRecord, KeptSeal, SealKind
-from tos_guard.stores._kept_seals import KEPT_SEALS, delete_seals_of, encode_seals, insert_seals, purge_seals, select_seal, select_seals
+from tos_guard.stores._kept_seals import KEPT_SEALS, ask_seal, delete_seals_of, encode_seals, insert_seals, purge_seals, select_seals
 from tos_guard.stores._model import storable
-from tos_guard.stores._sql import Connection, Database, Schema
+from tos_guard.stores._sql import Connection, Database, Schema, answered
 from tos_guard.stores._writer import Counter, GroupWriter, KeptRows, Row
 
 __all__ = ["RECORDS_SCHEMA", "DenialCount", "SQLRecords", "encode_row", "hour_of", "retention_cutoffs"]
@@ -173,7 +173,7 @@ class SQLRecords:
     def kept(self, account_id: str, kind: SealKind, key: str, now: datetime) -> KeptSeal | None:
         """As `Store.kept`."""
         with self._records.read() as connection:
-            return select_seal(connection, self._records_issuer, account_id, kind, key, now)
+            return answered(connection, ask_seal(self._records_issuer, account_id, kind, key, now))
 
     def kept_of(self, account_id: str, kind: SealKind | None = None, prefix: str = "") -> Sequence[KeptSeal]:
         """As `Store.kept_of`."""
