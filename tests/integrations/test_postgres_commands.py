@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,12 @@ from psycopg.conninfo import conninfo_to_dict
 from typer.testing import CliRunner
 
 from engines import free_port, new_database
+from provisioned import Provider
+from sample_records import sample_acceptance, sample_record
 from serving import Serve
 from tos_guard.cli._app import app
+from tos_guard.stores import PostgresStore, Store
+from tos_guard.types import Standing
 from tos_guard_fastapi import TosGuard
 
 ISSUER = "https://api.example.com"
@@ -88,3 +93,42 @@ def test_the_doctor_looks_into_the_database_and_makes_nothing(folder: Path, monk
 def codes(out: str) -> set[str]:
     """Codes of the problems."""
     return {check["code"] for check in json.loads(out)["checks"] if check["level"] == "problem"}
+
+
+def test_a_provider_moves_into_the_database(folder: Path) -> None:
+    """Everything of the file is in the database under its numbers, and goes on there; a database that holds a store is left alone."""
+    provider = Provider(folder, issuer=ISSUER)
+    with provider.store() as files:
+        files.set_standing("good", Standing.WARNED, "x")
+        files.add_acceptance(sample_acceptance(1, issuer=ISSUER, subject_id="good"))
+        files.put_public_key({"kid": "k1"})
+        for number in range(3):
+            files.append(sample_record(f"r{number}", issuer=ISSUER, account_id="good")).result(30)
+        before = state(files)
+    code, _, said = call("store", "copy", "tos-guard.db")
+    assert (code, "not a database" in said) == (2, True)
+    provider.settings.write_text(provider.settings.read_text().replace('store = "tos-guard.db"', 'store = "env:GUARD_DB"'))
+    code, out, said = call("store", "copy", "tos-guard.db", "--json")
+    assert code == 0, said
+    rows = json.loads(out)["rows"]
+    assert (rows["tos_guard.account"], rows["tos_guard_records.record"], rows["tos_guard.acceptance"]) == (4, 3, 1)
+    with PostgresStore(os.environ["GUARD_DB"], issuer=ISSUER, clock=lambda: datetime.now(UTC)) as server:
+        assert state(server) == before
+        server.add_api_key("good", "aaaaaaaaaaaa", bytes(range(32)))
+        server.append(sample_record("r3", issuer=ISSUER, account_id="good")).result(30)
+        assert [record.rid for record in server.of_account(ISSUER, "good")] == ["r0", "r1", "r2", "r3"]
+        changed = state(server)
+    code, _, said = call("store", "copy", "tos-guard.db")
+    assert (code, "there are rows" in said) == (2, True)
+    with PostgresStore(os.environ["GUARD_DB"], issuer=ISSUER, clock=lambda: datetime.now(UTC)) as server:
+        assert state(server) == changed
+
+
+def state(store: Store) -> list[Any]:
+    """What a store holds."""
+    accounts = store.accounts()
+    return [
+        store.version(), store.pepper(), accounts, [store.history(account.id) for account in accounts],
+        [store.api_keys(account.id) for account in accounts], [store.holder_by_id(account.id) for account in accounts],
+        store.public_keys(), store.terms_versions(), [store.of_account(ISSUER, account.id) for account in accounts],
+    ]  # fmt: skip

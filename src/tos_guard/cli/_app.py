@@ -25,6 +25,7 @@ from tos_guard.cli import (
     _limits,
     _organizations,
     _records,
+    _store,
     _terms,
     _verify,
 )
@@ -73,6 +74,7 @@ app.add_typer(_organizations.app, name="organizations")
 app.add_typer(_admins.app, name="admin")
 app.add_typer(_terms.app, name="terms")
 app.add_typer(_records.app, name="records")
+app.add_typer(_store.app, name="store")
 app.command("doctor")(_doctor.doctor)
 app.command("verify")(_verify.verify)
 app.command("inspect")(_inspect.inspect)

@@ -24,6 +24,7 @@ from tos_guard.stores._sqlite import SQLiteStore
 from tos_guard.stores._store import Store
 
 if TYPE_CHECKING:
+    from tos_guard.stores._copying import copy_store
     from tos_guard.stores._limits_valkey import ValkeyLimits
     from tos_guard.stores._limits_valkey_async import AsyncValkeyLimits
     from tos_guard.stores._postgres import PostgresStore
@@ -51,6 +52,7 @@ __all__ = [
     "StoredKey",
     "StoredTerms",
     "ValkeyLimits",
+    "copy_store",
     "is_there",
     "load_terms",
     "open_store",
@@ -72,6 +74,10 @@ def __getattr__(name: str) -> Any:
                 from tos_guard.stores._postgres import PostgresStore
 
                 return PostgresStore
+            case "copy_store":
+                from tos_guard.stores._copying import copy_store
+
+                return copy_store
             case "AsyncPostgresStore":
                 from tos_guard.stores._postgres_async import AsyncPostgresStore
 

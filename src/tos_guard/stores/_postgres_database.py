@@ -106,6 +106,9 @@ class PostgresDatabase:
         schema: What is kept.
         namespace: Name of the PostgreSQL schema.
 
+    Attributes:
+        namespace: The same.
+
     Raises:
         ConfigurationError: The schema is another's, or of a newer release.
         StoreError: The server does not answer, or the schema cannot be made.
@@ -116,7 +119,7 @@ class PostgresDatabase:
         self._pool = pool
         self._asynchronous = asynchronous
         self._schema = schema
-        self._namespace = namespace
+        self.namespace = namespace
         self._deadline = pool.server.deadline
         self._bounds = _bounds(namespace, self._deadline)
         self._migrate()
@@ -152,6 +155,18 @@ class PostgresDatabase:
         with self._transaction("write", _WRITE, number=True) as (connection, _):
             yield connection
 
+    @contextmanager
+    def bulk(self, seconds: float) -> Iterator[PostgresConnection]:
+        """As `write`, for work that takes up to so many seconds.
+
+        Raises:
+            StoreError: As `write`.
+        """
+        with self._transaction("write", _WRITE, number=True, seconds=seconds) as (connection, _):
+            for bound in ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout"):
+                connection.execute("SELECT set_config(?, ?, true)", (bound, str(int(1000 * seconds))))
+            yield connection
+
     def run(self, work: Callable[[PostgresConnection], T]) -> T:
         """As `Database.run`: again after a deadlock, or on another connection where one was cut before the commit.
 
@@ -174,7 +189,7 @@ class PostgresDatabase:
         Raises:
             StoreError: The server failed, or was busy for longer than a minute. Call again.
         """
-        names = sql.SQL(", ").join(sql.Identifier(self._namespace, table) for table in tables)
+        names = sql.SQL(", ").join(sql.Identifier(self.namespace, table) for table in tables)
         try:
             link, _ = self._pool.take(time.monotonic() + _SCRUB_SECONDS)
             try:
@@ -206,8 +221,10 @@ class PostgresDatabase:
                 return cast("T", stop.value)
 
     @contextmanager
-    def _transaction(self, verb: str, begin: str, *, number: bool = False) -> Iterator[tuple[PostgresConnection, str]]:
-        until = time.monotonic() + self._deadline
+    def _transaction(
+        self, verb: str, begin: str, *, number: bool = False, seconds: float | None = None
+    ) -> Iterator[tuple[PostgresConnection, str]]:
+        until = time.monotonic() + (seconds or self._deadline)
         link, transaction = self._begun(verb, begin, until, number=number)
         try:
             yield PostgresConnection(link), transaction
@@ -346,12 +363,12 @@ class PostgresDatabase:
             return
         until = time.monotonic() + _MIGRATION_SECONDS
         try:
-            link, _ = self._begun("migrate", f"{_WRITE}; {_bounds(self._namespace, _MIGRATION_SECONDS)}", until, number=False)
+            link, _ = self._begun("migrate", f"{_WRITE}; {_bounds(self.namespace, _MIGRATION_SECONDS)}", until, number=False)
             try:
-                link.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (f"tos_guard migration of {self._namespace}",))
+                link.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (f"tos_guard migration of {self.namespace}",))
                 # Of the catalogue's rows, not by `to_regnamespace`: that may remember what was so before we waited for the lock.
-                if link.execute("SELECT 1 FROM pg_namespace WHERE nspname = %s", (self._namespace,)).fetchone() is None:
-                    link.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(self._namespace)))
+                if link.execute("SELECT 1 FROM pg_namespace WHERE nspname = %s", (self.namespace,)).fetchone() is None:
+                    link.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(self.namespace)))
                 link.execute('CREATE TABLE IF NOT EXISTS schema_version (what TEXT COLLATE "C" PRIMARY KEY, version BIGINT NOT NULL)')
                 version = self._checked(link.execute("SELECT what, version FROM schema_version").fetchall())
                 for statements in self._schema.migrations[version:]:
