@@ -12,7 +12,7 @@ from tos_guard.config import GuardSettings
 from tos_guard.guard import AsyncGuard, Meter, ModelFacts
 from tos_guard.ledger import ExchangeRecord
 from tos_guard.limits import Amounts, Limit
-from tos_guard.protocols import LimitEngine
+from tos_guard.protocols import AsyncLimitEngine, LimitEngine
 from tos_guard.rights import Account, hash_secret, new_api_key
 from tos_guard.stores import MemoryLimits, load_terms
 from tos_guard.testing import FixedClock, MemoryStore, SeededEntropy, SeededSigner
@@ -47,7 +47,7 @@ class Kit:
     terms: Path = TERMS
     limits: Sequence[Limit] = ()
     models: Mapping[str, ModelFacts] = field(default_factory=dict)
-    engine: LimitEngine | None = None
+    engine: LimitEngine | AsyncLimitEngine | None = None
 
     def __post_init__(self) -> None:
         entropy = SeededEntropy()
@@ -100,7 +100,8 @@ class Kit:
         assert holder is not None
         assert self.engine is not None
         charges = self.guard.meter.charges(holder, {}, Facts(**{"action": "generate", "model": "small", **facts}), Amounts())
-        return {state.limit.id: state.used for state in self.engine.states(charges)}
+        engine = self.engine.blocking if isinstance(self.engine, AsyncLimitEngine) else self.engine
+        return {state.limit.id: state.used for state in engine.states(charges)}
 
     def records(self) -> list[ExchangeRecord]:
         """The records of the account."""

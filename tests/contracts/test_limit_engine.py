@@ -30,7 +30,7 @@ from tos_guard.limits import (
     charges,
 )
 from tos_guard.protocols import LimitEngine
-from tos_guard.stores import AsyncValkeyLimits, FallbackLimits, MemoryLimits, SQLiteLimits, ValkeyLimits
+from tos_guard.stores import AsyncFallbackLimits, AsyncValkeyLimits, FallbackLimits, MemoryLimits, SQLiteLimits, ValkeyLimits
 
 LEASE = timedelta(minutes=10)
 MINUTE = Sliding(60)
@@ -90,7 +90,7 @@ class Case:
         return state.used
 
 
-@pytest.fixture(params=["memory", "sqlite", "fallback", "valkey", "async valkey"])
+@pytest.fixture(params=["memory", "sqlite", "fallback", "valkey", "async valkey", "async fallback"])
 def case(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Case]:
     clocks = Clocks()
     times: dict[str, Any] = {"clock": lambda: clocks.wall, "monotonic": lambda: clocks.seconds}
@@ -115,6 +115,9 @@ def case(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Case]:
         url = request.getfixturevalue("valkey")
         if request.param == "valkey":
             opened += [ValkeyLimits(url, **options), ValkeyLimits(url, **options)]
+        elif request.param == "async fallback":
+            modes: Any = {"mode": "deny", "on_use": lambda *use: pytest.fail(str(use)), **times}
+            opened += [Awaited(AsyncFallbackLimits(AsyncValkeyLimits(url, **options), **modes)) for _ in range(2)]
         else:
             opened += [Awaited(AsyncValkeyLimits(url, **options)), Awaited(AsyncValkeyLimits(url, **options))]
         yield Case(*opened, clocks, most=2**53 - 1)

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import secrets
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
@@ -32,9 +33,9 @@ from serving import Serve, ServedProcess, ServeProcess
 from tos_guard.errors import PolicyStop, StoreError
 from tos_guard.guard import ModelFacts, utc_now
 from tos_guard.limits import Calendar, Dimension, Limit, Price, Quantity, Sliding
-from tos_guard.protocols import LimitEngine
+from tos_guard.protocols import AsyncLimitEngine, LimitEngine
 from tos_guard.rights import Account, Grant, Organization, hash_secret, new_api_key
-from tos_guard.stores import FallbackLimits, MemoryLimits, SQLiteLimits
+from tos_guard.stores import AsyncFallbackLimits, AsyncValkeyLimits, FallbackLimits, MemoryLimits, SQLiteLimits
 from tos_guard.terms import new_acceptance, parse_terms
 from tos_guard.testing import FixedClock, SeededEntropy
 from tos_guard.types import AcceptanceMethod, Identification, SubjectKind
@@ -137,23 +138,41 @@ class Model:
 MakeKit = Callable[..., Kit]
 
 
-@pytest.fixture(params=["memory", "sqlite"])
-def make(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[MakeKit]:
-    """Makes guards with limits in memory, and with limits in a file; those of one test share the file."""
-    engines: list[LimitEngine] = []
+@pytest.fixture(params=["memory", "sqlite", "valkey"])
+async def make(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[MakeKit]:
+    """Makes guards with limits in memory, in a file, and in Valkey behind its failure mode; those of one test share file or domain."""
+    engines: list[LimitEngine | AsyncLimitEngine] = []
+    domain = f"traps-{secrets.token_hex(6)}"
+    url = request.getfixturevalue("valkey") if request.param == "valkey" else ""
+
+    def in_valkey(**times: Any) -> AsyncLimitEngine:
+        began = times["clock"]().timestamp() - times["monotonic"]()
+        engine = AsyncValkeyLimits(
+            url,
+            domain=domain,
+            note_domain=lambda domain: True,
+            deadline=timedelta(seconds=20),  # is not what is tested here, and the machine may be busy
+            unsafe_time=lambda: round((began + times["monotonic"]()) * 1000),  # on another host, where nobody sets the clock
+        )
+        return AsyncFallbackLimits(engine, mode="deny", on_use=lambda *use: None, **times)
 
     def make_kit(*limits: Limit, clock: FixedClock | None = None, monotonic: Callable[[], float] | None = None, **options: Any) -> Kit:
         clock = clock or FixedClock()
         times: dict[str, Any] = {"clock": clock, "monotonic": monotonic or (lambda: clock().timestamp())}
         if request.param == "sqlite":
             engines.append(SQLiteLimits(tmp_path / "limits.db", boot="one", **times))
+        elif request.param == "valkey":
+            engines.append(in_valkey(**times))
         else:
             engines.append(MemoryLimits(**times))
         return Kit(clock=clock, limits=limits, engine=engines[-1], **options)
 
     yield make_kit
     for engine in engines:
-        engine.close()
+        if isinstance(engine, AsyncLimitEngine):
+            await engine.close()
+        else:
+            engine.close()
 
 
 # Concurrency

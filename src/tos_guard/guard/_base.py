@@ -27,6 +27,7 @@ from tos_guard.guard._rulebook import Rulebook
 from tos_guard.protocols import (
     AccountSource,
     AsyncAccountSource,
+    AsyncLimitEngine,
     AsyncReplayCache,
     AsyncSigner,
     BearerAuthenticator,
@@ -88,7 +89,8 @@ class GuardBase:
         archive: Where terms and usage policies are published, or None to know only *terms*.
         rights: Where organizations and acceptances are kept, or None for none.
         meter: The limits, and what requests are charged; None for no limits.
-        limits: Counts what accounts use; needed where there are limits.
+        limits: Counts what accounts use; needed where there are limits. One that awaits is asked by `AsyncGuard` without threads; whatever
+            else asks takes its ``blocking``.
         identify: Names the account of a request that the host has authenticated.
         bearer: Proves who presents a bearer token of the authorization servers in the settings.
         replays: Knows which proofs of possession were used; needed where the settings have ``dpop``.
@@ -130,7 +132,7 @@ class GuardBase:
         archive: TermsArchive | None = None,
         rights: RightsSource | None = None,
         meter: Meter | None = None,
-        limits: LimitEngine | None = None,
+        limits: LimitEngine | AsyncLimitEngine | None = None,
         identify: Identifier | None = None,
         bearer: BearerAuthenticator | None = None,
         replays: ReplayCache | AsyncReplayCache | None = None,
@@ -175,8 +177,9 @@ class GuardBase:
         self._patterns = [(path.split("/"), route) for path, route in self._routes.items() if "*" in path]
         if self.meter.limits and limits is None:
             raise ConfigurationError("there are limits, and nothing that counts them", where="limits=")
-        self._limits = limits
-        self._leases = Leases(limits, self.report_failure) if limits is not None else None
+        self._async_limits = limits if isinstance(limits, AsyncLimitEngine) else None
+        self._limits: LimitEngine | None = limits.blocking if isinstance(limits, AsyncLimitEngine) else limits
+        self._leases = Leases(self._limits, self.report_failure) if self._limits is not None else None
         self._prover = Prover(
             settings,
             secret=hmac.digest(pepper, b"tos_guard proofs", hashlib.sha256),

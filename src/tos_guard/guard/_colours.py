@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 import inspect
 import os
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar, cast, runtime_checkable
 
-from tos_guard.errors import RequestError, StoreError, TosGuardError
+from tos_guard.errors import ConfigurationError, RequestError, StoreError, TosGuardError
 from tos_guard.guard._assembly import assemble
 from tos_guard.guard._needs import (
     Ask,
@@ -44,6 +44,7 @@ from tos_guard.limits import LimitRefusal, Reservation
 from tos_guard.protocols import (
     AccountSource,
     AsyncAccountSource,
+    AsyncLimitEngine,
     AsyncReplayCache,
     BearerAuthenticator,
     LimitEngine,
@@ -62,6 +63,7 @@ _T = TypeVar("_T")
 
 _LIMIT_THREADS: Final = 2  # engines on disk take one caller at a time; the second is ready when the first is done
 _FIRST_KEYS_SECONDS: Final = 10.0  # how long the first requests with bearer tokens wait for the first keys of their issuer
+_CLOSE_SECONDS: Final = 10.0  # how long an engine's last calls may take when everything ends; each has a deadline of its own
 _SEAL_SECONDS: Final = 30.0  # how long a record may take to become durable before sealing counts as failed
 
 
@@ -80,6 +82,11 @@ class Guard(GuardSteps):
     def run(self, steps: Steps[_T]) -> _T:
         """Serve the needs of *steps* until they are done."""
         return _drive(steps, self._serve)
+
+    def _check_bearer(self) -> None:
+        super()._check_bearer()
+        if inspect.iscoroutinefunction(getattr(self._replays, "use", None)):
+            raise ConfigurationError("a Guard does not await", where="replays=", cure="Give a ReplayCache, or take AsyncGuard.")
 
     def _serve(self, need: Need) -> Any:
         match need:
@@ -146,6 +153,9 @@ class AsyncGuard(GuardSteps):
     _pool: tuple[int, ThreadPoolExecutor | None] = (0, None)
     """The process, and its threads."""
 
+    _loop: asyncio.AbstractEventLoop | None = None
+    """The event loop in which engines that await were asked last."""
+
     @classmethod
     def from_file(cls, path: str | Path, **overrides: Any) -> AsyncGuard:
         """As `Guard.from_file`."""
@@ -194,11 +204,17 @@ class AsyncGuard(GuardSteps):
                     return await store.put_usage_policy(policy.sha256, policy.document)
                 return await asyncio.to_thread(cast(TermsArchive, self.archive).put_usage_policy, policy.sha256, policy.document)
             case Reserve():
+                if self._async_limits is not None:
+                    return await self._reserved_awaiting(self._async_limits, need)
                 return await self._reserved(cast(LimitEngine, self._limits), need)
             case Settle():
+                if self._async_limits is not None:
+                    return await self._done(self._async_limits.settle(need.reservation, need.actual))
                 engine = cast(LimitEngine, self._limits)
                 return await self._ended(engine, partial(engine.settle, need.reservation, need.actual))
             case Cancel():
+                if self._async_limits is not None:
+                    return await self._done(self._async_limits.cancel(need.reservation))
                 engine = cast(LimitEngine, self._limits)
                 return await self._ended(engine, partial(engine.cancel, need.reservation))
             case Identify():
@@ -223,6 +239,8 @@ class AsyncGuard(GuardSteps):
                 body = need.read()
                 return await body if isinstance(body, Awaitable) else body
             case AskLimits():
+                if self._async_limits is not None:
+                    return await self._async_limits.states(need.charges)
                 engine = cast(LimitEngine, self._limits)
                 if not engine.blocks:
                     return engine.states(need.charges)
@@ -273,6 +291,7 @@ class AsyncGuard(GuardSteps):
     async def _use_proof(self, need: UseProof) -> Use:
         replays = self._replays
         if inspect.iscoroutinefunction(getattr(replays, "use", None)):
+            self._loop = asyncio.get_running_loop()
             return await cast(AsyncReplayCache, replays).use(need.use, made_after=need.made_after, keep=need.keep)
         cache = cast(ReplayCache, replays)
         use = partial(cache.use, need.use, made_after=need.made_after, keep=need.keep)
@@ -299,12 +318,72 @@ class AsyncGuard(GuardSteps):
             return
         await asyncio.shield(asyncio.wrap_future(self._workers.submit(end)))
 
+    async def _reserved_awaiting(self, engine: AsyncLimitEngine, need: Reserve) -> Reservation | LimitRefusal:
+        reserving = self._going_on(engine.reserve(need.charges, id=need.id, lease=need.lease))
+        try:
+            await asyncio.wait((reserving,))
+        except asyncio.CancelledError:
+            self._going_on(_given_back(self, engine, reserving))  # nobody is left who would settle it
+            raise
+        return reserving.result()
+
+    async def _done(self, call: Coroutine[Any, Any, _T]) -> _T:
+        """What comes of it. Whoever waits may leave: it runs to its end."""
+        task = self._going_on(call)
+        await asyncio.wait((task,))
+        return task.result()
+
+    def _going_on(self, call: Coroutine[Any, Any, _T]) -> asyncio.Task[_T]:
+        """A task of its own, which nobody's leaving cancels. What fails in it, and nobody waits for, its engine has reported."""
+        self._loop = loop = asyncio.get_running_loop()
+        task = loop.create_task(call)
+        self._tasks.add(task)
+        task.add_done_callback(self._over)
+        return task
+
+    def _over(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # else the loop would report it once more
+
+    @cached_property
+    def _tasks(self) -> set[asyncio.Task[Any]]:
+        """What runs to its end, whoever waits for it."""
+        return set()
+
     def close_stores(self) -> None:
         """Wait until all records are durable, and settled what the last requests had reserved."""
         (process, workers), self._pool = self._pool, (0, None)
         if workers is not None and process == os.getpid():
             workers.shutdown()
+        self._close_awaiting()
         super().close_stores()
+
+    def _close_awaiting(self) -> None:
+        """Close what awaits: in the loop that asked it, where that still runs. In the loop's own thread it is only begun."""
+        if self._async_limits is None and not inspect.iscoroutinefunction(getattr(self._replays, "close", None)):
+            return
+        loop, self._loop = self._loop, None
+        try:
+            here = asyncio.get_running_loop()
+        except RuntimeError:
+            here = None
+        if loop is not None and loop.is_running() and loop is not here:
+            with suppress(TimeoutError):  # a loop that is blocked for so long: what was reserved expires
+                asyncio.run_coroutine_threadsafe(self._end_awaiting(loop), loop).result(_CLOSE_SECONDS)
+        elif here is not None:
+            self._going_on(self._end_awaiting(here))
+        else:
+            asyncio.run(self._end_awaiting(None))
+
+    async def _end_awaiting(self, loop: asyncio.AbstractEventLoop | None) -> None:
+        mine = asyncio.current_task()
+        if open_ := [task for task in self._tasks if task.get_loop() is loop and task is not mine]:
+            await asyncio.wait(open_, timeout=_CLOSE_SECONDS / 2)
+        if self._async_limits is not None:
+            await self._async_limits.close()
+        if inspect.iscoroutinefunction(getattr(self._replays, "close", None)):
+            await cast(AsyncReplayCache, self._replays).close()
 
     @property
     def _workers(self) -> ThreadPoolExecutor:
@@ -323,6 +402,14 @@ def _give_back(guard: GuardSteps, engine: LimitEngine, future: Future[Reservatio
     if future.exception() is None and isinstance(answer := future.result(), Reservation):
         with suppress(StoreError):  # then it expires
             engine.cancel(answer)
+            guard.telemetry.settled("cancelled")
+
+
+async def _given_back(guard: GuardSteps, engine: AsyncLimitEngine, reserving: asyncio.Task[Reservation | LimitRefusal]) -> None:
+    await asyncio.wait((reserving,))
+    if not reserving.cancelled() and reserving.exception() is None and isinstance(answer := reserving.result(), Reservation):
+        with suppress(StoreError):  # then it expires
+            await engine.cancel(answer)
             guard.telemetry.settled("cancelled")
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from tos_guard.errors import ConfigurationError
 from tos_guard.stores._files import load_terms, read_secret_file, write_secret_file
 from tos_guard.stores._keys import FileSigner, KeyFolder
-from tos_guard.stores._limits_fallback import FallbackLimits
+from tos_guard.stores._limits_fallback import AsyncFallbackLimits, FallbackLimits
 from tos_guard.stores._limits_memory import MemoryLimits
 from tos_guard.stores._limits_sqlite import SQLiteLimits
 from tos_guard.stores._memory import MemoryStore
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AccountChange",
+    "AsyncFallbackLimits",
     "AsyncFallbackReplays",
     "AsyncPostgresStore",
     "AsyncValkeyLimits",

@@ -27,11 +27,20 @@ class Breaker:
     Args:
         monotonic: Seconds that never go back.
         retry_seconds: How long a failed engine is left alone.
+        on_change: Called with the failure that opens it, and with None when it is closed again; not for failures in between. It must not
+            raise, and may be called by any thread.
     """
 
-    def __init__(self, *, monotonic: Callable[[], float] = time.monotonic, retry_seconds: float = _RETRY_SECONDS) -> None:
+    def __init__(
+        self,
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
+        retry_seconds: float = _RETRY_SECONDS,
+        on_change: Callable[[StoreError | None], None] | None = None,
+    ) -> None:
         self._monotonic = monotonic
         self._retry_seconds = retry_seconds
+        self._on_change = on_change
         self._reset()
         watch_forks(self)
 
@@ -55,7 +64,9 @@ class Breaker:
             raise
         if self._failure is not None:
             with self._lock:
-                self._failure = None
+                was_open, self._failure = self._failure is not None, None
+            if was_open and self._on_change is not None:
+                self._on_change(None)
 
     def _check(self) -> None:
         if self._failure is None:  # read without the lock: whoever comes a moment too early makes one call more
@@ -71,9 +82,12 @@ class Breaker:
     def failed(self, error: StoreError) -> None:
         """The engine failed, as was seen outside of `trying`."""
         with self._lock:
+            was_open = self._failure is not None
             # A copy: an error that was raised holds on to every frame it passed.
             self._failure = StoreError(error.what, where=error.where, cure=error.cure)
             self._retry_at = self._monotonic() + self._retry_seconds
+        if not was_open and self._on_change is not None:
+            self._on_change(error)
 
     def before_fork(self) -> None:
         """Hold still while what is known of the engine is copied."""

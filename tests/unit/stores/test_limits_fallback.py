@@ -1,17 +1,19 @@
-"""The failure modes of the limits: what each does while the engine is down, what is reported, and how it comes back."""
+"""The failure modes of the limits: what each does while the engine is down, what is reported, and how it comes back. In both colours."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from tos_guard.errors import ConfigurationError, StoreError
+from awaited import Awaited
+from tos_guard.errors import ConfigurationError, LimitsForgottenError, StoreError
 from tos_guard.limits import Amounts, Charge, Dimension, Limit, LimitRefusal, LimitState, Quantity, Reservation, Sliding
-from tos_guard.stores import FallbackLimits, MemoryLimits
+from tos_guard.protocols import LimitEngine
+from tos_guard.stores import AsyncFallbackLimits, FallbackLimits, MemoryLimits
 
 LEASE = timedelta(minutes=10)
 LIMIT = Limit(id="tokens", quantity=Quantity.TOKENS, amount=100, per=(Dimension.ACCOUNT,), window=Sliding(60), burst=50)
@@ -24,6 +26,8 @@ class Engine:
 
     inner: MemoryLimits
     down: bool = False
+    forgets: str = ""
+    """The limit of which it has lost what was used."""
     asked: list[str] = field(default_factory=list)
     blocks: bool = True
 
@@ -34,6 +38,9 @@ class Engine:
         return self.inner
 
     def reserve(self, charges: Sequence[Charge], *, id: str, lease: timedelta) -> Reservation | LimitRefusal:  # noqa: A002
+        if any(charge.limit.id == self.forgets for charge in charges):
+            self.asked.append("reserve")
+            raise LimitsForgottenError("the engine has lost its memory", seconds=60)
         return self._ask("reserve").reserve(charges, id=id, lease=lease)
 
     def settle(self, reservation: Reservation, actual: Amounts | None) -> None:
@@ -55,18 +62,65 @@ class Engine:
         self.inner.close()
 
 
+@dataclass
+class AsyncEngine:
+    """The same engine, awaited."""
+
+    blocking: LimitEngine
+
+    async def reserve(self, charges: Sequence[Charge], *, id: str, lease: timedelta) -> Reservation | LimitRefusal:  # noqa: A002
+        return self.blocking.reserve(charges, id=id, lease=lease)
+
+    async def settle(self, reservation: Reservation, actual: Amounts | None) -> None:
+        self.blocking.settle(reservation, actual)
+
+    async def renew(self, reservation: Reservation, *, lease: timedelta) -> None:
+        self.blocking.renew(reservation, lease=lease)
+
+    async def cancel(self, reservation: Reservation) -> None:
+        self.blocking.cancel(reservation)
+
+    async def states(self, charges: Sequence[Charge]) -> tuple[LimitState, ...]:
+        return self.blocking.states(charges)
+
+    async def close(self) -> None:
+        self.blocking.close()
+
+
 class Setup:
+    colour = "threads"
+    opened: list[Setup]
+
     def __init__(self, mode: Any, **options: Any) -> None:
         self.seconds = 0.0
         times: Any = {"clock": lambda: datetime(2026, 11, 22, tzinfo=UTC), "monotonic": lambda: self.seconds}
         self.uses: list[tuple[str, str]] = []
+        self.changes: list[str | None] = []
         self.engine = Engine(MemoryLimits(**times))
-        self.limits = FallbackLimits(self.engine, mode=mode, on_use=lambda *use: self.uses.append(use[:2]), **times, **options)
+        told: Any = {
+            "on_use": lambda *use: self.uses.append(use[:2]),
+            "on_change": lambda failure: self.changes.append(failure and failure.what),
+        }
+        self.limits: LimitEngine
+        if self.colour == "threads":
+            self.limits = FallbackLimits(self.engine, mode=mode, **told, **times, **options)
+        else:
+            self.limits = Awaited(AsyncFallbackLimits(AsyncEngine(self.engine), mode=mode, **told, **times, **options))
+        self.opened.append(self)
         self.number = 0
 
     def reserve(self, tokens: int, *more: Charge) -> Reservation | LimitRefusal:
         self.number += 1
         return self.limits.reserve([Charge(LIMIT, ("acme",), tokens), *more], id=f"r{self.number}", lease=LEASE)
+
+
+@pytest.fixture(autouse=True, params=["threads", "loop"])
+def _colour(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(Setup, "colour", request.param)
+    monkeypatch.setattr(Setup, "opened", [], raising=False)
+    yield
+    for setup in Setup.opened:
+        setup.limits.end() if isinstance(setup.limits, Awaited) else setup.limits.close()
 
 
 def test_an_engine_that_works_is_asked_and_nothing_is_reported() -> None:
@@ -160,6 +214,54 @@ def test_an_engine_that_failed_is_left_alone_for_a_second() -> None:
     setup.seconds += 1.1
     assert [setup.reserve(5).fallback for _ in range(3)] == ["", "", ""]
     assert setup.engine.asked == ["reserve"] * 5
+
+
+def test_whoever_watches_hears_once_that_an_engine_is_left_alone_and_once_that_it_answers() -> None:
+    """However many calls fail meanwhile, and whichever of the colours makes them."""
+    setup = Setup("allow")
+    setup.engine.down = True
+    for _ in range(5):
+        setup.reserve(5)
+        setup.limits.renew_all([Reservation("r", ())], lease=LEASE)
+        setup.seconds += 1.1
+    assert setup.changes == ["the engine is down"]
+    setup.engine.down = False
+    setup.reserve(5)
+    setup.reserve(5)
+    assert setup.changes == ["the engine is down", None]
+
+
+@pytest.mark.parametrize("mode", ["deny", "allow", "local"])
+def test_an_engine_that_has_forgotten_a_limit_is_asked_as_ever(mode: str) -> None:
+    """For what it cannot answer the mode decides, for that call; it is not left alone, and counts what it knows."""
+    setup = Setup(mode)
+    setup.engine.forgets = "tokens"
+    slot = Charge(SLOTS, ("acme",), 1)
+    for _ in range(3):
+        if mode == "deny":
+            with pytest.raises(LimitsForgottenError):
+                setup.reserve(5)
+        else:
+            assert setup.reserve(5).fallback == mode
+        held = setup.limits.reserve([slot], id="slot", lease=LEASE)
+        assert isinstance(held, Reservation)
+        assert held.fallback == ""
+        setup.limits.settle(held, None)
+    assert setup.engine.asked == ["reserve", "reserve", "settle"] * 3
+    assert setup.uses == [("reserve", mode)] * 3
+    assert setup.changes == []
+
+
+def test_an_engine_that_answers_that_it_has_forgotten_is_no_longer_left_alone() -> None:
+    setup = Setup("allow")
+    setup.engine.down = True
+    setup.reserve(5)
+    setup.engine.down, setup.engine.forgets = False, "tokens"
+    setup.seconds += 1.1
+    setup.reserve(5)
+    assert setup.changes == ["the engine is down", None]
+    setup.reserve(5)
+    assert setup.engine.asked == ["reserve"] * 3
 
 
 def test_a_settlement_that_fails_is_reported_and_dropped() -> None:
