@@ -6,6 +6,7 @@ they are, or `NO` for what cannot be covered.
 """
 
 import bisect
+import itertools
 import re
 
 from verifier import (
@@ -34,6 +35,7 @@ REPEATED = {
     "reasoning_text.done": ("reasoning", "content_index", "text"), "custom_tool_call_input.done": ("input", None, "input"),
     "reasoning_summary_text.done": ("reasoning_summary", "summary_index", "text"),
     "function_call_arguments.done": ("arguments", None, "arguments")}  # fmt: skip
+CALLS = {"function_call": ("name", "arguments"), "custom_tool_call": ("custom_name", "input")}  # item: its parts; the second is its member
 ENDS = ("response.completed", "response.incomplete", "response.failed")
 
 
@@ -70,14 +72,10 @@ def entry_values(entry, place, of):  # `of`: content or summary
 def item_values(item):
     kind = item.get("type")
     if kind in ("message", "reasoning"):
-        found = []
-        for of in ("content", "summary") if kind == "reasoning" else ("content",):
-            found += [pair for at, entry in enumerate(entries("P10", item, of)) for pair in entry_values(entry, at, of)]
-        return found
-    if kind == "function_call":
-        return [("name", item.get("name")), ("arguments", item.get("arguments"))]
-    if kind == "custom_tool_call":
-        return [("custom_name", item.get("name")), ("input", item.get("input"))]
+        members = ("content", "summary") if kind == "reasoning" else ("content",)
+        return [pair for of in members for at, entry in enumerate(entries("P10", item, of)) for pair in entry_values(entry, at, of)]
+    if is_text(kind) and kind in CALLS:
+        return [(CALLS[kind][0], item.get("name")), (CALLS[kind][1], item.get(CALLS[kind][1]))]
     return [("item", coded({name: member for name, member in item.items() if name not in ("id", "status", "encrypted_content")}))]
 def output_values(response):
     return [(at, *pair) for at, item in enumerate(entries("P10", response, "output")) for pair in item_values(item)]
@@ -87,6 +85,7 @@ def response_event(event, _):  # what an event adds, and what it repeats
     def place(member):
         rule("P10", member is None or is_place(event.get(member)), detail=f"{member} of {kind}")
         return event[member] if member and is_int(event.get(member)) else 0
+    found = []
     if kind in ADDED or kind in REPEATED:
         name, member, of = ADDED.get(kind) or REPEATED[kind]
         found = [(place("output_index"), numbered(name, place(member)), event.get(of))]
@@ -99,11 +98,8 @@ def response_event(event, _):  # what an event adds, and what it repeats
         found = [(at, *pair) for pair in entry_values(part, entry, of)] if event.get("part") is not None else []
     elif kind in ("created", "queued", "in_progress", "completed", "incomplete", "failed"):
         found = output_values(held("P10", event, "response", event["type"] not in ENDS))
-    else:
-        found = []
-    found = shown(found)
-    if kind.endswith(".added"):
-        found = [value for value in found if value[1] != "item" and not is_text(value[1], r"(content|summary)(\.\d+)?")]
+    whole = r"item|(content|summary)(\.\d+)?" if kind.endswith(".added") else "(?!)"  # what an event that begins it does not bear
+    found = [value for value in shown(found) if not is_text(value[1], whole)]
     adds = kind.endswith((".added", ".delta")) or kind in ("created", "queued", "in_progress")
     return (found, []) if adds else ([], found)
 
@@ -152,12 +148,19 @@ def with_inputs(values):  # P11: what the partial JSON of each block comes to, i
     return kept
 
 
-def events(content):  # C6: name and data of every event that a blank line ends
-    text, found = content.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n").replace(b"\r", b"\n"), []
-    for event in text.split(b"\n\n")[:-1]:
-        names, data = (re.findall(rb"(?m)^" + field + rb"(?:: ?(.*))?$", event) for field in (b"event", b"data"))
-        found.append((b"".join(names[-1:]).decode("utf-8", "replace"), b"\n".join(data)))
-    return [event for event in found if event[1]]
+def events(content, of=slice(-1)):  # C6: name and data of every event that a blank line ends
+    text = content.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n\n")[of]
+    found = [[re.findall(rb"(?m)^" + field + rb"(?:: ?(.*))?$", event) for field in (b"event", b"data")] for event in text]
+    return [(b"".join(names[-1:]).decode("utf-8", "replace"), b"\n".join(data)) for names, data in found if any(data) or data[1:]]
+def tail_of(content):  # C18: what follows the last blank line, as an event where its data is an object to the end
+    data = b"".join(data for _, data in events(content, slice(-1, None)))
+    rule("C18", b"[DONE]".startswith(data) or data.lstrip(b" \t\n")[:1] in (b"", b"{"), detail="data that begins no event")
+    braces = [mark for mark in re.findall(rb'(?s)"(?:[^"\\]|\\.)*"?|[{}]', data) if mark in b"{}"]
+    if "C18" in DISABLED or 0 not in itertools.accumulate(1 if mark == b"{" else -1 for mark in braces):
+        return []
+    event, faults = read_json(data, 64, False)
+    rule("C18", has(event) and not faults, detail="not strict JSON after the last blank line")
+    return [event]
 def is_named(form, name, event):  # C16
     if form in ("responses-1", "messages-1"):
         return name == event.get("type") or (form == "responses-1" and name == "")
@@ -218,10 +221,8 @@ def check_points(points, claims, trust, now, fits, leaves_at):  # C11: `points` 
             rule("C11", b64(tree(leaves)) == part.get("root") and len(leaves) == part.get("n"), detail="not what came up to a checkpoint")
     return proven
 def check_firsts(pending, firsts, claims, trust, now):
-    if pending:
-        check_first("C7", pending, claims, trust, now)
-    for _, first, _ in firsts:
-        check_first("C12", first, claims, trust, now)
+    for name, first in [("C7", pending)] * bool(pending) + [("C12", first) for _, first, _ in firsts]:
+        check_first(name, first, claims, trust, now)
         rule("C12", pending in (None, first), detail="two pending tokens")
 def check_stream(content, trust, now, pending, *_):
     read = [(name, data, *read_json(data, 64, False)) for name, data in events(content)]
@@ -250,7 +251,7 @@ def check_stream(content, trust, now, pending, *_):
         form = sealed["proj"] if sealed.get("proj") in STREAMS else "chat-1"
     rule("C16", all(is_named(form, read[place][0], event) for place, event in zip(placed, bodies, strict=True)), detail="another name")
     rule("C17", not finals or placed[at] < done[0], detail="[DONE] before the final token")
-    begun = {}
+    bodies, begun = bodies + (tail_of(content) if finals else []), {}
     steps = gather([STREAMS[form](event, begun) for event in bodies])
     fails = [event.get("error") is not None or event.get("type") in ("error", "response.failed") for event in bodies]
     after = range(at + 1, len(bodies)) if finals or not points else ()
@@ -265,9 +266,8 @@ def check_stream(content, trust, now, pending, *_):
         upto = [end_of(content, placed[points[number][0]]) for number in proving]
         return proven[(proving or [0])[0]], f"C11: proven: {upto[0]} bytes" if upto else "C17: checkpoints after [DONE] alone"
     check_found(found_in(form, steps), sealed, tag)
-    closed = form in ("responses-1", "messages-1")  # by events of their own, which C8 is not for
     terminator = {len(read): "missing", len(read) - 1: "present"}.get(done[0], "followed")
-    return claims, "" if closed else f"terminator: {terminator}"
+    return claims, f"terminator: {terminator}" if form in ("chat-1", "completions-1") else ""  # C8 is for these two
 
 
 def check_lines(content, trust, now, token, _digest, _leaves, _choice, pending):

@@ -136,6 +136,7 @@ class _StreamSteps:
 
     def finish(self) -> _Steps[Verified]:
         yield from self._know_pending()
+        self._checker.feed(self._events.take_tail())  # which no blank line ends, and readers of lines take for an event (C18)
         return self._checker.finish()
 
     def _know_pending(self) -> _Steps[None]:

@@ -1,7 +1,8 @@
-"""Streams whose events were renamed, or ended early, on their way: official clients pass over them, their verifying transport raises."""
+"""Streams whose events were renamed, that ended early or go on: clients read something else, their verifying transport raises."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -58,6 +59,28 @@ def messages(base: str, kit: Kit, transport: httpx2.BaseTransport) -> str:
     with anthropic.Anthropic(base_url=base, api_key=kit.key, max_retries=0, http_client=httpx2.Client(transport=transport)) as client:
         events: Any = client.messages.create(model="small", max_tokens=64, messages=[{"role": "user", "content": "Hello"}], stream=True)
         return "".join(each.delta.text for each in events if each.type == "content_block_delta" and each.delta.type == "text_delta")
+
+
+def lines(base: str, kit: Kit, transport: httpx2.BaseTransport) -> str:
+    """As clients do that know no events: each line of data that comes."""
+    ask: Any = {"model": "small", "messages": [{"role": "user", "content": "Hello"}], "stream": True}
+    headers = {"authorization": f"Bearer {kit.key}"}
+    with (
+        httpx2.Client(transport=transport) as client,
+        client.stream("POST", f"{base}/v1/chat/completions", json=ask, headers=headers) as response,
+    ):
+        said = [json.loads(line[6:]) for line in response.iter_lines() if line.startswith("data: {")]
+    return "".join(choice["delta"].get("content") or "" for event in said for choice in event["choices"])
+
+
+def going_on(body: bytes) -> bytes:
+    """The first of the text once more at the end, but for the line's end that would make it an event."""
+    return body + next(each for each in body.split(b"\n\n") if TEXT[:3].encode() in each) + b"\n"
+
+
+def going_on_without_done(body: bytes) -> bytes:
+    """The same in place of ``[DONE]``."""
+    return going_on(body).replace(b"data: [DONE]\n\n", b"")
 
 
 def second_with(holds: bytes, body: bytes) -> tuple[bytes, bytes, bytes]:
@@ -140,8 +163,17 @@ def test_a_done_put_before_the_end_raises(base: str, kit: Kit, how: Read, holds:
     assert caught.value.verdict in ("invalid", "incomplete")
 
 
+@pytest.mark.parametrize("change", [going_on, going_on_without_done])
+def test_content_that_no_blank_line_ends_raises(base: str, kit: Kit, change: Change) -> None:
+    assert read(base, kit, lines, lambda body: body) == TEXT
+    with pytest.raises(VerificationError, match=r"\(C18\)") as caught:
+        read(base, kit, lines, change)
+    assert caught.value.verdict == "invalid"
+
+
 def test_without_verification_the_clients_take_the_changed_streams_for_whole_ones(base: str, kit: Kit) -> None:
     """Which is what the rules are for."""
     renamed = messages(base, kit, Changing(one_named(b"ping", b"text_delta")))
     assert renamed == TEXT[:7] + TEXT[14:]
     assert chat(base, kit, Changing(done_before(b'"content"'))) == ""
+    assert lines(base, kit, Changing(going_on)) == TEXT + TEXT[:7]

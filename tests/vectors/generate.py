@@ -1084,7 +1084,7 @@ def good_streams() -> None:
     streamed("several events of several choices in one", sse([chunk(choices=[{"index": 0, "delta": {"content": HELLO}}, {"index": 1, "delta": {"content": "Hi."}}]), chunk(None, 0, "stop"), last(seal(claims([leaf(0, "text", HELLO), leaf(1, "text", "Hi.")])), 1)]))
     streamed("the token with the last content", sse([*HELLO_EVENTS[:2], chunk({"content": "world."}, finish="stop", ai_provenance=tag(token))]))
     streamed("no [DONE]", sse(hello, done=False), terminator="missing")
-    streamed("a tail that no blank line ends", sse(hello) + "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"more\"}}]}\n")
+    streamed("a tail that no blank line ends", sse(hello) + "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"more\"}}]\n")
     streamed("a tail that no blank line ends, before [DONE]", sse(hello, done=False) + 'data: {"error":', terminator="missing")
     streamed("members that are not covered", sse([{**event, "system_fingerprint": "fp", "obfuscation": "abc", "y": 1.5, "z": 10**30} for event in hello]))
     streamed("null and empty deltas after the token", sse([*hello, chunk({"content": None, "refusal": ""}), chunk(None), {}]))
@@ -1530,6 +1530,7 @@ def good_dialects() -> None:
     good_checkpoints()
     good_names()
     good_left_open()
+    good_tails()
 
 
 def good_completions() -> None:
@@ -1935,7 +1936,7 @@ def good_checkpoints() -> None:
 
 
 def bad_dialects() -> None:
-    """P7 to P12 and C1 to C17 in the other dialects, and what a checkpoint adds to T10."""
+    """P7 to P12 and C1 to C18 in the other dialects, and what a checkpoint adds to T10."""
     bad_responses_form()
     bad_messages_form()
     bad_infer_form()
@@ -1949,6 +1950,7 @@ def bad_dialects() -> None:
     bad_names()
     bad_ends()
     bad_left_open()
+    bad_tails()
 
 
 def bad_responses_form() -> None:
@@ -2376,6 +2378,27 @@ def good_names() -> None:
     streamed("[DONE] as the text", sse([chunk({"content": "[DONE]"}), last(done)]))
 
 
+def good_tails() -> None:
+    """C18: what may follow the last blank line."""
+    chat, older, response, message = name_streams()
+    more = chunk({"content": " more"})
+    for note, tail in (
+        ("a comment", f": data: {json.dumps(more)}\n"), ("a field of another name", f"Data: {json.dumps(more)}\n data: {json.dumps(more)}\ndata : x\n"), ("a name and an id", "event: x\nid: 1\n"), ("an empty data line", "data:\n"), ("two empty data lines", "data\ndata: \n"), ("a blank data line", "data:  \t\n"),
+        ("a brace", "data: {"), ("content but for its last brace", f"data: {json.dumps(more)[:-1]}\n"), ("content but for its last brace, and braces in a string", 'data: {"choices":[{"index":0,"delta":{"content":"}}}"}}]\n'), ("content but for its last brace, and a quote in a string", 'data: {"choices":[{"index":0,"delta":{"content":"\\"}}}"}}]\n'),
+        ("a string that does not end", 'data: {"x":"}\n'), ("an event without content", f"data: {json.dumps(USAGE_EVENT)}\n"), ("an event without content, in two lines", 'data: {"choices":\ndata: []}\n'), ("an event without content, and blanks", "data:  {} \n"), ("an error that is null", 'data: {"error":null}\n'), ("empty content", f"data: {json.dumps(chunk({'content': ''}))}"),
+    ):
+        vector("stream", sse(chat) + tail, note=f"tails: chat, {note}")
+    for size in range(1, len("data: [DONE]") + 2):
+        vector("stream", sse(chat, done=False) + "data: [DONE]\n"[:size], note=f"tails: chat, [DONE] cut behind {size} bytes", terminator="missing")
+    for end, note in (("\r\n", "CR LF"), ("\r", "CR")):
+        vector("stream", sse(chat, end=end) + f"data: {{}}{end}", note=f"tails: chat, an event without content, {note}")
+    vector("stream", sse(older) + 'data: {"choices":[{"index":0,"text":""}]}', note="tails: completions, empty text")
+    vector("stream", typed(response) + 'data: {"type":"keepalive"}\n', note="tails: Responses, an event without content")
+    vector("stream", typed(response) + f"data: {json.dumps(response[4])[:-1]}\n", note="tails: Responses, a delta but for its last brace")
+    vector("stream", typed(message) + 'event: ping\ndata: {"type":"ping"}\n', note="tails: Messages, a ping")
+    vector("stream", typed(message) + f"event: content_block_delta\ndata: {json.dumps(message[3])[:-1]}\n", note="tails: Messages, a delta but for its last brace")
+
+
 def good_left_open() -> None:
     """Checkpoints whose form is told later, and a pending token beside lines."""
     first, empty = seal(pending()), {"id": "x", "ai_provenance": tag(seal(point([])))}
@@ -2495,6 +2518,35 @@ def bad_ends() -> None:
     streamed("chat, [DONE] between two checkpoints, and no final token", sse([middle, "data: [DONE]", whole], done=False), "incomplete", proven=f"{len(sse([middle], done=False))} bytes")
     streamed("chat, [DONE] before the only checkpoint, and no final token", sse(["data: [DONE]", middle], done=False), "incomplete")
     streamed("chat, [DONE] before two checkpoints, and no final token, a pending one given", sse(["data: [DONE]", middle, whole], done=False), "incomplete", token=seal(pending()))
+
+
+def bad_tails() -> None:
+    """C18: what follows the last blank line, and readers of lines take for more."""
+    chat, older, response, message = name_streams()
+    more = json.dumps(chunk({"content": " more"}))
+
+    def streamed(note: str, shown: str | bytes, **more: Any) -> None:
+        vector("stream", shown, "invalid", rule="C18", note=note, **more)
+
+    for tail, note in ((f"data: {more}\n", "content"), (f"data: {more}", "content without a line's end"), (f"data:{more}\n", "content without a blank after the colon"), (f"data:  {more}  \n", "content between blanks"), (f": x\nid: 1\ndata: {more}\n", "content after other fields"), (f"data: {more}\nevent: x\n: y\n", "content before other fields"),
+                       (f"event: x\ndata: {more}\n", "content of another name"), (f"data:\ndata: {more}\n", "content after an empty data line"), (f"data: {more}\ndata\n", "content before an empty data line"), (more.join(("data: ", "\n")).replace('"choices"', '\ndata: "choices"'), "content in two lines"), ('data: {"x": "}", "choices": [{"index": 0, "delta": {"content": "{"}}]}\n', "content and braces in strings"),
+                       (f"data: {{}}\ndata: {more}\n", "content after an object without any"), (f"data: {more}\ndata: {more}\n", "content twice"), (f"data: [DONE]\ndata: {more}\n", "content after [DONE]"), (f"data: {more}\ndata: [DONE]\n", "content before [DONE]"), (f"data: {more} x\n", "content and a letter"), (f"data: {more[:-1]}, \"x\": NaN}}\n", "content and NaN"), (f"data: {more[:-1]}, \"choices\": []}}\n", "content and a name twice"), ("data: {]}\n", "braces that are no JSON"),
+                       ('data: {"error": {"message": "x"}}\n', "an error"), ('data: {"type": "error"}\n', "an event of type error"), ("data: x\n", "a letter"), ('data: "text"\n', "a string"), ("data: 5\n", "a number"), (f"data: [{more}]\n", "an array"), ("data: [DONE]x\n", "[DONE] and a letter"), ("data:  [DONE]\n", "a blank and [DONE]"), (f"data: \u00a0{more}\n", "a no-break space and content"), (f"data: \u000c{more}\n", "a form feed and content")):  # fmt: skip
+        streamed(f"chat, {note}", sse(chat) + tail)
+    streamed("chat, content in place of [DONE]", sse(chat, done=False) + f"data: {more}\n")
+    streamed("chat, a beginning of another end", sse(chat, done=False) + "data: [END\n")
+    for end, note in (("\r\n", "CR LF"), ("\r", "CR")):
+        streamed(f"chat, content, {note}", sse(chat, end=end) + f"data: {more}{end}")
+    streamed("chat, content that is not UTF-8", sse(chat).encode() + f"data: {more}\n".encode().replace(b" more", b"\xff"))
+    streamed("chat, an object of 65 levels", sse(chat) + 'data: {"x":' + "[" * 64 + "]" * 64 + "}\n")
+    streamed("completions, text", sse(older) + 'data: {"choices":[{"index":0,"text":" more"}]}\n')
+    for kind in ("response.output_text.delta", "response.failed", "error"):
+        sent = said(kind.removeprefix("response."), output_index=0, content_index=0, delta=" more") if kind.endswith("delta") else {"type": kind, "response": {}}
+        streamed(f"Responses, an event of type {kind}", typed(response) + f"data: {json.dumps(sent)}\n")
+    for at, note in ((1, "a block that begins twice"), (3, "a delta")):
+        streamed(f"Messages, {note}", typed(message) + f"event: {message[at]['type']}\ndata: {json.dumps(message[at])}\n")
+    streamed("Messages, a delta without a name", typed(message) + f"data: {json.dumps(message[3])}\n")
+    streamed("Messages, an error", typed(message) + 'event: error\ndata: {"type":"error","error":{"message":"x"}}\n')
 
 
 def bad_left_open() -> None:

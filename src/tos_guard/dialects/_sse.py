@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 from tos_guard.errors import MalformedError
 
-__all__ = ["DONE", "EventStream", "ServerSentEvent", "apart", "ends_of"]
+__all__ = ["DONE", "EventStream", "ServerSentEvent", "apart", "ends_of", "is_whole_object"]
 
 DONE: Final = b"[DONE]"
 """Data of the event that ends an OpenAI stream."""
@@ -23,6 +23,7 @@ _BLANK: Final = re.compile(rb"(?>\r\n|\r|\n)(?>\r\n|\r|\n)")
 _BLANK_LAST: Final = re.compile(_BLANK.pattern + rb"\Z")
 _END: Final = re.compile(rb"\r\n|\r|\n")
 _LONGEST_BLANK: Final = 4  # bytes: CR LF CR LF
+_STRING_OR_BRACE: Final = re.compile(rb'(?s)"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[{}]')
 
 
 class ServerSentEvent(NamedTuple):
@@ -61,6 +62,10 @@ def _fields(raw: bytes) -> list[tuple[bytes, bytes]]:
     return [_field(line) for line in _END.split(raw) if line and not line.startswith(b":")]
 
 
+def _data_of(raw: bytes) -> bytes:
+    return b"\n".join(value for name, value in _fields(raw) if name == b"data")
+
+
 def usual_event(raw: bytes) -> ServerSentEvent | None:
     """The event that bytes of a usual form are (a single data line, maybe with its name before it), without a search.
 
@@ -92,9 +97,23 @@ def apart(ends: bytes) -> bytes:
     return b"\n" if ends.endswith(b"\n") else b"\n\n"  # after a lone CR, the first LF would belong to it
 
 
+def is_whole_object(data: bytes) -> bool:
+    """Whether data that begins with a brace has the one that ends it, whatever is wrong with what stands between and behind them."""
+    depth = 0
+    for mark in _STRING_OR_BRACE.finditer(data):
+        if mark[0] == b"{":
+            depth += 1
+        elif mark[0] == b"}":
+            depth -= 1
+            if not depth:
+                return True
+    return False
+
+
 def has_data(tail: bytes) -> bool:
     """Whether bytes without a blank line hold data other than the end of a stream, for a reader that does not wait for the blank line."""
-    return any(name == b"data" and not DONE.startswith(value.strip()) for name, value in _fields(tail))
+    data = _data_of(tail)
+    return bool(data.strip(b" \t\n")) and not DONE.startswith(data)
 
 
 class EventStream:
@@ -133,6 +152,11 @@ class EventStream:
     def tail(self) -> bytes:
         """What follows the last blank line: by the standard, no event."""
         return bytes(self._buffer)
+
+    @property
+    def tail_data(self) -> bytes:
+        """Data lines of the tail, joined as those of an event; empty where it has none."""
+        return _data_of(bytes(self._buffer))
 
     def take_tail(self) -> bytes:
         """The tail, which is then no longer kept."""

@@ -241,12 +241,13 @@ class SyncVerifyingStream:
                 self._attempt.fail(self._check, error, self.handed_on)
             yield chunk
         try:
-            self._judge()
+            self._judge(ended=True)
         except VerificationError as error:
             self._attempt.fail(self._check, error, self.handed_on)
 
-    def _judge(self) -> None:
-        if self._check.verified is None and self._check.error is None:
+    def _judge(self, *, ended: bool = False) -> None:
+        """Judge it once, and when it has *ended* once more: what came behind its end may go on with it."""
+        if self._check.error is None and (ended or self._check.verified is None):
             verified = self._attempt.accept(self._stream.finish())
             self._attempt.succeed(self._check, verified, self.handed_on)
 
@@ -379,12 +380,12 @@ class AsyncVerifyingStream:
                 self._attempt.fail(self._check, error, self.handed_on)
             yield chunk
         try:
-            await self._judge()
+            await self._judge(ended=True)
         except VerificationError as error:
             self._attempt.fail(self._check, error, self.handed_on)
 
-    async def _judge(self) -> None:
-        if self._check.verified is None and self._check.error is None:
+    async def _judge(self, *, ended: bool = False) -> None:
+        if self._check.error is None and (ended or self._check.verified is None):
             verified = self._attempt.accept(await self._stream.finish())
             self._attempt.succeed(self._check, verified, self.handed_on)
 

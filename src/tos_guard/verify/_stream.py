@@ -1,4 +1,4 @@
-"""Streams against their token, as they are read or saved (docs/spec/carriers.md C3–C8, C11–C13, C16, C17)."""
+"""Streams against their token, as they are read or saved (docs/spec/carriers.md C3–C8, C11–C13, C16–C18)."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from tos_guard.dialects import (
     Role,
     ServerSentEvent,
     is_named_right,
+    is_whole_object,
     parse_response_json,
     projection_named,
     told_form,
@@ -130,7 +131,7 @@ class StreamVerifier:
         bears = self._projection.add_event(event)
         self._projection.note_event(event)
         role = self._format.role(event)
-        if self._proof is not None and (bears or role in (Role.FAILS, Role.ERRS)):
+        if self._proof is not None and (bears or role in _FAILURES):
             raise ContentMismatchError("content follows the final token", where="stream")
         for place in (None, *self._format.nested):
             holder = event if place is None else event.get(place)
@@ -222,6 +223,8 @@ class StreamVerifier:
             AbsentError: It has no token at all.
             VerificationError: The pending token is not of this stream, or a demand is not met.
         """
+        if self._proof is not None:
+            self._check_tail()
         pending = self._open_pending()
         if not self._is_told and self._first_form is not None:
             self._check_names(self._first_form)
@@ -252,6 +255,20 @@ class StreamVerifier:
             nonce_checked=self._expected.nonce is not None,
         )
 
+    def _check_tail(self) -> None:
+        """Refuse what no blank line ends where readers of lines would take it for more of the response (C18). A cut event is none."""
+        data = self._events.tail_data
+        begins = data.lstrip(_BLANKS)[:1]
+        if not begins or DONE.startswith(data):
+            return
+        if begins != b"{":
+            raise MalformedError("data that begins no event follows the last blank line (C18)", where="stream")
+        if not is_whole_object(data):
+            return
+        event = parse_response_json(data, where="what follows the last blank line")
+        if self._projection.add_event(event) or self._format.role(event) in _FAILURES:
+            raise ContentMismatchError("content follows the last blank line (C18)", where="stream")
+
     def proven(self) -> Prefix | None:
         """How far what was read is proven by its newest checkpoint, or by its final token; None where it has neither.
 
@@ -281,6 +298,8 @@ class StreamVerifier:
 
 MAX_SHOWN: Final = 64  # bytes or characters, of a name or type that a stream invents
 _LAST: Final = frozenset({Role.TERMINAL, Role.FAILS})
+_FAILURES: Final = frozenset({Role.FAILS, Role.ERRS})
+_BLANKS: Final = b" \t\n"  # what may stand before JSON in data lines that are joined
 
 
 def _identity(claims: Claims) -> tuple[str, ...]:
