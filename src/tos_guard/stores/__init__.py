@@ -100,4 +100,4 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-_EXTRAS = {"psycopg": ("postgres", "store"), "hiredis": ("redis", "valkey.url")}
+_EXTRAS = {"psycopg": ("postgres", "store"), "redis": ("redis", "valkey.url")}

@@ -68,7 +68,7 @@ class ValkeyLimits:
     ) -> None:
         address = parse_address(url)
         known = Domain(domain, where=str(address), slot_lease=slot_lease, told=told, unsafe_time=unsafe_time)
-        self._begin(known, Connections(address), note_domain, deadline)
+        self._begin(known, Connections(address, deadline=deadline.total_seconds()), note_domain, deadline)
 
     @classmethod
     def _beside(cls, domain: Domain, connections: Connections, note_domain: Callable[[str], bool], deadline: timedelta) -> ValkeyLimits:

@@ -51,10 +51,12 @@ class AsyncValkeyLimits:
     ) -> None:
         address = parse_address(url)
         self._domain = Domain(domain, where=str(address), slot_lease=slot_lease, told=told, unsafe_time=unsafe_time)
-        self._connections = AsyncConnections(address)
+        seconds = deadline.total_seconds()
+        self._connections = AsyncConnections(address, deadline=seconds)
         self._note_domain = note_domain
-        self._deadline = deadline.total_seconds()
-        self._blocking = ValkeyLimits._beside(self._domain, Connections(address), note_domain, deadline)
+        self._deadline = seconds
+        connections = Connections(address, deadline=seconds)
+        self._blocking = ValkeyLimits._beside(self._domain, connections, note_domain, deadline)
 
     @property
     def blocking(self) -> LimitEngine:
@@ -112,9 +114,8 @@ class AsyncValkeyLimits:
 
     async def close(self) -> None:
         """Let go of the connections, of `blocking` too. Further use raises `StoreError`."""
-        self._connections.close()
+        await self._connections.close()
         self._blocking.close()
-        await asyncio.sleep(0)  # the loop ends the connection in its next turn
 
     async def _run(self, steps: Steps[T]) -> T:
         answer: Any = None
@@ -137,6 +138,6 @@ class AsyncValkeyLimits:
         except LimitsForgottenError:
             raise
         except StoreError:
-            self._connections.discard()
+            await self._connections.discard()
             self._domain.look_again()
             raise
