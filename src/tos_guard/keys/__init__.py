@@ -9,18 +9,28 @@ from tos_guard.keys._jws import UnverifiedJWS, encode_jws_signing_input, join_jw
 from tos_guard.keys._reader import ID, ORIGIN, ClaimReader
 from tos_guard.keys._record import ALGORITHM_NAME, KeyRecord, PublicKey, parse_jwk, record_of, thumbprint
 from tos_guard.keys._set import KeySet, parse_key_set
+from tos_guard.keys._webhook import (
+    WEBHOOK_TOLERANCE,
+    UnverifiedWebhook,
+    parse_webhook_head,
+    parse_webhook_secret,
+    sign_webhook,
+    verify_webhook,
+)
 
 __all__ = [
     "ALGORITHM_NAME",
     "ID",
     "KEY_HISTORY_TYP",
     "ORIGIN",
+    "WEBHOOK_TOLERANCE",
     "ClaimReader",
     "KeyHistory",
     "KeyRecord",
     "KeySet",
     "PublicKey",
     "UnverifiedJWS",
+    "UnverifiedWebhook",
     "encode_jws_signing_input",
     "join_jws",
     "key_history_payload",
@@ -28,6 +38,10 @@ __all__ = [
     "parse_jwk",
     "parse_jws",
     "parse_key_set",
+    "parse_webhook_head",
+    "parse_webhook_secret",
     "record_of",
+    "sign_webhook",
     "thumbprint",
+    "verify_webhook",
 ]
