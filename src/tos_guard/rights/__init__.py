@@ -5,6 +5,15 @@ from tos_guard.rights._bearer import BearerIdentity, BearerPolicy, check_bearer_
 from tos_guard.rights._binding import UNBOUND, Binding, certificate_thumbprint
 from tos_guard.rights._dpop import DPOP_ALGORITHMS, DPoPNonces, DPoPPolicy, DPoPProof, normal_uri, read_dpop_proof
 from tos_guard.rights._end_user import end_user_key, hash_end_user
+from tos_guard.rights._entitlements import (
+    MAX_ENTITLEMENT_BYTES,
+    Entitlement,
+    EntitlementDocument,
+    Given,
+    entitlement_actor,
+    entitlement_changes,
+    parse_entitlements,
+)
 from tos_guard.rights._explain import Explanation, explain
 from tos_guard.rights._key import (
     ADMIN_KEY_PREFIX,
@@ -25,6 +34,7 @@ __all__ = [
     "ADMIN_KEY_PREFIX",
     "API_KEY_PREFIX",
     "DPOP_ALGORITHMS",
+    "MAX_ENTITLEMENT_BYTES",
     "UNBOUND",
     "UNLIMITED_KEY",
     "Account",
@@ -36,7 +46,10 @@ __all__ = [
     "DPoPNonces",
     "DPoPPolicy",
     "DPoPProof",
+    "Entitlement",
+    "EntitlementDocument",
     "Explanation",
+    "Given",
     "Grant",
     "Holder",
     "KeyTerms",
@@ -49,6 +62,8 @@ __all__ = [
     "check_bearer_type",
     "compile_plan",
     "end_user_key",
+    "entitlement_actor",
+    "entitlement_changes",
     "explain",
     "hash_end_user",
     "hash_secret",
@@ -58,6 +73,7 @@ __all__ = [
     "normal_uri",
     "parse_admin_key",
     "parse_api_key",
+    "parse_entitlements",
     "read_bearer_claims",
     "read_dpop_proof",
     "unverified_issuer",

@@ -18,6 +18,7 @@ from tos_guard.stores._limits_sqlite import SQLiteLimits
 from tos_guard.stores._memory import MemoryStore
 from tos_guard.stores._model import AccountChange, OrganizationChange, StoredAdminKey, StoredKey, StoredTerms
 from tos_guard.stores._opening import is_there, open_store
+from tos_guard.stores._outside import DELIVERIES_KEPT, StoredEntitlement, Turn
 from tos_guard.stores._replays import AsyncFallbackReplays, FallbackReplays, MemoryReplays, SQLiteReplays
 from tos_guard.stores._settings import read_settings
 from tos_guard.stores._sqlite import SQLiteStore
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from tos_guard.stores._postgres_async import AsyncPostgresStore
 
 __all__ = [
+    "DELIVERIES_KEPT",
     "AccountChange",
     "AsyncFallbackLimits",
     "AsyncFallbackReplays",
@@ -50,8 +52,10 @@ __all__ = [
     "SQLiteStore",
     "Store",
     "StoredAdminKey",
+    "StoredEntitlement",
     "StoredKey",
     "StoredTerms",
+    "Turn",
     "ValkeyLimits",
     "copy_store",
     "is_there",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
@@ -30,6 +31,8 @@ from tos_guard.stores._model import (
     to_ms,
     unknown_key,
 )
+from tos_guard.stores._outside import ToGiven
+from tos_guard.stores._outside_tables import SQLOutside, note_delivery
 from tos_guard.stores._sql import ALL_ROWS, Connection
 
 if TYPE_CHECKING:
@@ -41,7 +44,7 @@ _SELECT_KEY: Final = "SELECT public_id, account_id, label, created, revoked, ter
 _SELECT_VERSION: Final = "SELECT document FROM account_version WHERE issuer = ? AND account_id = ?"
 
 
-class SQLAccounts(SQLHolders, SQLArchive, SQLAdminKeys):
+class SQLAccounts(SQLOutside, SQLHolders, SQLArchive, SQLAdminKeys):
     """All of `Store` that is not about records."""
 
     def accounts(self, *, after: str = "", limit: int | None = None) -> Sequence[Account]:
@@ -60,13 +63,14 @@ class SQLAccounts(SQLHolders, SQLArchive, SQLAdminKeys):
             connection.execute("DELETE FROM api_key WHERE issuer = ? AND account_id = ?", name)
             connection.execute("DELETE FROM account_change WHERE issuer = ? AND account_id = ?", name)
             connection.execute("DELETE FROM account_version WHERE issuer = ? AND account_id = ?", name)
+            connection.execute("DELETE FROM entitlement WHERE issuer = ? AND account_id = ?", name)
             known = connection.execute("DELETE FROM account WHERE issuer = ? AND id = ?", name).rowcount
             if known:
                 connection.execute(
                     "UPDATE acceptance SET former = 1 WHERE issuer = ? AND subject_kind = 'account' AND subject_id = ?", name
                 )
         # Unknown accounts come here too: whoever calls again after an error gets the rest done.
-        self._accounts.scrub("account", "account_change", "account_version", "api_key")
+        self._accounts.scrub("account", "account_change", "account_version", "api_key", "entitlement")
         if not known:
             raise unknown_account(account_id)
 
@@ -163,29 +167,57 @@ class SQLAccounts(SQLHolders, SQLArchive, SQLAdminKeys):
 
     def _insert_account(self, account: Account, step: Step) -> Account:
         with self._changing() as (connection, changed):
-            inserted = connection.execute(
-                "INSERT INTO account (issuer, id, version, changed, document) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
-                (self.issuer, check_name(account.id, "account"), account.version, changed, json.dumps(account_document(account))),
-            )
-            if inserted.rowcount != 1:
-                raise account_exists(account.id)
-            self._keep_account(connection, account, step)
+            self._insert(connection, changed, account, step)
         return account
+
+    def _insert(self, connection: Connection, changed: int, account: Account, step: Step) -> None:
+        inserted = connection.execute(
+            "INSERT INTO account (issuer, id, version, changed, document) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+            (self.issuer, check_name(account.id, "account"), account.version, changed, json.dumps(account_document(account))),
+        )
+        if inserted.rowcount != 1:
+            raise account_exists(account.id)
+        self._keep_account(connection, account, step)
 
     def _change_account(self, account_id: str, change: ToAccount, step: Step) -> Account:
         try:
             with self._changing() as (connection, changed):
                 stored = self._stored(connection, account_id)
+                if step.delivery is not None and not note_delivery(connection, self.issuer, *step.delivery, now=self._now()):
+                    raise _NothingChangedError(stored)
                 changes = change(stored)
                 if changes is None:
                     raise _NothingChangedError(stored)
                 account = changed_account(stored, {**changes, "version": stored.version + 1})
-                connection.execute(
-                    "UPDATE account SET version = ?, changed = ?, document = ? WHERE issuer = ? AND id = ?",
-                    (account.version, changed, json.dumps(account_document(account)), self.issuer, account_id),
-                )
-                self._keep_account(connection, account, step)
+                self._replace(connection, changed, account, step)
         except _NothingChangedError as nothing:
+            return nothing.account
+        return account
+
+    def _replace(self, connection: Connection, changed: int, account: Account, step: Step) -> None:
+        connection.execute(
+            "UPDATE account SET version = ?, changed = ?, document = ? WHERE issuer = ? AND id = ?",
+            (account.version, changed, json.dumps(account_document(account)), self.issuer, account.id),
+        )
+        self._keep_account(connection, account, step)
+
+    def _entitle(self, source: str, account_id: str, change: ToGiven, step: Step) -> Account | None:
+        try:
+            with self._changing() as (connection, changed):
+                name = (self.issuer, storable(account_id))
+                row = connection.execute("SELECT document FROM account WHERE issuer = ? AND id = ?", name).fetchone()
+                stored = None if row is None else self._account(row[0])
+                earlier = self._given(connection, source, account_id)
+                account, given = change(stored, earlier)
+                if account is None or (account is stored and given == earlier):
+                    raise _NothingGivenError(account)
+                if stored is None:
+                    self._insert(connection, changed, account, replace(step, what="added"))
+                elif account is not stored:
+                    account = changed_account(account, {"version": stored.version + 1})
+                    self._replace(connection, changed, account, step)
+                self._keep_given(connection, source, account, given)
+        except _NothingGivenError as nothing:
             return nothing.account
         return account
 
@@ -215,6 +247,13 @@ class _NothingChangedError(Exception):
     """Rolls a change back that changes nothing."""
 
     def __init__(self, account: Account) -> None:
+        self.account = account
+
+
+class _NothingGivenError(Exception):
+    """The same, of what a source gives: perhaps there is no account."""
+
+    def __init__(self, account: Account | None) -> None:
         self.account = account
 
 

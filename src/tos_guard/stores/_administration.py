@@ -92,14 +92,23 @@ class AccountAdministration(ABC):
 
         return self._change_account(account.id, replaced, Step("changed", reason=reason, actor=actor))
 
-    def set_standing(self, account_id: str, standing: Standing, reason: str, *, actor: str = "") -> Account:
+    def set_standing(
+        self, account_id: str, standing: Standing, reason: str, *, actor: str = "", delivery: tuple[str, str] | None = None
+    ) -> Account:
         """Move the account to *standing*, and return it.
+
+        Args:
+            account_id: The account.
+            standing: Where it is to stand.
+            reason: Why.
+            actor: Who does it.
+            delivery: Sender and id of the message that asks for it: what was done for it once is not done again.
 
         Raises:
             AccountError: The id is unknown.
             StoreError: The engine failed.
         """
-        step = Step("standing", standing.value, reason, actor)
+        step = Step("standing", standing.value, reason, actor, delivery)
         return self._change_account(account_id, lambda _: {"standing": standing.value}, step)
 
     def add_grant(self, account_id: str, grant: Grant, *, actor: str = "") -> Account:

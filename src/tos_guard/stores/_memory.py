@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -28,18 +28,21 @@ from tos_guard.stores._model import (
     check_secret_hash,
     check_text,
     checked_public_key,
+    from_ms,
     key_taken,
     new_stored_key,
     rotated,
     storable,
+    to_ms,
     unknown_key,
 )
 from tos_guard.stores._organizations import organization_exists, unknown_organization
+from tos_guard.stores._outside import DELIVERIES_KEPT, StoredEntitlement, ToGiven, Turn
 from tos_guard.stores._store import Store, matching
 from tos_guard.types import SubjectKind
 
 if TYPE_CHECKING:
-    from tos_guard.rights import Account, Holder, KeyedHolder, KeyTerms, Organization
+    from tos_guard.rights import Account, Given, Holder, KeyedHolder, KeyTerms, Organization
     from tos_guard.terms import Acceptance, TermsVersion, Withdrawal
 
 __all__ = ["MemoryStore"]
@@ -95,6 +98,10 @@ class MemoryStore(MemoryRecords, Store):
         self._former: set[str] = set()
         self._admin_keys: dict[str, _AdminKey] = {}
         self._limits_domains: set[str] = set()
+        self._all_changes: list[AccountChange] = []
+        self._entitlements: dict[tuple[str, str], tuple[Given, int]] = {}
+        self._deliveries: dict[tuple[str, str], datetime] = {}
+        self._turns: dict[str, Turn] = {}
 
     # What a request asks.
 
@@ -169,6 +176,8 @@ class MemoryStore(MemoryRecords, Store):
             self._holders.pop(account_id, None)
             self._former |= {each.id for each in self.acceptances(SubjectKind.ACCOUNT, account_id)}
             self._api_keys = {name: key for name, key in self._api_keys.items() if key.stored.account_id != account_id}
+            self._entitlements = {key: given for key, given in self._entitlements.items() if key[1] != account_id}
+            self._all_changes = [replace(one, what="") if one.account_id == account_id else one for one in self._all_changes]
 
     def history(self, account_id: str) -> Sequence[AccountChange]:
         """As `Store.history`."""
@@ -248,9 +257,13 @@ class MemoryStore(MemoryRecords, Store):
     def _change_account(self, account_id: str, change: ToAccount, step: Step) -> Account:
         with self._lock:
             stored = self._stored(account_id)
+            if step.delivery is not None and self.knows_delivery(*step.delivery):
+                return stored
             changes = change(stored)
             if changes is None:
                 return stored
+            if step.delivery is not None:
+                self.note_delivery(*step.delivery)
             return self._keep_account(changed_account(stored, {**changes, "version": stored.version + 1}), step)
 
     def _keep_account(self, account: Account, step: Step) -> Account:
@@ -263,12 +276,83 @@ class MemoryStore(MemoryRecords, Store):
     def _note(self, account: Account, step: Step) -> None:
         change = AccountChange(account.id, account.version, self._now(), step.what, step.detail, step.reason, step.actor)
         self._changes[account.id].append(change)
+        self._all_changes.append(change)
 
     def _stored(self, account_id: str) -> Account:
         account = self._accounts.get(account_id)
         if account is None:
             raise unknown_account(account_id)
         return account
+
+    # What systems outside give and say.
+
+    def _entitle(self, source: str, account_id: str, change: ToGiven, step: Step) -> Account | None:
+        with self._lock:
+            stored = self._accounts.get(account_id)
+            earlier, _ = self._entitlements.get((source, account_id), (None, 0))
+            account, given = change(stored, earlier)
+            if account is None:
+                return None
+            if stored is None:
+                account = self._insert_account(account, replace(step, what="added"))
+            elif account is not stored:
+                account = self._keep_account(changed_account(account, {"version": stored.version + 1}), step)
+            self._entitlements.pop((source, account_id), None)
+            if given is not None:
+                self._entitlements[source, account_id] = given, account.version
+            return account
+
+    def entitlements(self, source: str) -> Sequence[StoredEntitlement]:
+        """As `Store.entitlements`."""
+        with self._lock:
+            found = sorted((account_id, *given) for (name, account_id), given in self._entitlements.items() if name == source)
+            return tuple(
+                StoredEntitlement(account_id, given.entitlement.text, given.lapsed, self._accounts[account_id].version == version)
+                for account_id, given, version in found
+            )
+
+    def knows_delivery(self, sender: str, message_id: str) -> bool:
+        """As `Store.knows_delivery`."""
+        at = self._deliveries.get((sender, message_id))
+        return at is not None and at > self._now() - DELIVERIES_KEPT
+
+    def note_delivery(self, sender: str, message_id: str) -> bool:
+        """As `Store.note_delivery`."""
+        with self._lock:
+            since = self._now() - DELIVERIES_KEPT
+            self._deliveries = {key: at for key, at in self._deliveries.items() if at > since}
+            is_new = (sender, message_id) not in self._deliveries
+            self._deliveries.setdefault((sender, message_id), self._now())
+            return is_new
+
+    def changes_after(self, number: int, what: Collection[str], *, limit: int) -> Sequence[tuple[int, AccountChange]]:
+        """As `Store.changes_after`."""
+        with self._lock:
+            found = [(row, change) for row, change in enumerate(self._all_changes, 1) if row > number and change.what in what]
+            return tuple(found[:limit])
+
+    def newest_change(self) -> int:
+        """As `Store.newest_change`."""
+        return len(self._all_changes)
+
+    def turn(self, name: str) -> Turn | None:
+        """As `Store.turn`."""
+        return self._turns.get(name)
+
+    def take_turn(self, name: str, *, until: datetime) -> Turn | None:
+        """As `Store.take_turn`."""
+        with self._lock:
+            turn = self._turns.get(name) or Turn(from_ms(0))
+            if turn.due > self._now():
+                return None
+            self._turns[name] = replace(turn, due=until)
+            return turn
+
+    def put_turn(self, name: str, turn: Turn) -> None:
+        """As `Store.put_turn`."""
+        check_text(turn.state, "turn")
+        with self._lock:
+            self._turns[name] = replace(turn, due=from_ms(to_ms(turn.due)))
 
     # Organizations.
 

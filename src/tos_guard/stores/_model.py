@@ -113,6 +113,7 @@ class Step:
         detail: What was set.
         reason: Why, in the administrator's words.
         actor: Who did it.
+        delivery: Sender and id of the message that asks for it: it is done once for each, and noted with it. None where nobody sent one.
 
     Raises:
         AccountError: A text cannot be stored.
@@ -122,6 +123,7 @@ class Step:
     detail: str = ""
     reason: str = ""
     actor: str = ""
+    delivery: tuple[str, str] | None = None
 
     def __post_init__(self) -> None:
         for name in ("detail", "reason", "actor"):

@@ -135,6 +135,20 @@ _FLEET: Final = (
     """CREATE TABLE limits_domain (
         issuer TEXT NOT NULL, domain TEXT NOT NULL, since INTEGER NOT NULL,
         PRIMARY KEY (issuer, domain)) WITHOUT ROWID""",
+    # What a source of entitlements gave an account last, and in which version the account was then.
+    """CREATE TABLE entitlement (
+        issuer TEXT NOT NULL, source TEXT NOT NULL, account_id TEXT NOT NULL,
+        given TEXT NOT NULL, lapsed INTEGER NOT NULL, version INTEGER NOT NULL,
+        PRIMARY KEY (issuer, source, account_id)) WITHOUT ROWID""",
+    # Messages that were taken, so that none is taken twice.
+    """CREATE TABLE delivery (
+        issuer TEXT NOT NULL, sender TEXT NOT NULL, id TEXT NOT NULL, at INTEGER NOT NULL,
+        PRIMARY KEY (issuer, sender, id)) WITHOUT ROWID""",
+    "CREATE INDEX delivery_at ON delivery (issuer, at)",
+    # Work that one process of a fleet does at a time: when it is due next, and what must be remembered of it.
+    """CREATE TABLE turn (
+        issuer TEXT NOT NULL, name TEXT NOT NULL, due INTEGER NOT NULL, state TEXT NOT NULL,
+        PRIMARY KEY (issuer, name)) WITHOUT ROWID""",
 )
 
 ACCOUNTS_SCHEMA: Final = Schema(

@@ -11,8 +11,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from tos_guard.ledger import ExchangeRecord, KeptSeal, SealKind
-from tos_guard.stores._administration import AccountAdministration, AdministratorKeys, OrganizationAdministration
+from tos_guard.stores._administration import AdministratorKeys, OrganizationAdministration
 from tos_guard.stores._model import StoredTerms
+from tos_guard.stores._outside import Outside
 
 if TYPE_CHECKING:
     from tos_guard.rights import Account, Holder, KeyedHolder
@@ -31,7 +32,7 @@ def matching(stored: bytes | None, given: bytes) -> bool:
     return equal and stored is not None
 
 
-class Store(AccountAdministration, OrganizationAdministration, AdministratorKeys):
+class Store(Outside, OrganizationAdministration, AdministratorKeys):
     """Accounts, organizations, acceptances, keys, terms, usage policies, exchange records and kept seals of one issuer.
 
     An `AccountSource`, a `RightsSource`, a `RecordStore`, a `SealStore` and a `TermsArchive`, with their administration. Any thread may
