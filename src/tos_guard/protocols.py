@@ -242,7 +242,8 @@ class SealStore(Protocol):
 
         The future is done when they are durable, and gives None. Where one of the names has a seal that does not give way
         (`KeptSeal.gives_way_to`), nothing is kept, and it gives that one: of two exchanges that end at once, one wins. It fails with
-        `StoreError`. A record whose request id is stored already is not stored twice.
+        `StoreError`. A record whose request id is stored already is not stored twice, but for one with a token after one without: it
+        takes its place, and is of the account that the first one is still of.
         """
         ...
 

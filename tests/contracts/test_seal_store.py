@@ -101,6 +101,36 @@ def test_a_seal_and_its_record_are_kept_together(case, record):
     assert case.peer.kept("acme", SealKind.IDEMPOTENCY, "resp_1", NOW) == first
 
 
+def test_a_record_with_a_token_takes_the_place_of_one_without(case, record):
+    """A token has its record, also where its exchange was recorded as a failure before; the link to the account stays as it is."""
+    case.store.append(record("req_1", account_id="acme", unsealed="store")).result(30)
+    case.store.keep([seal()], record("req_1", account_id="acme", jti="jti-req_1")).result(30)
+    for late in ({"unsealed": "store"}, {"jti": "jti-else"}):
+        case.store.append(record("req_1", account_id="acme", **late)).result(30)
+    assert case.peer.by_request_id(ISSUER, "req_1").unsealed is None
+    assert case.peer.by_token_id(ISSUER, "jti-req_1") == case.peer.by_request_id(ISSUER, "req_1")
+    assert case.peer.by_token_id(ISSUER, "jti-else") is None
+    assert [each.jti for each in case.peer.of_account(ISSUER, "acme")] == ["jti-req_1"]
+
+
+def test_of_two_records_at_once_the_one_with_a_token_stays(case, record):
+    """Both may be written in one transaction."""
+    given = [case.store.append(record(f"req_{number}", account_id="acme", unsealed="store")) for number in range(8)]
+    given += [case.store.append(record(f"req_{number}", account_id="acme", jti=f"jti-{number}")) for number in range(8)]
+    for each in given:
+        each.result(30)
+    assert sorted(str(each.jti) for each in case.peer.of_account(ISSUER, "acme")) == [f"jti-{number}" for number in range(8)]
+
+
+def test_a_record_that_was_unlinked_stays_so(case, record):
+    """Its account was erased; a token that is found later names nobody either."""
+    case.store.append(record("req_1", account_id="acme", unsealed="store")).result(30)
+    case.store.erase_account(ISSUER, "acme")
+    case.store.append(record("req_1", account_id="acme", jti="jti-1")).result(30)
+    assert case.peer.by_token_id(ISSUER, "jti-1").account_id is None
+    assert case.peer.of_account(ISSUER, "acme") == ()
+
+
 def test_several_names_are_kept_all_or_none(case):
     """An exchange whose response has an id and whose caller gave a key is found by both, or by neither."""
     names = [seal(), seal(kind=SealKind.IDEMPOTENCY, key="k")]

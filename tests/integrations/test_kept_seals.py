@@ -6,7 +6,9 @@ import asyncio
 import hashlib
 import hmac
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -738,3 +740,162 @@ def test_no_content_leaves_where_its_seal_cannot_be_kept(kit: Kit, fault: Any) -
     answer = call(kit, whole(body()))
     assert answer.status == 503
     assert b"Hello" not in answer.body
+
+
+# A store that fails, and may have kept it all the same
+
+
+@contextmanager
+def keeping_fails(kit: Kit, monkeypatch: pytest.MonkeyPatch, how: str) -> Iterator[list[Callable[[], object]]]:
+    """What is kept meanwhile is ``lost``; or ``kept``, and the answer lost; or ``late``: it comes with a call of what is given."""
+    keep, later = kit.store.keep, []
+
+    def failing(*given: Any) -> Future[Any]:
+        answer: Future[Any] = Future()
+        if how == "kept":
+            keep(*given).result(30)
+        if how == "late":
+            later.append(lambda: keep(*given).result(30))
+        else:
+            answer.set_exception(StoreError("down", where="memory"))
+        return answer
+
+    with monkeypatch.context() as patch:
+        patch.setattr(kit.store, "keep", failing)
+        patch.setattr("tos_guard.guard._colours._SEAL_SECONDS", 0.1)
+        yield later
+
+
+@contextmanager
+def looking_fails(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    def kept(*_: Any) -> None:
+        raise StoreError("down", where="memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(kit.store, "kept", kept)
+        yield
+
+
+def check_sealed(kit: Kit, answer: Answer) -> None:
+    """It leaves with a final token that has its record, and was charged what it says, once."""
+    assert answer.status == 200
+    claims = verified(kit, answer).claims
+    record = kit.store.by_token_id(ISSUER, claims.jti)
+    assert record is not None
+    assert (record.rid, record.unsealed) == (claims.rid, None)
+    assert kit.used() == {"r": 1, "t": 5, "c": 0}
+
+
+def test_a_background_request_that_was_kept_after_all_is_open(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
+    with keeping_fails(kit, monkeypatch, "kept"):
+        answer = call(kit, whole(body("", "queued")), sent=BACKGROUND)
+    assert answer.status == 200
+    check_sealed(kit, get(kit, whole(body())))
+
+
+def test_a_background_request_that_was_not_kept_costs_nothing(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
+    with keeping_fails(kit, monkeypatch, "lost"):
+        assert call(kit, whole(body("", "queued")), sent=BACKGROUND).status == 503
+    assert get(kit, whole(body())).status == 404
+    assert kit.used() == {"r": 1, "t": 0, "c": 0}
+    assert [record.unsealed for record in kit.records()] == ["store"]
+
+
+@pytest.mark.parametrize("how", ["late", "kept"])
+def test_a_background_request_of_which_nobody_knows_is_sealed_by_who_finds_it(kit: Kit, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    """The record that says it failed gives way to that of the token. Until then it costs its estimate, since it may be had."""
+    with keeping_fails(kit, monkeypatch, how) as later, looking_fails(kit, monkeypatch):
+        assert call(kit, whole(body("", "queued")), sent=BACKGROUND).status == 503
+    assert [record.unsealed for record in kit.records()] == ["store"]
+    for keep in later:
+        keep()
+    assert kit.used()["t"] > 5
+    check_sealed(kit, get(kit, whole(body())))
+    assert len(kit.records()) == 1
+
+
+def test_a_background_request_that_becomes_durable_late_is_sealed_by_who_finds_it(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When it is looked for it is not there yet."""
+    with keeping_fails(kit, monkeypatch, "late") as (later):
+        assert call(kit, whole(body("", "queued")), sent=BACKGROUND).status == 503
+    for keep in later:
+        keep()
+    check_sealed(kit, get(kit, whole(body())))
+
+
+@pytest.mark.parametrize("how", ["lost", "late", "kept"])
+@pytest.mark.parametrize("ended", [whole(body()), streamed(*events())], ids=["whole", "stream"])
+def test_a_response_whose_end_was_kept_or_not_is_settled_once(kit: Kit, monkeypatch: pytest.MonkeyPatch, how: str, ended: App) -> None:
+    call(kit, whole(body("", "queued")), sent=BACKGROUND)
+    with keeping_fails(kit, monkeypatch, how) as later:
+        answer = get(kit, ended)
+        assert answer.status == 503 or b"tos_unavailable" in answer.body
+    for keep in later:
+        keep()
+    assert kit.used() == {"r": 1, "t": 5, "c": 0}
+    check_sealed(kit, get(kit, ended))
+
+
+@pytest.mark.parametrize(("how", "known"), [("lost", True), ("lost", False), ("late", True), ("kept", False)])
+def test_a_background_stream_that_nobody_could_keep_open_has_a_record(
+    kit: Kit, monkeypatch: pytest.MonkeyPatch, how: str, known: bool
+) -> None:
+    sent = b'{"model":"small","input":"hi","background":true,"stream":true}'
+    with keeping_fails(kit, monkeypatch, how) as later:
+        if known:
+            call(kit, streamed(*events()), sent=sent, leave_after=2, send_error=True)
+        else:
+            with looking_fails(kit, monkeypatch):
+                call(kit, streamed(*events()), sent=sent, leave_after=2, send_error=True)
+    assert [(record.unsealed, record.completion) for record in kit.records()] == [("client_gone", "aborted")]
+    assert kit.used()["c"] == 0
+    for keep in later:
+        keep()
+    if how == "lost":
+        assert get(kit, streamed(*events())).status == 404
+    else:
+        check_sealed(kit, get(kit, streamed(*events())))
+        assert len(kit.records()) == 1
+
+
+def test_a_background_stream_that_was_kept_open_after_all_has_one_record(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent = b'{"model":"small","input":"hi","background":true,"stream":true}'
+    with keeping_fails(kit, monkeypatch, "kept"):
+        call(kit, streamed(*events()), sent=sent, leave_after=2, send_error=True)
+    assert kit.records() == []
+    check_sealed(kit, get(kit, streamed(*events())))
+
+
+@pytest.mark.parametrize("comes_of_it", ["failure", "another", "kept"])
+def test_a_task_that_is_cancelled_while_it_keeps_a_stream_open_leaves_a_record(
+    kit: Kit, monkeypatch: pytest.MonkeyPatch, comes_of_it: str
+) -> None:
+    """The server has no patience with a task whose client left; the record is kept in place of the seals when they turn out not to be."""
+    pending: Future[Any] = Future()
+    call(kit, whole(body("", "queued")), sent=BACKGROUND)
+    (another,) = kit.store.kept_of("acme")
+
+    async def leave() -> None:
+        asked = asyncio.Event()
+
+        def keep(*_: Any) -> Future[Any]:
+            asked.set()
+            return pending
+
+        monkeypatch.setattr(kit.store, "keep", keep)
+        sent = b'{"model":"small","input":"hi","background":true,"stream":true}'
+        app = kit.wrap(streamed(*events(response_id="resp_2")))
+        task = asyncio.create_task(ask(app, RESPONSES, key=kit.key, body=sent, leave_after=2, send_error=True))
+        await asyncio.wait_for(asked.wait(), 10)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(leave())
+    assert kit.used()["c"] == 0
+    assert kit.records() == []
+    if comes_of_it == "failure":
+        pending.set_exception(StoreError("down", where="memory"))
+    else:
+        pending.set_result(another if comes_of_it == "another" else None)
+    assert [record.unsealed for record in kit.records()] == ([] if comes_of_it == "kept" else ["client_gone"])

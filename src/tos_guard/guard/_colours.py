@@ -35,11 +35,12 @@ from tos_guard.guard._needs import (
     Settle,
     Sign,
     Steps,
+    UndecidedError,
     UseProof,
     VerifyBearer,
 )
 from tos_guard.guard._steps import GuardSteps
-from tos_guard.ledger import KeptSeal, SealKind
+from tos_guard.ledger import ExchangeRecord, KeptSeal, SealKind
 from tos_guard.limits import LimitRefusal, Reservation
 from tos_guard.protocols import (
     AccountSource,
@@ -133,7 +134,7 @@ class Guard(GuardSteps):
                 return cast(SealStore, self.seals).kept(need.account_id, need.kind, need.key, need.now)
             case KeepSeals():
                 kept = cast(SealStore, self.seals).keep(need.seals, need.record)
-                return _result(kept) if need.wait else _watch(self, kept)
+                return _result(kept)
 
     def _find(self, need: FindHolder) -> KeyedHolder | None:
         cache_key = self._cache_key(need)
@@ -164,8 +165,8 @@ class AsyncGuard(GuardSteps):
     async def run(self, steps: Steps[_T]) -> _T:
         """Serve the needs of *steps* until they are done.
 
-        A task that is cancelled while a reservation is ended does not wait for that, and is cancelled when *steps* are done: there may be
-        more of them, and whoever ends them does not do so twice.
+        A task that is cancelled while an exchange is ended (`KeepSeals.instead`, `Settle`, `Cancel`) does not wait for that, and is
+        cancelled when *steps* are done: there may be more of them, and whoever ends them does not do so twice.
         """
         answer: Any = None
         failure: BaseException | None = None
@@ -179,7 +180,7 @@ class AsyncGuard(GuardSteps):
                 except TosGuardError as error:
                     failure = error
                 except asyncio.CancelledError as error:
-                    if not isinstance(need, Settle | Cancel):
+                    if not isinstance(need, Settle | Cancel) and not (isinstance(need, KeepSeals) and need.instead is not None):
                         raise
                     cancelled = error
         except (StopIteration, TosGuardError) as end:
@@ -260,7 +261,12 @@ class AsyncGuard(GuardSteps):
                 return await asyncio.to_thread(cast(SealStore, self.seals).kept, need.account_id, need.kind, need.key, need.now)
             case KeepSeals():
                 kept = cast(SealStore, self.seals).keep(need.seals, need.record)
-                return await _durable(kept) if need.wait else _watch(self, kept)
+                try:
+                    return await _durable(kept)
+                except asyncio.CancelledError:
+                    if need.instead is not None:
+                        _watch(self, kept, instead=need.instead)
+                    raise
 
     async def _find(self, need: FindHolder) -> KeyedHolder | None:
         await self._hear()
@@ -511,7 +517,7 @@ def _result(future: Future[_T]) -> _T:
     try:
         return future.result(_SEAL_SECONDS)
     except TimeoutError:
-        raise StoreError("the record was not durable in time", where="record store") from None
+        raise UndecidedError("the record was not durable in time", where="record store") from None
 
 
 async def _durable(future: Future[_T]) -> _T:
@@ -519,14 +525,18 @@ async def _durable(future: Future[_T]) -> _T:
     try:
         return await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(future)), _SEAL_SECONDS)
     except TimeoutError:
-        raise StoreError("the record was not durable in time", where="record store") from None
+        raise UndecidedError("the record was not durable in time", where="record store") from None
 
 
-def _watch(guard: GuardSteps, future: Future[Any]) -> None:
-    """Count a record that nobody waits for and that could not be kept."""
+def _watch(guard: GuardSteps, future: Future[Any], *, instead: ExchangeRecord | None = None) -> None:
+    """Count what nobody waits for and could not be kept, and keep the record *instead*, if there is one."""
 
     def done(finished: Future[Any]) -> None:
-        if not finished.cancelled() and (failure := finished.exception()) is not None:
+        if finished.cancelled():
+            return
+        if (failure := finished.exception()) is not None:
             guard.report_failure("record", failure if isinstance(failure, Exception) else StoreError(str(failure)))
+        if instead is not None and (failure is not None or finished.result() is not None):
+            _watch(guard, guard._records.append(instead))
 
     future.add_done_callback(done)

@@ -19,8 +19,8 @@ from tos_guard.dialects import RequestFacts
 from tos_guard.errors import ConfigurationError, MalformedRequestError, RequestError, StoreError
 from tos_guard.exchange import Exchange, Sealable, Sealed, SealName, covers, kept_content, kept_facts, opened, original_of
 from tos_guard.guard._base import GuardBase
-from tos_guard.guard._needs import FindSeal, KeepSeals, RequestView, Route, Steps
-from tos_guard.ledger import KeptSeal, SealKind
+from tos_guard.guard._needs import FindSeal, KeepSeals, RequestView, Route, Steps, UndecidedError
+from tos_guard.ledger import ExchangeRecord, KeptSeal, SealKind
 from tos_guard.provenance import Content
 from tos_guard.types import Completion, Facts
 
@@ -185,12 +185,48 @@ class Keeping(GuardBase):
         exchange.uncharged = True
         return True
 
-    def _open(self, exchange: Exchange, names: tuple[SealName, ...], now: datetime) -> Steps[KeptSeal | None]:
-        """Keep an exchange whose response goes on after its head and body have left. Gives the seal that stands in the way."""
-        in_the_way: KeptSeal | None = yield KeepSeals(opened(exchange, names, now, request_hash=exchange.request_hash))
+    def _open(
+        self, exchange: Exchange, names: tuple[SealName, ...], now: datetime, *, instead: ExchangeRecord | None = None
+    ) -> Steps[KeptSeal | None]:
+        """Keep an exchange whose response goes on after its head and body have left. Gives the seal that stands in the way.
+
+        Raises:
+            StoreError: It is not kept, or nobody knows. Then what was reserved is left to whoever finds it all the same.
+        """
+        try:
+            in_the_way: KeptSeal | None = yield KeepSeals(opened(exchange, names, now, request_hash=exchange.request_hash), instead=instead)
+        except StoreError as failure:
+            is_kept = yield from self._is_kept(exchange, names[0], failure)
+            if not is_kept:
+                raise
+            self.report_failure("record", failure)
+            in_the_way = None
         if in_the_way is None:
             self.telemetry.kept("opened")
         return in_the_way
+
+    def _is_kept(self, exchange: Exchange, name: SealName, failure: StoreError) -> Steps[bool]:
+        """Whether an exchange is kept although the store has failed: it may have kept it before."""
+        try:
+            seal = yield from self._kept(exchange.account_id, name[0], name[1])
+        except StoreError:
+            self._settle_later(exchange)
+            return False
+        if seal is not None and seal.rid == exchange.ids.rid:
+            return True
+        if isinstance(failure, UndecidedError):
+            self._settle_later(exchange)
+        return False
+
+    def _settle_later(self, exchange: Exchange) -> None:
+        """Leave what was reserved to whoever finds the response ended. Nothing renews it until then.
+
+        Where nobody asked for the background its slot was not taken apart from the rest: with the lease it comes back, and the rest keeps
+        its estimate.
+        """
+        exchange.settled = True
+        if self._leases is not None and exchange.reservation is not None:
+            self._leases.let_go(exchange.reservation)
 
     @staticmethod
     def _ends(seal: KeptSeal, exchange: Exchange, response: Sealable, status: int) -> bool:

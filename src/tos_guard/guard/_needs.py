@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 from tos_guard.dialects import Dialect, RequestHead
-from tos_guard.errors import MalformedRequestError, PolicyStop
+from tos_guard.errors import MalformedRequestError, PolicyStop, StoreError
 from tos_guard.guard._leases import LEASE
 from tos_guard.keys import KeyRecord
 from tos_guard.ledger import ExchangeRecord, KeptSeal, SealKind
@@ -43,6 +43,7 @@ __all__ = [
     "Settle",
     "Sign",
     "Steps",
+    "UndecidedError",
     "UseProof",
     "VerifyBearer",
 ]
@@ -367,13 +368,20 @@ class FindSeal:
     now: datetime
 
 
+class UndecidedError(StoreError):
+    """What was to be kept was not durable in time, and may still become so."""
+
+
 @dataclass(frozen=True, slots=True)
 class KeepSeals:
-    """Needs seals kept with the record of their exchange; gives the one that stands in the way, or None. Does not *wait* for it if not."""
+    """Needs seals kept with the record of their exchange; gives the one that stands in the way, or None.
+
+    A task that is cancelled meanwhile goes on as if they were kept where there is a record to keep *instead*; if they cannot be, that is.
+    """
 
     seals: tuple[KeptSeal, ...]
     record: ExchangeRecord | None = None
-    wait: bool = True
+    instead: ExchangeRecord | None = None
 
 
 Need = (

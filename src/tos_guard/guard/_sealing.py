@@ -134,7 +134,12 @@ class Sealing(Keeping):
         original = exchange.original
         assert original is not None and response.content is not None  # noqa: S101, PT018 - `kept` came with it, and it is sealed
         sealed, record = yield from self._final(original, response, status)
-        in_the_way: KeptSeal | None = yield KeepSeals(closed(kept, sealed), record)
+        try:
+            in_the_way: KeptSeal | None = yield KeepSeals(closed(kept, sealed), record)
+        except StoreError:
+            # It may be closed all the same, and whoever finds it so repeats its token. If it is not, settling again changes nothing.
+            yield from self.settle(original, response, status=status)
+            raise
         if in_the_way is not None:
             return self._repeat(exchange, in_the_way, response.content) if covers(in_the_way, response.content) else None
         exchange.repeats = exchange.uncharged = True
@@ -181,16 +186,6 @@ class Sealing(Keeping):
     def _forget_kept(exchange: Exchange) -> None:
         """Take an exchange for one by itself: what is kept under its ``Idempotency-Key`` is of another response, which has the key."""
         exchange.key = exchange.kept = exchange.original = None
-
-    def _settle_later(self, exchange: Exchange) -> None:
-        """Leave what was reserved to whoever finds the response ended. Nothing renews it until then.
-
-        Where nobody asked for the background its slot was not taken apart from the rest: with the lease it comes back, and the rest keeps
-        its estimate.
-        """
-        exchange.settled = True
-        if self._leases is not None and exchange.reservation is not None:
-            self._leases.let_go(exchange.reservation)
 
     def _final(self, exchange: Exchange, response: Sealable, status: int) -> Steps[tuple[Sealed, ExchangeRecord]]:
         """The final token of an exchange, and its record."""
@@ -240,24 +235,31 @@ class Sealing(Keeping):
         if response.response_id is None or not names:
             yield from self._record_unsealed(exchange, response, status=status, reason="client_gone")
             return
-        self.telemetry.ended(exchange.observed, unsealed="client_gone")
-        self.telemetry.kept("opened")
-        self._settle_later(exchange)
+        record = self._unsealed(exchange, response, status, "client_gone")
+        is_open = False
         try:
-            yield KeepSeals(opened(exchange, names, now, request_hash=exchange.request_hash), wait=False)
+            is_open = (yield from self._open(exchange, names, now, instead=record)) is None
         except StoreError as failure:
             self.report_failure("record", failure)
+        if is_open:
+            self.telemetry.ended(exchange.observed, unsealed="client_gone")
+            self._settle_later(exchange)
+        else:
+            yield from self._record_unsealed(exchange, response, status=status, reason="client_gone")
 
     def _record_unsealed(self, exchange: Exchange, response: Sealable | None, *, status: int, reason: str) -> Steps[None]:
         why = reason or (response.unsealed if response else None) or "no_response"
         self.telemetry.ended(exchange.observed, unsealed=why)
-        completion = Completion.ABORTED if why == "client_gone" else Completion.ERROR if why == "handler_raised" else None
-        content = response.content if response is not None else None
-        record = exchange.record(now=self.clock(), status=status, content=content, completion=completion, unsealed=why)
         try:
-            yield Keep(record, wait=False)
+            yield Keep(self._unsealed(exchange, response, status, why), wait=False)
         except StoreError as failure:
             self.report_failure("record", failure)
+
+    def _unsealed(self, exchange: Exchange, response: Sealable | None, status: int, why: str) -> ExchangeRecord:
+        """The record of an exchange without a final token. One with a token, which may yet be found to be kept, takes its place."""
+        completion = Completion.ABORTED if why == "client_gone" else Completion.ERROR if why == "handler_raised" else None
+        content = response.content if response is not None else None
+        return exchange.record(now=self.clock(), status=status, content=content, completion=completion, unsealed=why)
 
     def settle(self, exchange: Exchange, response: Sealable | None, *, status: int, reason: str = "") -> Steps[None]:
         """Settle what was reserved, once: before the last of the response leaves, so that whoever has read it finds its slot free.

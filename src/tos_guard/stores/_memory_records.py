@@ -41,7 +41,7 @@ class MemoryRecords:
 
         def store() -> None:
             encode_row(record)
-            self._records.setdefault((record.issuer, record.rid), record)
+            self._put(record)
 
         return self._stored_by(store)
 
@@ -59,10 +59,17 @@ class MemoryRecords:
                     return known
             kept |= {(seal.kind, seal.key): seal for seal in seals}
             if record is not None:
-                self._records.setdefault((record.issuer, record.rid), record)
+                self._put(record)
             return None
 
         return self._stored_by(store)
+
+    def _put(self, record: ExchangeRecord) -> None:
+        """Put it where there is none of its exchange, or none with a token."""
+        known = self._records.get((record.issuer, record.rid))
+        if known is None or (known.jti is None and record.jti is not None):
+            account_id = record.account_id if known is None else known.account_id
+            self._records[record.issuer, record.rid] = replace(record, account_id=account_id)
 
     def _stored_by(self, store: Callable[[], _T]) -> Future[_T]:
         future: Future[_T] = Future()

@@ -263,11 +263,20 @@ def _write_rows(connection: Connection, rows: Sequence[Row | KeptRows], counts: 
 
 
 def _insert_records(connection: Connection, rows: Sequence[Row], numbers: dict[_AccountName, int]) -> None:
-    """Insert what is not there yet, and link it. Only what is new makes an account known: the others may have been erased since."""
+    """Insert what is not there yet, and link it. Only what is new makes an account known: the others may have been erased since.
+
+    A record with a token takes the place of one without: an exchange that was thought to have failed may turn out to be kept.
+    """
     inserted = connection.insert(
         "INSERT INTO record (issuer, rid, jti, type, started, document) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
         [(row.issuer, row.rid, row.jti, row.type, row.started, row.document) for row in rows],
     )
+    sealed = [row for row, number in zip(rows, inserted, strict=True) if number is None and row.jti is not None]
+    if sealed:
+        connection.executemany(
+            "UPDATE record SET jti = ?, type = ?, started = ?, document = ? WHERE issuer = ? AND rid = ? AND jti IS NULL",
+            [(row.jti, row.type, row.started, row.document, row.issuer, row.rid) for row in sealed],
+        )
     new = [
         (number, (row.issuer, row.account_id))
         for row, number in zip(rows, inserted, strict=True)
