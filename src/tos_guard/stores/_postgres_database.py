@@ -22,7 +22,7 @@ from psycopg import errors, sql
 
 from tos_guard.errors import ConfigurationError, StoreError
 from tos_guard.stores._postgres_pool import AsyncLink, AsyncPool, LateError, Link, Pool
-from tos_guard.stores._postgres_sql import definition, statement
+from tos_guard.stores._postgres_sql import columns, definition, for_each, insertion, names_of, statement
 from tos_guard.stores._sql import Asking, OnlySQLite, Rows, Schema
 
 __all__ = ["PostgresConnection", "PostgresDatabase", "namespace_exists"]
@@ -76,6 +76,10 @@ class PostgresConnection:
     def executemany(self, sql: str, parameters: Sequence[Sequence[Any]], /) -> Rows:
         """As `Connection.executemany`: all of them in one round trip."""
         cursor = self._link.cursor()
+        if parameters:
+            types, turned = columns(parameters)
+            if (at_once := insertion(sql, types)) is not None:
+                return cursor.execute(at_once, turned)
         cursor.executemany(statement(sql), parameters)
         return cursor
 
@@ -83,16 +87,23 @@ class PostgresConnection:
         """As `Connection.each`: all of them in one round trip."""
         if not parameters:
             return []
-        cursor = self._link.cursor()
-        cursor.executemany(statement(sql), parameters, returning=True)
-        rows = [cursor.fetchone()]
-        while cursor.nextset():
-            rows.append(cursor.fetchone())
+        types, turned = columns(parameters)
+        rows: list[Any] = [None] * len(parameters)
+        for position, *row in self._link.execute(for_each(sql, types), turned):
+            rows[position - 1] = rows[position - 1] or tuple(row)
         return rows
 
     def insert(self, sql: str, rows: Sequence[Sequence[Any]], /) -> list[int | None]:
         """As `Connection.insert`: all of them in one round trip."""
-        return [None if row is None else int(row[0]) for row in self.each(f"{sql} RETURNING id", rows)]
+        if not rows:
+            return []
+        types, turned = columns(rows)
+        first, second = names_of(sql)
+        at_once = insertion(sql, types, f"RETURNING {first}, {second}, id")
+        if at_once is None:
+            raise ValueError(f"no insertion of rows: {sql}")
+        made = {(one, other): int(number) for one, other, number in self._link.execute(at_once, turned)}
+        return [made.pop((row[0], row[1]), None) for row in rows]
 
     def renew(self, table: str, columns: str, /) -> None:
         """Nothing: what a table still holds, `PostgresDatabase.scrub` tells."""

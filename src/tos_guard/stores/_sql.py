@@ -93,7 +93,9 @@ class Connection(Protocol):
         ...
 
     def insert(self, sql: str, rows: Sequence[Sequence[Any]], /) -> list[int | None]:
-        """Insert rows one after the other into a table whose ``id`` is given by the database. *sql* ends in ``ON CONFLICT DO NOTHING``.
+        """Insert rows one after the other into a table whose ``id`` the database gives, and whose first two columns name a row.
+
+        *sql* is ``INSERT INTO … (…) VALUES (?, …) ON CONFLICT DO NOTHING``.
 
         Returns:
             The id of each, None where a row stood in the way.
