@@ -126,6 +126,12 @@ def verified(kit: Kit, answer: Answer) -> Verified:
     return verify_body(answer.body, trust=kit.trust, now=kit.clock(), token=token, content_digest=answer.headers.get("content-digest"))
 
 
+def verified_beside(kit: Kit, answer: Answer) -> Verified:
+    """Of a response whose final token is fetched by its request id."""
+    (seal,) = kit.store.kept_of("acme", SealKind.REQUEST, answer.headers["x-request-id"])
+    return verify_body(answer.body, trust=kit.trust, now=kit.clock(), token=seal.token)
+
+
 def another_account(kit: Kit) -> str:
     from tos_guard.rights import Account, hash_secret, new_api_key
     from tos_guard.testing import SeededEntropy
@@ -740,6 +746,26 @@ def test_no_content_leaves_where_its_seal_cannot_be_kept(kit: Kit, fault: Any) -
     answer = call(kit, whole(body()))
     assert answer.status == 503
     assert b"Hello" not in answer.body
+
+
+def test_a_response_too_large_to_wait_for_cannot_be_had_again(kit: Kit) -> None:
+    """As docs/guides/stored.md says. Its token can, by its request id; as a stream it is had again like any other."""
+    large = "x" * (16 * 1024 * 1024)
+    first = call(kit, whole(body(large)))
+    assert first.status == 200
+    assert verified_beside(kit, first).claims.completion == "complete"
+    assert get(kit, whole(body(large))).status == 404
+    chunked = [large[at : at + 1_000_000] for at in range(0, len(large), 1_000_000)]
+    said = [{"type": "response.created", "response": response("", "in_progress", "resp_2")}]
+    said += [
+        {"type": "response.output_text.delta", "output_index": 0, "content_index": 0, "item_id": "m1", "delta": each} for each in chunked
+    ]
+    ends = {**response("", "completed", "resp_2"), "usage": USAGE}
+    said += [{"type": "response.completed", "response": ends}]
+    stream = [f"event: {each['type']}\ndata: {json.dumps(each)}\n\n".encode() for each in said]
+    sent = b'{"model":"small","input":"hi","stream":true}'
+    streamed_first, again = call(kit, streamed(*stream), sent=sent), get(kit, streamed(*stream), "/v1/responses/resp_2")
+    assert verified(kit, streamed_first).token == verified(kit, again).token
 
 
 # A store that fails, and may have kept it all the same

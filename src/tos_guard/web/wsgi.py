@@ -19,6 +19,7 @@ from functools import partial
 from http import HTTPStatus
 from io import BytesIO
 from itertools import chain
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 from wsgiref.util import FileWrapper
 
@@ -64,6 +65,8 @@ _SIDE_DOORS: Final = (
 _PHRASES: Final = {status.value: status.phrase for status in HTTPStatus}
 _READ_BYTES: Final = 65_536  # of the request's body at a time: what it says of its length is not believed before it has come
 _MAX_DRAINED_BYTES: Final = 32 * 1024 * 1024  # twice the largest body that settings can allow
+_MAX_DRAIN_SECONDS: Final = 5.0  # a proxy that has the body already sends it in less
+_DRAIN_BYTES: Final = 4_096  # at a time: a server may wait until it has them all, and the time is looked at only in between
 _MAX_LENGTH_DIGITS: Final = 18  # more than any limit has; Python itself refuses to read thousands
 
 
@@ -404,13 +407,17 @@ class _Incoming:
     def drain(self) -> None:
         """Take what is left of a body that says its length and is not much larger than one that is accepted.
 
-        A server that closes a connection with unread bytes resets it, and a proxy in front then never sees the refusal.
+        A server that closes a connection with unread bytes resets it, and a proxy in front then never sees the refusal. Whoever asked
+        whether to send the body at all has the answer, and need not send it: reading would wait for what never comes.
         """
+        if not self._read_bytes and "100-continue" in self._environ.get("HTTP_EXPECT", "").lower():
+            return
         said = self._environ.get("CONTENT_LENGTH") or ""
         if not (said.isascii() and said.isdigit() and len(said) <= _MAX_LENGTH_DIGITS) or int(said) > _MAX_DRAINED_BYTES:
             return
+        until = monotonic() + _MAX_DRAIN_SECONDS
         with suppress(MalformedRequestError):
-            while (left := int(said) - self._read_bytes) > 0 and self._read(min(left, _READ_BYTES)):
+            while (left := int(said) - self._read_bytes) > 0 and monotonic() < until and self._read(min(left, _DRAIN_BYTES)):
                 pass
 
     def _read(self, wanted: int) -> bytes | None:

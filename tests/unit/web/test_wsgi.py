@@ -371,6 +371,31 @@ def test_no_more_is_drained_of_a_refused_body_than_could_be_accepted() -> None:
     assert (answer.status, source.tell()) == (401, 0)
 
 
+@pytest.mark.parametrize("expect", ["100-continue", "100-Continue"])
+def test_a_body_that_a_client_has_asked_leave_to_send_is_not_waited_for(expect: str) -> None:
+    """A server that asks for it with the first read would wait for what never comes: the client has its answer."""
+    source = BytesIO(REQUEST)
+    answer = call(WSGIKit().wsgi(gives(COMPLETION)), **{"wsgi.input": source, "HTTP_EXPECT": expect})
+    assert (answer.status, source.tell()) == (401, 0)
+
+
+def test_a_refused_body_that_comes_slowly_is_drained_for_seconds_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that sends a byte now and then holds no worker of the server for as long as it likes."""
+    seconds = 0.0
+
+    class Slow(BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            nonlocal seconds
+            seconds += 1.0
+            return super().read(size)
+
+    monkeypatch.setattr("tos_guard.web.wsgi.monotonic", lambda: seconds)
+    source = Slow(b" " * 1_000_000)
+    answer = call(WSGIKit().wsgi(gives(COMPLETION)), **{"wsgi.input": source, "CONTENT_LENGTH": "1000000"})
+    assert answer.status == 401
+    assert 4 <= seconds <= 6
+
+
 @pytest.mark.parametrize(
     ("said", "status"),
     [
