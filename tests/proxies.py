@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import threading
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
@@ -15,11 +16,13 @@ class Proxy:
     """Stands between clients and an engine. A fault holds for all connections, also open ones, from when it is chosen until `heal`.
 
     Args:
-        port: Of the engine, on loopback. May be changed while it runs: new connections go to the new one.
+        port: Of the engine, on loopback. `target` may be changed while it runs: new connections go to the new one.
+        tls: Clients speak TLS with the proxy; the engine behind it does not.
     """
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, *, tls: ssl.SSLContext | None = None) -> None:
         self.target = port
+        self._tls = tls
         self.port = 0
         self.answered = 0
         """Chunks of answers that came from the engine."""
@@ -34,7 +37,7 @@ class Proxy:
 
     def __enter__(self) -> Proxy:
         self._thread.start()
-        self._server = self._wait(asyncio.start_server(self._serve, "127.0.0.1", 0))
+        self._server = self._wait(asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self._tls))
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
