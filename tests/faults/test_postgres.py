@@ -20,9 +20,9 @@ from psycopg.conninfo import conninfo_to_dict
 
 from engines import Postgres, running
 from postgres_tables import empty
-from sample_records import sample_record
-from tos_guard.errors import StoreError
-from tos_guard.rights import Account
+from sample_records import sample_acceptance, sample_record
+from tos_guard.errors import AccountError, StoreError
+from tos_guard.rights import Account, Grant
 from tos_guard.stores import PostgresStore
 from tos_guard.stores._postgres_database import PostgresDatabase
 from tos_guard.stores._records import RECORDS_SCHEMA
@@ -67,7 +67,10 @@ def eventually(ask: Callable[[], object]) -> object:
 
 
 def test_what_was_acknowledged_survives_a_kill(engine: Postgres, database: str, record_property: Callable[[str, object], None]) -> None:
-    """The server is killed three times while four threads append; each acknowledged record is there, linked, and there once."""
+    """The server is killed three times while four threads append and one grants and records acceptances.
+
+    Each acknowledged record is there, linked, and there once; each acknowledged grant and acceptance holds.
+    """
     acknowledged: set[str] = set()
     failed = 0
     stop = threading.Event()
@@ -91,8 +94,24 @@ def test_what_was_acknowledged_survives_a_kill(engine: Postgres, database: str, 
                         acknowledged.add(rid)
             number += 20
 
+    granted: list[str] = []
+    accepted: list[str] = []
+
+    def administer(store: PostgresStore) -> None:
+        number = 0
+        while not stop.is_set():
+            number += 1
+            with suppress(StoreError, AccountError):  # of an account that a lost answer had changed all the same
+                store.add_grant("acme", Grant(id=f"g{number}", type="research"))
+                granted.append(f"g{number}")
+            with suppress(StoreError):
+                accepted.append(store.add_acceptance(sample_acceptance(number, issuer=ISSUER)).id)
+            time.sleep(0.001)
+
     with opened(database) as store:
+        store.add_account(account())
         threads = [threading.Thread(target=append, args=(store, number)) for number in range(4)]
+        threads.append(threading.Thread(target=administer, args=(store,)))
         for thread in threads:
             thread.start()
         for _ in range(3):
@@ -106,10 +125,14 @@ def test_what_was_acknowledged_survives_a_kill(engine: Postgres, database: str, 
         stop.set()
         for thread in threads:
             thread.join()
+        holder = eventually(lambda: store.holder_by_id("acme"))
         linked = [each.rid for number in range(7) for each in eventually(lambda n=number: store.of_account(ISSUER, f"a{n}"))]
     assert not acknowledged - set(linked)
     assert len(linked) == len(set(linked))
-    record_property("counts", f"3 kills: {len(acknowledged)} acknowledged, {len(linked)} stored, 0 lost, 0 twice; {failed} refused")
+    assert set(granted) <= {grant.id for grant in holder.account.grants}
+    assert set(accepted) <= {each.id for each in holder.acceptances}
+    kept = f"{len(acknowledged)} records, {len(granted)} grants, {len(accepted)} acceptances acknowledged"
+    record_property("counts", f"3 kills: {kept}, {len(linked)} records stored; 0 lost, 0 twice; {failed} refused")
 
 
 def test_a_store_outlives_its_server(engine: Postgres, database: str) -> None:

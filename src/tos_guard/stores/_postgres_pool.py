@@ -284,7 +284,8 @@ class AsyncPool:
             raise psycopg.OperationalError("the store is closed")
         mine = self._mine()
         try:
-            await asyncio.wait_for(mine.free.acquire(), max(0.0, until - time.monotonic()))
+            async with asyncio.timeout(max(0.0, until - time.monotonic())):
+                await mine.free.acquire()
         except TimeoutError:
             raise LateError(f"all {self.server.size} connections are in use") from None
         while mine.idle:

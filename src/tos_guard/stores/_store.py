@@ -52,10 +52,10 @@ class Store(Outside, OrganizationAdministration, AdministratorKeys):
     def version(self) -> int:
         """Changes with every change of an account, an organization, an acceptance, an API key, the terms or the public keys.
 
-        In other processes within 50 ms.
+        In other processes of the host within 50 ms, over a server within half a second.
 
         Raises:
-            StoreError: The engine failed.
+            StoreError: The engine failed, or has not been heard for as long.
         """
 
     @abstractmethod
