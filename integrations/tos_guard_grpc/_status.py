@@ -35,6 +35,8 @@ NO_RETRY: Final = "-1"
 
 _BY_REASON: Final[Mapping[str, grpc.StatusCode]] = {
     "tos_terms_not_accepted": grpc.StatusCode.FAILED_PRECONDITION,
+    "tos_reaccept": grpc.StatusCode.FAILED_PRECONDITION,
+    "tos_verification_required": grpc.StatusCode.FAILED_PRECONDITION,
     "tos_route_not_guarded": grpc.StatusCode.UNIMPLEMENTED,
 }
 _BY_HTTP_STATUS: Final[Mapping[int, grpc.StatusCode]] = {
@@ -139,7 +141,7 @@ def _details(error: TosGuardError, guard: GuardSteps, *, reason: str, rid: str, 
         members |= denial_members(error)
     if isinstance(error, PolicyStop):
         members["clause"] = error.clause
-    appeal_url = guard.settings.appeal_url
+    appeal_url = guard.appeal_url
     if appeal_url is not None and isinstance(error, RequestError) and error.status == 403:
         members["appeal_url"] = appeal_url
     info = error_details_pb2.ErrorInfo(

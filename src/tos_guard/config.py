@@ -49,6 +49,8 @@ __all__ = [
     "RouteSettings",
     "ServerAddress",
     "SlidingSettings",
+    "StandingSettings",
+    "StepSettings",
     "parse_settings",
 ]
 
@@ -383,6 +385,67 @@ class AcceptanceSettings(_Settings):
     url: Annotated[str, Field(max_length=200)] | None = None
 
 
+class StepSettings(_Settings):
+    """What a step of the ladder of standing does to the accounts that stand on it.
+
+    Attributes:
+        refuse: No request is served.
+        limit_share: Part of each amount of the account's own limits that is left; of each at least 1. Limits that it shares with others
+            stay.
+        models: Only these models are served; None for all that the account may use.
+        without_actions: Actions that are closed.
+        without_grants: Grants are suspended: the account has its own rights and no more.
+        duties: What each response must carry, beside what the terms oblige to.
+        accept: Requests wait until the terms are accepted again, since the measure began.
+        verify: Requests wait until the account is verified to one of these levels; empty for no such demand.
+    """
+
+    refuse: bool = False
+    limit_share: Annotated[float, Field(gt=0, le=1)] = 1
+    models: frozenset[Annotated[str, Field(min_length=1, max_length=128)]] | None = None
+    without_actions: frozenset[Word] = frozenset()
+    without_grants: bool = False
+    duties: tuple[Word, ...] = ()
+    accept: bool = False
+    verify: frozenset[Word] = frozenset()
+
+
+_STEPS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "throttled": {"limit_share": 0.1},
+    "restricted": {"limit_share": 0.1, "without_grants": True},
+    "suspended": {"refuse": True},
+    "terminated": {"refuse": True},
+}
+"""What steps do that the settings say nothing of."""
+
+
+class StandingSettings(_Settings):
+    """The ladder of standing. A member that a table names takes the place of that step's own; the others stay.
+
+    Attributes:
+        noticed: The account has been written to. Nothing but being told.
+        warned: It has been warned. Nothing but being told.
+        throttled: Its limits are lowered, to a tenth.
+        restricted: Its grants are suspended, and its limits lowered.
+        suspended: No request is served.
+        terminated: No request is served, for good.
+    """
+
+    noticed: StepSettings = StepSettings()
+    warned: StepSettings = StepSettings()
+    throttled: StepSettings = StepSettings(**_STEPS["throttled"])
+    restricted: StepSettings = StepSettings(**_STEPS["restricted"])
+    suspended: StepSettings = StepSettings(**_STEPS["suspended"])
+    terminated: StepSettings = StepSettings(**_STEPS["terminated"])
+
+    @model_validator(mode="before")
+    @classmethod
+    def _keep_the_rest(cls, members: Any) -> Any:
+        if not isinstance(members, dict):
+            return members
+        return {name: {**_STEPS.get(name, {}), **said} if isinstance(said, dict) else said for name, said in members.items()}
+
+
 class SlidingSettings(_Settings):
     """A window that may begin at any moment: ``"60s"``, ``"1m"``, ``"1h"``, ``"30d"``."""
 
@@ -516,9 +579,10 @@ class GuardSettings(_Settings):
         mode: ``enforce``; or ``monitor``: everything is decided, counted and recorded, and nothing is refused.
         failure: What happens when a part fails.
         acceptance: How terms are accepted.
+        standing: What the steps of the ladder of standing do.
         account_routes: Path under which the account routes are served, or None.
         admin_routes: Path under which the administrators' routes are served, or None.
-        appeal_url: Where a refused account can appeal.
+        appeal_url: Where a refused account can appeal; the account routes' own page by default.
         max_request_bytes: Largest request body.
         retention: Days per type of record.
         limits: Limits of the accounts; ids differ.
@@ -543,6 +607,7 @@ class GuardSettings(_Settings):
     mode: Literal["enforce", "monitor"] = "enforce"
     failure: FailureModes = FailureModes()
     acceptance: AcceptanceSettings = AcceptanceSettings()
+    standing: StandingSettings = StandingSettings()
     account_routes: str | None = None
     admin_routes: str | None = None
     appeal_url: Annotated[str, Field(max_length=200)] | None = None

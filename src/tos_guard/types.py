@@ -135,9 +135,10 @@ class Reason:
 
     Attributes:
         code: Stable machine code: ``tos_clause``, ``tos_model_not_allowed``, ``tos_action_not_allowed``, ``tos_account_suspended``,
-            ``tos_terms_not_accepted``, ``tos_end_user_blocked``, ``tos_key_scope``, ``tos_limit``, ``tos_no_permission``, …
-        clause: Id of the clause (``tos_clause``), of the limit (``tos_limit``) or version of the terms (``tos_terms_not_accepted``);
-            None where the account's own rights decided.
+            ``tos_account_terminated``, ``tos_restricted``, ``tos_reaccept``, ``tos_verification_required``, ``tos_terms_not_accepted``,
+            ``tos_end_user_blocked``, ``tos_key_scope``, ``tos_limit``, ``tos_no_permission``, …
+        clause: Id of the clause (``tos_clause``), of the limit (``tos_limit``) or version of the terms (``tos_terms_not_accepted``), or
+            of the measure because of whose step it is refused; None where the account's own rights or standing decided.
         unknown: Names of the facts whose being unknown made the clause count.
         shadow: The clause only reports; it did not decide.
     """

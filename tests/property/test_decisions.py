@@ -124,8 +124,19 @@ def holds(condition: Condition, account: Account, held: set[str], facts: Facts) 
     return kleene_not(meets) if condition.negated else meets
 
 
-def naive(account: Account, terms: TermsVersion, facts: Facts) -> tuple[str, list[str], list[str], set[str], set[str]]:
+Said = tuple[str, list[str], list[str], set[str], set[str]]
+
+
+def naive(account: Account, terms: TermsVersion, facts: Facts) -> Said:
     """Outcome or code of the denial, deciding clauses, shadowed ones, unknown facts of the deciding ones, duties."""
+    said = by_rights(account, terms, facts)
+    if account.standing is Standing.RESTRICTED:  # whose grants are suspended
+        without = by_rights(account.model_copy(update={"grants": ()}), terms, facts)
+        return ("tos_restricted", [], [], set(), set()) if without[0] != "allow" and said[0] == "allow" else without
+    return said
+
+
+def by_rights(account: Account, terms: TermsVersion, facts: Facts) -> Said:
     in_force = [g for g in account.grants if g.not_after is None or g.not_after > NOW]
     here = [g for g in in_force if not g.models or {"*", facts.model} & g.models]
     held = {g.type for g in here}
@@ -164,7 +175,7 @@ def naive(account: Account, terms: TermsVersion, facts: Facts) -> tuple[str, lis
     return "allow", [c.id for c in permitting], shadowed, set(), duties
 
 
-def summary(decision: Decision) -> tuple[str, list[str], list[str], set[str], set[str]]:
+def summary(decision: Decision) -> Said:
     deciding = [r for r in decision.reasons if not r.shadow]
     code = "allow" if decision.allowed else deciding[0].code
     shadowed = sorted(r.clause for r in decision.reasons if r.shadow and r.clause is not None)

@@ -17,7 +17,7 @@ from tos_guard.limits import Usage as UsedTokens
 from tos_guard.policy import UsagePolicy
 from tos_guard.provenance import Claims, Content, Terms, Usage, request_mac
 from tos_guard.rights import Plan
-from tos_guard.types import UNDECLARED, Completion, Decision, Facts, Stage
+from tos_guard.types import UNDECLARED, Completion, Decision, Facts, Stage, Standing
 
 __all__ = ["Exchange", "ExchangeIds", "Head", "Headers", "Sealed", "TermsInForce"]
 
@@ -122,6 +122,7 @@ class Exchange:
         plan: What decides.
         request_body: Body of the request as received.
         nonce: Chosen by the caller, or None.
+        standing_url: Where the account sees where it stands, or None where nobody said.
         monitored: Nothing is refused: a denial is recorded, and the handler runs all the same.
         reservation: What was reserved of the account's limits, or None.
         limit_refusal: The limit that refused, where one did.
@@ -159,6 +160,7 @@ class Exchange:
     plan: Plan
     request_body: bytes
     nonce: str | None = None
+    standing_url: str | None = None
     monitored: bool = False
     reservation: Reservation | None = None
     limit_refusal: LimitRefusal | None = None
@@ -299,7 +301,7 @@ class Exchange:
         ids, in_force = self.shown.ids, self.shown.in_force
         rid = ids.rid.encode("ascii")
         fields: Headers = [
-            (b"link", f'<{in_force.terms.uri}>; rel="terms-of-service"'.encode("ascii")),
+            (b"link", f'<{in_force.terms.uri}>; rel="terms-of-service"{self._notice}'.encode("ascii")),
             (b"x-request-id", rid),
             (b"request-id", rid),
         ]
@@ -315,6 +317,14 @@ class Exchange:
             fields += told
             self._add_fields_of_dialect(fields, room - fields_size(told))
         return fields
+
+    @property
+    def _notice(self) -> str:
+        """A link (RFC 8288) to where the account stands, with the step, where that is not good: whoever is only warned reads no refusal."""
+        step = self.plan.standing.step
+        if self.standing_url is None or step is Standing.GOOD:
+            return ""
+        return f', <{self.standing_url}>; rel="status"; title="{step}"'
 
     def _add_fields_of_dialect(self, fields: Headers, room: int) -> None:
         """Tell limits as the dialect's clients read them: of each quantity all fields or none, for so many as fit in *room* bytes."""

@@ -26,6 +26,7 @@ from tos_guard.guard._needs import Admission, Ask, Caller, Connection, RequestVi
 from tos_guard.guard._proving import der_of
 from tos_guard.guard._refusals import challenge, denial_members, may_retry, unavailable
 from tos_guard.guard._reporting import LimitUse, PolicyFor
+from tos_guard.guard._standing_settings import ladder_of
 from tos_guard.guard._steps import GuardSteps
 
 __all__ = [
@@ -62,6 +63,7 @@ __all__ = [
     "der_of",
     "explain_moment",
     "explain_request",
+    "ladder_of",
     "limits_of",
     "may_retry",
     "meter_of",

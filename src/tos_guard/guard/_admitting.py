@@ -280,6 +280,7 @@ class Admitting(Keeping):
             plan=plan,
             request_body=body,
             nonce=nonce,
+            standing_url=self.standing_url or self.settings.appeal_url,
             monitored=self.settings.mode == "monitor",
             checkpoint_seconds=settings.checkpoint_seconds,
             checkpoint_events=settings.checkpoint_events,
@@ -324,7 +325,8 @@ class Admitting(Keeping):
         if self._limits is None or self._leases is None:
             return
         exchange.estimate = self.meter.estimate(exchange.request, exchange.request_body)
-        charges = self.meter.charges(holder, rights.larger_limits, exchange.facts, exchange.estimate)
+        share = exchange.plan.rung.limit_share
+        charges = self.meter.charges(holder, rights.larger_limits, exchange.facts, exchange.estimate, share=share)
         if not charges:
             return
         background = exchange if exchange.request.background or exchange.facts.channel == "batch" else None

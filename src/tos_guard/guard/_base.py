@@ -24,6 +24,7 @@ from tos_guard.guard._meter import Meter
 from tos_guard.guard._needs import FindHolder, RequestView, Route, Steps
 from tos_guard.guard._proving import Prover
 from tos_guard.guard._rulebook import Rulebook
+from tos_guard.guard._standing_settings import check_ladder, ladder_of
 from tos_guard.protocols import (
     AccountSource,
     AsyncAccountSource,
@@ -117,7 +118,7 @@ class GuardBase:
         ConfigurationError: The terms need what nothing provides, there are limits and nothing counts them, or there are authorization
             servers and nothing verifies their tokens, or the host identifies as well, or proofs are accepted and nothing knows which were
             used, or a route is idempotent and nothing keeps seals,
-            or an exemption takes a guarded route.
+            or an exemption takes a guarded route, or a step of standing obliges to what nobody fulfils.
     """
 
     def __init__(
@@ -190,7 +191,9 @@ class GuardBase:
         self._check_kept()
         self.check_exempt(settings.exempt, where="exempt")
         self.check_fulfillable(terms)
-        self.rulebook: Rulebook = Rulebook(settings.issuer, terms, self.check_fulfillable)
+        ladder = ladder_of(settings)
+        check_ladder(ladder, FULFILLED_DUTIES)
+        self.rulebook: Rulebook = Rulebook(settings.issuer, terms, self.check_fulfillable, ladder)
 
     def _check_bearer(self) -> None:
         """Fail where it would not be plain who says who asks. Keys of bearer tokens are reported on from now on."""
@@ -252,6 +255,17 @@ class GuardBase:
                     where=f"terms {terms.version}",
                     cure=f"Fulfilled are: {', '.join(sorted(FULFILLED_DUTIES))}. Remove the duty from the terms.",
                 )
+
+    @property
+    def standing_url(self) -> str | None:
+        """Where the holder of an account sees where it stands, and may appeal: a page of the account routes; None where they are off."""
+        routes = self.settings.account_routes
+        return f"{self.settings.issuer}{routes}/standing" if routes is not None else None
+
+    @property
+    def appeal_url(self) -> str | None:
+        """Where a refused account can appeal, or None where nobody said."""
+        return self.settings.appeal_url or self.standing_url
 
     @property
     def takes_credentials(self) -> bool:

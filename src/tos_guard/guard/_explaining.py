@@ -1,7 +1,8 @@
 """What an account was allowed at a past moment, read back from the store (docs/adr/0007, "Explain").
 
 Every version of accounts and organizations is kept with its time, terms with the time of their publication, and acceptances are never
-changed, so that the state of any moment can be put together again and decided on with the same code.
+changed, so that the state of any moment can be put together again and decided on with the same code. What the steps of standing did then is
+not kept: it is taken to be what they do now.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from tos_guard.errors import AccountError
 from tos_guard.ledger import ExchangeRecord
-from tos_guard.rights import Explanation, explain
+from tos_guard.rights import DEFAULT_LADDER, Explanation, Ladder, explain
 from tos_guard.terms import TermsShelf, terms_from_document
 from tos_guard.types import UNDECLARED, Facts
 
@@ -64,8 +65,8 @@ _LIMIT: Final = "tos_limit:"
 _KEY: Final = "tos_key_scope"
 
 
-def explain_request(store: Store, request_id: str) -> ExplainedRequest:
-    """Why a recorded request was decided as it was.
+def explain_request(store: Store, request_id: str, *, ladder: Ladder = DEFAULT_LADDER) -> ExplainedRequest:
+    """Why a recorded request was decided as it was; *ladder* is what the steps of standing do (`ladder_of` the settings).
 
     Raises:
         AccountError: There is no such record, it names no account any more, or the account's state of that time is not kept.
@@ -96,11 +97,11 @@ def explain_request(store: Store, request_id: str) -> ExplainedRequest:
         channel=record.channel,
         end_user=record.end_user or UNDECLARED,
     )
-    return ExplainedRequest(record, explain(store.rights_at(account, at), _shelf(store, at), facts, at=at))
+    return ExplainedRequest(record, explain(store.rights_at(account, at), _shelf(store, at), facts, at=at, ladder=ladder))
 
 
-def explain_moment(store: Store, account_id: str, facts: Facts, at: datetime) -> Explanation:
-    """What an account was allowed at a moment.
+def explain_moment(store: Store, account_id: str, facts: Facts, at: datetime, *, ladder: Ladder = DEFAULT_LADDER) -> Explanation:
+    """What an account was allowed at a moment; *ladder* as of `explain_request`.
 
     Raises:
         AccountError: There is no such account, or there was none then.
@@ -109,7 +110,7 @@ def explain_moment(store: Store, account_id: str, facts: Facts, at: datetime) ->
     account = store.account_at(account_id, at)
     if account is None:
         raise AccountError(f"it did not exist at {at.isoformat()}", where=f"account {account_id[:80]}")
-    return explain(store.rights_at(account, at), _shelf(store, at), facts, at=at)
+    return explain(store.rights_at(account, at), _shelf(store, at), facts, at=at, ladder=ladder)
 
 
 def _shelf(store: Store, at: datetime) -> TermsShelf:

@@ -10,7 +10,7 @@ from tos_guard.exchange import Exchange
 from tos_guard.guard._admitting import Admitting, decided
 from tos_guard.guard._needs import Caller, Cancel, RequestView, Route, Settle, Steps
 from tos_guard.limits import Amounts, LimitRefusal, Quantity
-from tos_guard.rights import Holder, Rights
+from tos_guard.rights import Holder, Plan
 from tos_guard.types import Decision, Facts
 
 __all__ = ["AdmittingMessages"]
@@ -54,8 +54,7 @@ class AdmittingMessages(Admitting):
         estimate = self.meter.estimate(request, message)
         if first:
             beyond = _beyond(estimate, exchange.estimate)
-            rights = exchange.plan.rights(exchange.facts)
-            yield from self._reserve_further(exchange, caller.holder, rights, exchange.facts, beyond)
+            yield from self._reserve_further(exchange, caller.holder, exchange.plan, exchange.facts, beyond)
             return caller
         caller = yield from self._still(caller)
         facts = self._facts(caller, view, request)
@@ -64,17 +63,18 @@ class AdmittingMessages(Admitting):
         decision = decided(plan, caller.key, facts)
         if not decision.allowed:
             self._met(exchange, facts, decision)
-        yield from self._reserve_further(exchange, caller.holder, plan.rights(facts), facts, estimate)
+        yield from self._reserve_further(exchange, caller.holder, plan, facts, estimate)
         if decision.allowed:
             self.telemetry.decided(exchange.observed, decision, terms_version=exchange.in_force.terms.version)
         return caller
 
-    def _reserve_further(self, exchange: Exchange, holder: Holder, rights: Rights, facts: Facts, amounts: Amounts) -> Steps[None]:
+    def _reserve_further(self, exchange: Exchange, holder: Holder, plan: Plan, facts: Facts, amounts: Amounts) -> Steps[None]:
         if self._limits is None:
             return
+        larger, share = plan.rights(facts).larger_limits, plan.rung.limit_share
         charges = tuple(
             charge
-            for charge in self.meter.charges(holder, rights.larger_limits, facts, amounts)
+            for charge in self.meter.charges(holder, larger, facts, amounts, share=share)
             if charge.amount and charge.limit.quantity is not Quantity.CONCURRENCY
         )
         if not charges:

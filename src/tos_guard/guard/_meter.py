@@ -79,7 +79,7 @@ class Meter:
         self._tokens_per_media = tokens_per_media
         self._default_max_output_tokens = default_max_output_tokens
         self._count_prompt = count_prompt
-        self._compiled: LRUCache[tuple[str, tuple[tuple[str, int], ...]], tuple[Holder, AccountLimits]] = LRUCache(MAX_ACCOUNTS)
+        self._compiled: LRUCache[tuple[str, tuple[tuple[str, int], ...], float], tuple[Holder, AccountLimits]] = LRUCache(MAX_ACCOUNTS)
         self._lock = threading.Lock()
 
     def estimate(self, request: RequestFacts, body: bytes) -> Amounts:
@@ -109,7 +109,9 @@ class Meter:
         """What a request took that the provider answered with an error: itself, and no tokens."""
         return actual(_NOTHING, reserved=reserved, price=self._models.get(model, _UNKNOWN).price)
 
-    def charges(self, holder: Holder, larger: Mapping[str, int], facts: Facts, amounts: Amounts) -> tuple[Charge, ...]:
+    def charges(
+        self, holder: Holder, larger: Mapping[str, int], facts: Facts, amounts: Amounts, *, share: float = 1.0
+    ) -> tuple[Charge, ...]:
         """What limits are charged for a request.
 
         Args:
@@ -117,15 +119,16 @@ class Meter:
             larger: Amounts by limit id that grants give.
             facts: What is known of the request.
             amounts: The most that it could take.
+            share: Part of the account's own amounts that its standing leaves.
         """
         if not self.limits:
             return ()
-        return self.of(holder, larger).charges(amounts, model=facts.model, action=facts.action, end_user=facts.end_user)
+        return self.of(holder, larger, share=share).charges(amounts, model=facts.model, action=facts.action, end_user=facts.end_user)
 
-    def of(self, holder: Holder, larger: Mapping[str, int]) -> AccountLimits:
+    def of(self, holder: Holder, larger: Mapping[str, int], *, share: float = 1.0) -> AccountLimits:
         """The limits of an account with the amounts that hold for it."""
         account = holder.account
-        key = (account.id, tuple(larger.items()))
+        key = (account.id, tuple(larger.items()), share)
         with self._lock:
             known, compiled = self._compiled.get(key, (None, None))
         # By what they are and not by their versions: an account that was deleted and added again may have its version again.
@@ -135,22 +138,27 @@ class Meter:
                 account=account.id,
                 organization=account.organization,
                 kind=account.kind,
-                overrides=self._amounts(holder, larger),
+                overrides=self._amounts(holder, larger, share),
             )
             with self._lock:
                 self._compiled[key] = holder, compiled
         return compiled
 
-    def _amounts(self, holder: Holder, larger: Mapping[str, int]) -> dict[str, int]:
-        """Amounts that are not the settings' own: a grant's where it is larger, else the account's or its organization's."""
+    def _amounts(self, holder: Holder, larger: Mapping[str, int], share: float) -> dict[str, int]:
+        """Amounts that are not the settings' own: a grant's where it is larger, else the account's or its organization's; its share."""
         amounts: dict[str, int] = {}
         for limit in self.limits:
             is_shared = Dimension.ACCOUNT not in limit.per
             whose = holder.organization if is_shared and Dimension.ORGANIZATION in limit.per else holder.account
             own = limit.amount if whose is None else whose.limits.get(limit.id, limit.amount)
-            # What one account was granted does not move a limit that others share.
-            amounts[limit.id] = own if is_shared else max(own, larger.get(limit.id, own))
+            # What one account was granted, or has lost, does not move a limit that others share.
+            amounts[limit.id] = own if is_shared else _part(max(own, larger.get(limit.id, own)), share)
         return amounts
+
+
+def _part(amount: int, share: float) -> int:
+    """What a step of standing leaves of an amount: never nothing, where there was something."""
+    return amount if share == 1 else min(amount, max(1, int(amount * share)))
 
 
 def _have_same_limits(one: Holder | None, other: Holder) -> bool:

@@ -10,6 +10,7 @@ from typing import Any, Final
 from tos_guard.dialects import Dialect, PlainDialect
 from tos_guard.errors import AuthenticationError, DeniedError, LimitExceededError, ProofError, RequestError
 from tos_guard.exchange import Exchange, Head, Headers, limit_fields
+from tos_guard.guard._standing_refusals import STANDING_CODES, standing_denial
 from tos_guard.limits import Calendar, Limit, LimitRefusal, LimitState, Quantity, Sliding
 from tos_guard.rights import DPOP_ALGORITHMS
 from tos_guard.terms import TermsVersion
@@ -21,7 +22,6 @@ _KINDS: Final = {401: "authentication_error", 403: "permission_error", 429: "rat
 _OF_THE_TOKEN: Final = frozenset({"key", "scheme"})  # another proof for the same credential cannot help
 _PLAIN: Final = PlainDialect(model="none")
 _DENIALS: Final = {
-    "tos_account_suspended": "This account is suspended",
     "tos_end_user_blocked": "The end user that this request names is blocked",
     "tos_model_not_allowed": "This account has no right to the model {model}",
     "tos_action_not_allowed": "This account has no right to the action {action}",
@@ -30,7 +30,6 @@ _DENIALS: Final = {
     "tos_clause": "Clause {clause} of the terms forbids this request",
 }
 _CURES: Final = {
-    "tos_account_suspended": "The provider can lift this; the terms say how to appeal.",
     "tos_end_user_blocked": "Other end users of this account are served. The provider can lift this.",
     "tos_model_not_allowed": "Ask the provider for access, or use another model.",
     "tos_action_not_allowed": "Ask the provider for access.",
@@ -68,6 +67,8 @@ def denial(exchange: Exchange, accept_url: str | None = None) -> DeniedError:
     code = reasons[0].code if reasons else "tos_no_permission"
     if code == "tos_terms_not_accepted":
         return _terms_denial(exchange, accept_url)
+    if code in STANDING_CODES:
+        return standing_denial(exchange, code, accept_url)
     clause = next((reason.clause for reason in reasons if reason.clause is not None), None)
     what = _DENIALS.get(code, "The terms do not allow this request").format(
         model=exchange.facts.model, action=exchange.facts.action, clause=clause

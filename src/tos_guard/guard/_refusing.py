@@ -35,7 +35,7 @@ class Refusing(GuardBase):
         rid, terms_url = self.named_in_refusals(exchange)
         states = exchange.limit_states if exchange is not None else ()
         now = exchange.started if exchange is not None else self.clock()
-        return refusal(error, dialect, rid=rid, terms_url=terms_url, appeal_url=self.settings.appeal_url, now=now, states=states)
+        return refusal(error, dialect, rid=rid, terms_url=terms_url, appeal_url=self.appeal_url, now=now, states=states)
 
     def named_in_refusals(self, exchange: Exchange | None) -> tuple[str, str]:
         """The request id and the address of the terms that a refusal names: of its exchange, or a fresh id where there is none."""

@@ -10,7 +10,7 @@ from tos_guard.guard._admitting import Admitting
 from tos_guard.guard._needs import AskLimits, Steps
 from tos_guard.limits import Amounts, Charge, Dimension, Limit, LimitState
 from tos_guard.policy import UsagePolicy
-from tos_guard.rights import Account, Holder
+from tos_guard.rights import Account, HeldStanding, Holder, Rung
 from tos_guard.terms import TermsBinding
 from tos_guard.types import UNDECLARED, Facts
 
@@ -67,6 +67,12 @@ class Reporting(Admitting):
         yield from self._read_terms()
         return self.rulebook.shelf.binding(holder.account.organization, holder.acceptances, self.clock())
 
+    def standing(self, holder: Holder) -> tuple[HeldStanding, Rung]:
+        """Where the account stands now, and what that does."""
+        ladder = self.rulebook.ladder
+        held = holder.account.standing_at(self.clock(), acceptances=holder.acceptances, ladder=ladder)
+        return held, ladder.rung(held.step)
+
     def usage_policies(self, holder: Holder) -> Steps[tuple[PolicyFor, ...]]:
         """What the account may do with output. Models with one policy stand together.
 
@@ -107,7 +113,8 @@ class Reporting(Admitting):
         for state in states:
             by_limit.setdefault(state.limit.id, []).append(state)
         uses: list[LimitUse] = []
-        for limit in self.meter.of(holder, {}).limits:
+        share = self.standing(holder)[1].limit_share
+        for limit in self.meter.of(holder, {}, share=share).limits:
             if not limit.shadow:
                 uses += [LimitUse(state.limit, state) for state in by_limit.get(limit.id, ())] or [LimitUse(limit, None)]
         return tuple(uses)
@@ -117,9 +124,10 @@ class Reporting(Admitting):
         now, account = self.clock(), holder.account
         actions = _actions(account, {action for limit in self.meter.limits for action in limit.actions})
         for model in self._models(account, {model for limit in self.meter.limits for model in limit.models}):
-            rights = self.rulebook.plan(holder, model, now).rights(Facts(actions[0], model))
+            plan = self.rulebook.plan(holder, model, now)
+            larger, share = plan.rights(Facts(actions[0], model)).larger_limits, plan.rung.limit_share
             for action in actions:
-                charges = self.meter.charges(holder, rights.larger_limits, Facts(action, model), Amounts(requests=0))
+                charges = self.meter.charges(holder, larger, Facts(action, model), Amounts(requests=0), share=share)
                 yield from (charge for charge in charges if not charge.limit.shadow and _is_named(charge, model, action))
 
     def _models(self, account: Account, besides: Set[str] = frozenset()) -> tuple[str, ...]:

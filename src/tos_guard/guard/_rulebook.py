@@ -11,7 +11,7 @@ from typing import Final
 from tos_guard.errors import ConfigurationError, TermsError
 from tos_guard.policy import UsagePolicy
 from tos_guard.protocols import PublishedTerms
-from tos_guard.rights import Holder, Plan, PlanCache
+from tos_guard.rights import DEFAULT_LADDER, Holder, Ladder, Plan, PlanCache
 from tos_guard.terms import TermsShelf, TermsVersion, terms_from_document
 
 __all__ = ["Rulebook"]
@@ -28,22 +28,25 @@ class Rulebook:
         issuer: Whose.
         terms: What was given at start; on the shelf whether or not it was published.
         check: Raises `ConfigurationError` for terms that this guard cannot fulfil.
+        ladder: What the steps of standing do.
 
     Attributes:
         shelf: All published versions.
+        ladder: As given.
     """
 
-    def __init__(self, issuer: str, terms: TermsVersion, check: Callable[[TermsVersion], None]) -> None:
+    def __init__(self, issuer: str, terms: TermsVersion, check: Callable[[TermsVersion], None], ladder: Ladder = DEFAULT_LADDER) -> None:
         self._issuer = issuer
         self._first = terms
         self._check = check
-        self._plans = PlanCache()
+        self._plans = PlanCache(ladder=ladder)
         self._read_at: int | None = None
         self._parsed: dict[str, TermsVersion] = {terms.sha256: terms}
         self._refused: set[str] = set()
         self._kept: set[str] = set()
         self._lock = threading.Lock()
         self.shelf: TermsShelf = TermsShelf.of((terms,))
+        self.ladder: Ladder = ladder
 
     @property
     def has_read(self) -> bool:

@@ -26,15 +26,19 @@ from tos_guard.rights._key import (
     parse_api_key,
 )
 from tos_guard.rights._key_terms import ACCOUNT_ROUTES, UNLIMITED_KEY, KeyedHolder, KeyTerms
+from tos_guard.rights._measure import MAX_MEASURE_TEXT, Measure, Requirement, is_worse
 from tos_guard.rights._plan import Plan, Rights, compile_plan
 from tos_guard.rights._plans import PlanCache, holder_plan
+from tos_guard.rights._standing import DEFAULT_LADDER, HeldStanding, Ladder, Rung, held_standing
 
 __all__ = [
     "ACCOUNT_ROUTES",
     "ADMIN_KEY_PREFIX",
     "API_KEY_PREFIX",
+    "DEFAULT_LADDER",
     "DPOP_ALGORITHMS",
     "MAX_ENTITLEMENT_BYTES",
+    "MAX_MEASURE_TEXT",
     "UNBOUND",
     "UNLIMITED_KEY",
     "Account",
@@ -51,13 +55,18 @@ __all__ = [
     "Explanation",
     "Given",
     "Grant",
+    "HeldStanding",
     "Holder",
     "KeyTerms",
     "KeyedHolder",
+    "Ladder",
+    "Measure",
     "Organization",
     "Plan",
     "PlanCache",
+    "Requirement",
     "Rights",
+    "Rung",
     "certificate_thumbprint",
     "check_bearer_type",
     "compile_plan",
@@ -67,7 +76,9 @@ __all__ = [
     "explain",
     "hash_end_user",
     "hash_secret",
+    "held_standing",
     "holder_plan",
+    "is_worse",
     "new_admin_key",
     "new_api_key",
     "normal_uri",

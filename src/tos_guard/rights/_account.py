@@ -5,20 +5,23 @@ A grant never changes once it is given: it is voided by a mark, so that what an 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from types import MappingProxyType
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Self
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, PlainSerializer, ValidationError, model_validator
+from pydantic import AfterValidator, AwareDatetime, Field, PlainSerializer, model_validator
 
-from tos_guard.errors import AccountError
+from tos_guard.rights._checked import Checked
+from tos_guard.rights._measure import Measure
+from tos_guard.rights._standing import DEFAULT_LADDER, HeldStanding, Ladder, held_standing
 from tos_guard.terms import Acceptance
 from tos_guard.types import Standing
 
 __all__ = ["Account", "AuthorizedPerson", "Grant", "Holder", "Organization"]
 
+MAX_MEASURES: int = 1_000  # of one account, lifted ones too: all are read with it
 MAX_BLOCKED_END_USERS: int = 10_000  # of one account; each is 25 characters, and all are read with it
 
 _Name = Annotated[str, Field(min_length=1, max_length=128)]
@@ -33,21 +36,7 @@ _Amounts = Annotated[
 """Amounts by limit id, in place of those that the settings give."""
 
 
-class _Checked(BaseModel):
-    """A frozen value that refuses what it does not know, with our error."""
-
-    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
-
-    def __init__(self, **members: Any) -> None:
-        try:
-            super().__init__(**members)
-        except ValidationError as error:
-            first = error.errors(include_url=False, include_context=False)[0]
-            where = ".".join((type(self).__name__.lower(), *(str(part) for part in first["loc"])))
-            raise AccountError(first["msg"], where=where) from None
-
-
-class Grant(_Checked):
+class Grant(Checked):
     """A positive right beyond the default: a licence to distil, a research exemption, a larger set of models, a larger limit.
 
     A grant that names models, purposes or regions holds for requests on these alone: a licence to distil one model says nothing about
@@ -120,7 +109,7 @@ class Grant(_Checked):
         return self.model_copy(update={"voided": None, "void_reason": ""})
 
 
-class Account(_Checked):
+class Account(Checked):
     """An account and all its rights. "Changing" one makes a new one with a higher version.
 
     Attributes:
@@ -128,7 +117,7 @@ class Account(_Checked):
         version: One more with each change.
         kind: What kind of customer it is, as conditions of the terms name it.
         organization: Organization it belongs to, or None.
-        standing: Where it stands.
+        standing: Where it stands without any measure; see `standing_at`.
         models: Models it may use; ``*`` for all.
         actions: Actions it may ask for; ``*`` for all.
         grants: Its grants, in force or not.
@@ -137,9 +126,10 @@ class Account(_Checked):
         stable_sub: The account asked for one pseudonym in all its tokens; by default each token has a fresh one.
         limits: Amounts by limit id, in place of those that the settings give.
         blocked_end_users: End users of it that are refused, each as its keyed hash (``eu_…``).
+        measures: The measures that were taken, in force or not.
 
     Raises:
-        AccountError: A member is missing, unknown or wrong, or two grants have one id.
+        AccountError: A member is missing, unknown or wrong, or two grants or two measures have one id.
     """
 
     id: _Name
@@ -157,15 +147,28 @@ class Account(_Checked):
     blocked_end_users: Annotated[
         frozenset[Annotated[str, Field(pattern=r"^eu_[A-Za-z0-9_-]{22}$")]], Field(max_length=MAX_BLOCKED_END_USERS)
     ] = frozenset()
+    measures: Annotated[tuple[Measure, ...], Field(max_length=MAX_MEASURES)] = ()
 
     @model_validator(mode="after")
-    def _grant_ids_differ(self) -> Self:
+    def _ids_differ(self) -> Self:
         if len({grant.id for grant in self.grants}) != len(self.grants):
             raise ValueError("two grants have one id")
+        if len({measure.id for measure in self.measures}) != len(self.measures):
+            raise ValueError("two measures have one id")
         return self
 
+    def standing_at(self, now: datetime, *, acceptances: Iterable[Acceptance] = (), ladder: Ladder = DEFAULT_LADDER) -> HeldStanding:
+        """Where it stands at *now*: the lowest of its own standing and of the measures in force, from the time alone.
 
-class AuthorizedPerson(_Checked):
+        Args:
+            now: The moment.
+            acceptances: Those of the account and of its organization that are known, for measures that ask to accept again.
+            ladder: What the steps do, for measures that ask to be verified.
+        """
+        return held_standing(self.standing, self.measures, now, verification=self.verification, acceptances=acceptances, ladder=ladder)
+
+
+class AuthorizedPerson(Checked):
     """Somebody who may accept terms for an organization.
 
     Attributes:
@@ -177,7 +180,7 @@ class AuthorizedPerson(_Checked):
     authority: Annotated[str, Field(min_length=1, max_length=200)]
 
 
-class Organization(_Checked):
+class Organization(Checked):
     """What accounts of one customer share. "Changing" one makes a new one with a higher version.
 
     Attributes:

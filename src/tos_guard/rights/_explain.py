@@ -8,6 +8,7 @@ from datetime import datetime
 from tos_guard.rights._account import Account, Grant, Holder
 from tos_guard.rights._plan import Plan, Rights
 from tos_guard.rights._plans import holder_plan
+from tos_guard.rights._standing import DEFAULT_LADDER, HeldStanding, Ladder
 from tos_guard.terms import Acceptance, Clause, TermsShelf, TermsVersion
 from tos_guard.types import Decision, Facts
 
@@ -38,6 +39,11 @@ class Explanation:
         return self.holder.account
 
     @property
+    def standing(self) -> HeldStanding:
+        """Where the account stood, and because of which measures."""
+        return self.plan.standing
+
+    @property
     def documents(self) -> tuple[TermsVersion, ...]:
         """The terms that bound it, the general ones first."""
         return self.plan.terms.documents
@@ -64,11 +70,14 @@ class Explanation:
         return tuple(
             grant
             for grant in self.account.grants
-            if grant.is_active(self.at) and grant.is_for(self.facts.model) and grant.covers(self.facts.purpose, self.facts.region)
+            if grant.is_active(self.at)
+            and not self.plan.rung.without_grants
+            and grant.is_for(self.facts.model)
+            and grant.covers(self.facts.purpose, self.facts.region)
         )
 
 
-def explain(holder: Holder, shelf: TermsShelf, facts: Facts, *, at: datetime) -> Explanation:
+def explain(holder: Holder, shelf: TermsShelf, facts: Facts, *, at: datetime, ladder: Ladder = DEFAULT_LADDER) -> Explanation:
     """Decide a request once more, as it was decided at *at*.
 
     Args:
@@ -76,6 +85,7 @@ def explain(holder: Holder, shelf: TermsShelf, facts: Facts, *, at: datetime) ->
         shelf: The terms that were published by then.
         facts: What was known of the request.
         at: The moment.
+        ladder: What the steps of standing do.
     """
-    plan = holder_plan(holder, shelf, facts.model, now=at)
+    plan = holder_plan(holder, shelf, facts.model, now=at, ladder=ladder)
     return Explanation(at, facts, holder, plan, plan.decide(facts))

@@ -2,8 +2,8 @@
 
 What is known of the account (its kind, standing, grants) is folded in when the plan is made; what is left of each clause are the
 conditions on the request. A decision asks, in this order: the account's standing, whether the terms are accepted, whether the end user
-is blocked, the account's models and actions, and then the clauses on the action: forbid beats permit, and no permission is a denial.
-Unknown facts count against the request. Clauses in shadow are reported and decide nothing.
+is blocked, what the step of its standing leaves open, the account's models and actions, and then the clauses on the action: forbid beats
+permit, and no permission is a denial. Unknown facts count against the request. Clauses in shadow are reported and decide nothing.
 
 Grants for single models give those models rights of their own, and hold for these alone: a licence to distil one model says nothing
 about another. Grants for purposes or regions hold for requests with these alone; the rights under each set of them that a request meets
@@ -13,7 +13,7 @@ are compiled when it is first met.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from types import MappingProxyType
 from typing import Final
@@ -21,12 +21,14 @@ from typing import Final
 from tos_guard.policy import UsagePolicy, usage_policy
 from tos_guard.rights._account import Account, Grant
 from tos_guard.rights._rules import Rules, compile_rules, kinds_in
-from tos_guard.terms import TermsStack, TermsVersion
+from tos_guard.rights._standing import DEFAULT_LADDER, HeldStanding, Ladder, Rung
+from tos_guard.terms import Acceptance, TermsStack, TermsVersion
 from tos_guard.types import Decision, Facts, Outcome, Reason, Standing
 
 __all__ = ["Plan", "Rights", "compile_plan"]
 
-_BARRED: Final = frozenset({Standing.SUSPENDED, Standing.TERMINATED})
+_REFUSALS: Final = {Standing.SUSPENDED: "tos_account_suspended", Standing.TERMINATED: "tos_account_terminated"}
+_RESTRICTED: Final = "tos_restricted"
 _NONE: Final[Mapping[str, int]] = MappingProxyType({})
 ALL: Final = "*"
 
@@ -99,6 +101,7 @@ class _Case:
     """One model, or all that no grant is confined to: its rights under each set of grants that a request may meet."""
 
     account: Account
+    standing: Standing
     terms: TermsStack
     always: tuple[Grant, ...]
     sometimes: tuple[Grant, ...]
@@ -114,8 +117,40 @@ class _Case:
             key = tuple(grant.id for grant in met)
         made = self._made.get(key)
         if made is None:
-            made = self._made[key] = _rights(self.account, self.terms, (*self.always, *met), self.model)
+            made = self._made[key] = _rights(self.account, self.standing, self.terms, (*self.always, *met), self.model)
         return made
+
+
+@dataclass(frozen=True, slots=True)
+class _Cases:
+    """The rights of an account for each model: those that grants name, and all others together."""
+
+    usual: _Case
+    special: Mapping[str, _Case]
+
+    @classmethod
+    def of(cls, account: Account, standing: Standing, terms: TermsStack, grants: Collection[Grant]) -> _Cases:
+        """The cases of an account with these grants."""
+        granted_models = {model for grant in grants for model in grant.models}
+        # Where a grant opens every model, the account's own must be told from those it opens.
+        special_models = (granted_models | account.models if ALL in granted_models else granted_models) - {ALL}
+
+        def case(model: str | None) -> _Case:
+            held = [grant for grant in grants if (not grant.models or ALL in grant.models if model is None else grant.is_for(model))]
+            return _Case(
+                account,
+                standing,
+                terms,
+                always=tuple(grant for grant in held if not grant.is_conditional),
+                sometimes=tuple(grant for grant in held if grant.is_conditional),
+                model=model,
+            )
+
+        return cls(case(None), {model: case(model) for model in special_models})
+
+    def rights(self, facts: Facts) -> Rights:
+        """What holds for requests like this one."""
+        return self.special.get(facts.model, self.usual).rights(facts.purpose, facts.region)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +161,10 @@ class Plan:
         account: The account it was compiled for.
         terms: The terms in force for it.
         receipt: Id of the acceptance because of which the general terms bind, or None where they bind without one.
-        to_accept: Versions that the account has to accept before it may make requests; empty where nothing is missing.
-        expires: When a grant or the terms in force change, so that the plan no longer holds; None for never.
+        to_accept: Versions that the account has to accept before it may make requests, some maybe again; empty where nothing is missing.
+        expires: When a grant, a measure or the terms in force change, so that the plan no longer holds; None for never.
+        standing: Where the account stands, and because of which measure.
+        rung: What that does.
     """
 
     account: Account
@@ -135,27 +172,39 @@ class Plan:
     receipt: str | None
     to_accept: tuple[TermsVersion, ...]
     expires: datetime | None
-    _usual: _Case
-    _special: Mapping[str, _Case]
+    standing: HeldStanding
+    rung: Rung
+    _whatever: Decision | None
+    """The decision on any request, where it does not depend on the request."""
+    _cases: _Cases
+    _granted: _Cases | None
+    """As if grants were not suspended, to tell what is refused because of that; None where they are not."""
 
     def rights(self, facts: Facts) -> Rights:
         """What holds for requests like this one."""
-        return self._special.get(facts.model, self._usual).rights(facts.purpose, facts.region)
+        return self._cases.rights(facts)
 
     def decide(self, facts: Facts) -> Decision:
         """Allow or deny, with every reason and duty. Never raises."""
-        if self.account.standing in _BARRED:
-            return _SUSPENDED
-        if self.to_accept:
-            return Decision(Outcome.DENY, tuple(Reason("tos_terms_not_accepted", terms.version) for terms in self.to_accept))
+        if self._whatever is not None:
+            return self._whatever
+        rung = self.rung
+        if rung.verify and self.account.verification not in rung.verify and facts.verification not in rung.verify:
+            return _because(self.standing, "tos_verification_required")
         if facts.end_user in self.account.blocked_end_users:
             return _END_USER
-        return self.rights(facts).decide(facts)
+        if facts.action in rung.without_actions or (rung.models is not None and facts.model not in rung.models):
+            return _because(self.standing, _RESTRICTED)
+        decision = self.rights(facts).decide(facts)
+        if not decision.allowed:
+            if self._granted is not None and self._granted.rights(facts).decide(facts).allowed:
+                return _because(self.standing, _RESTRICTED)
+            return decision
+        return replace(decision, duties=tuple(dict.fromkeys((*decision.duties, *rung.duties)))) if rung.duties else decision
 
 
 _NOTHING_PERMITS: Final = Reason("tos_no_permission")
 _NO_PERMISSION: Final = Decision(Outcome.DENY, (_NOTHING_PERMITS,))
-_SUSPENDED: Final = Decision(Outcome.DENY, (Reason("tos_account_suspended"),))
 _END_USER: Final = Decision(Outcome.DENY, (Reason("tos_end_user_blocked"),))
 _NO_MODEL: Final = Decision(Outcome.DENY, (Reason("tos_model_not_allowed"),))
 _NO_ACTION: Final = Decision(Outcome.DENY, (Reason("tos_action_not_allowed"),))
@@ -167,6 +216,11 @@ def _nothing_permits(rules: Rules, facts: Facts) -> Reason:
     return Reason(_NOTHING_PERMITS.code, unknown=tuple(sorted(unknown))) if unknown else _NOTHING_PERMITS
 
 
+def _because(standing: HeldStanding, code: str) -> Decision:
+    """The denial by a step of standing. It names the measure, where one put the account there."""
+    return Decision(Outcome.DENY, (Reason(code, standing.measure.id if standing.measure is not None else None),))
+
+
 def compile_plan(
     account: Account,
     terms: TermsVersion | TermsStack,
@@ -175,6 +229,8 @@ def compile_plan(
     to_accept: tuple[TermsVersion, ...] = (),
     receipt: str | None = None,
     until: datetime | None = None,
+    acceptances: Collection[Acceptance] = (),
+    ladder: Ladder = DEFAULT_LADDER,
 ) -> Plan:
     """Compile the rights of *account* under *terms*, as they are at *now*.
 
@@ -185,36 +241,45 @@ def compile_plan(
         to_accept: Versions without whose acceptance it may make no requests.
         receipt: Id of the acceptance of the general terms, or None.
         until: When other terms come into force for it, or None.
+        acceptances: Acceptances by it and its organization.
+        ladder: What the steps of standing do.
     """
     stack = terms if isinstance(terms, TermsStack) else TermsStack.of(terms)
+    standing = account.standing_at(now, acceptances=acceptances, ladder=ladder)
+    rung = ladder.rung(standing.step)
     active = [grant for grant in account.grants if grant.is_active(now)]
-    granted_models = {model for grant in active for model in grant.models}
-    # Where a grant opens every model, the account's own must be told from those it opens.
-    special_models = (granted_models | account.models if ALL in granted_models else granted_models) - {ALL}
-
-    def case(model: str | None) -> _Case:
-        held = [grant for grant in active if (not grant.models or ALL in grant.models if model is None else grant.is_for(model))]
-        return _Case(
-            account,
-            stack,
-            always=tuple(grant for grant in held if not grant.is_conditional),
-            sometimes=tuple(grant for grant in held if grant.is_conditional),
-            model=model,
-        )
-
-    edges = [edge for edge in (_next_change(account.grants, now), until) if edge is not None]
+    held = [] if rung.without_grants else active
+    again = (stack.general,) if not to_accept and _must_accept_again(rung, standing, acceptances) else ()
+    edges = [edge for edge in (_next_change(account.grants, now), standing.changes, until) if edge is not None]
     return Plan(
         account=account,
         terms=stack,
         receipt=receipt,
-        to_accept=to_accept,
+        to_accept=to_accept or again,
         expires=min(edges, default=None),
-        _usual=case(None),
-        _special={model: case(model) for model in special_models},
+        standing=standing,
+        rung=rung,
+        _whatever=_on_anything(standing, rung, to_accept, must_accept_again=bool(again)),
+        _cases=_Cases.of(account, standing.step, stack, held),
+        _granted=_Cases.of(account, standing.step, stack, active) if rung.without_grants and active else None,
     )
 
 
-def _rights(account: Account, terms: TermsStack, grants: tuple[Grant, ...], model: str | None) -> Rights:
+def _must_accept_again(rung: Rung, standing: HeldStanding, acceptances: Collection[Acceptance]) -> bool:
+    """Whether the step demands an acceptance that has not come. A standing without a measure has no beginning, and demands none."""
+    return rung.accept and standing.measure is not None and not standing.measure.is_answered(acceptances)
+
+
+def _on_anything(standing: HeldStanding, rung: Rung, to_accept: tuple[TermsVersion, ...], *, must_accept_again: bool) -> Decision | None:
+    """The decision that holds for every request, or None where it depends on the request."""
+    if rung.refuse:
+        return _because(standing, _REFUSALS.get(standing.step, _RESTRICTED))
+    if to_accept:
+        return Decision(Outcome.DENY, tuple(Reason("tos_terms_not_accepted", terms.version) for terms in to_accept))
+    return _because(standing, "tos_reaccept") if must_accept_again else None
+
+
+def _rights(account: Account, standing: Standing, terms: TermsStack, grants: tuple[Grant, ...], model: str | None) -> Rights:
     kinds = frozenset(grant.type for grant in grants)
     usage = usage_policy(terms, kinds)
     shaping = (grant for grant in grants if usage_policy(terms, kinds - {grant.type}) != usage)
@@ -224,7 +289,7 @@ def _rights(account: Account, terms: TermsStack, grants: tuple[Grant, ...], mode
         for limit, amount in grant.limits.items():
             larger[limit] = max(amount, larger.get(limit, 0))
     return Rights(
-        rules=compile_rules(terms, account.kind, account.standing, kinds),
+        rules=compile_rules(terms, account.kind, standing, kinds),
         usage=usage,
         grant=named.id if named is not None else None,
         larger_limits=MappingProxyType(larger) if larger else _NONE,

@@ -1,7 +1,8 @@
 """The administration of accounts and organizations, told in terms of a few primitives that engines provide.
 
 - Every change makes a new version and a step in the history, with its reason and who did it. Every version is kept.
-- Grants stay as they were given: one is voided by a mark, and never edited or removed.
+- Grants stay as they were given: one is voided by a mark, and never edited or removed. So do measures, of which each is taken and lifted
+  by a step of its own.
 """
 
 from __future__ import annotations
@@ -23,15 +24,17 @@ from tos_guard.stores._model import (
     changed_account,
     changed_organization,
     check_grants_kept,
+    check_measures_kept,
     from_ms,
     grant_document,
+    measure_document,
     organization_document,
     to_ms,
 )
 from tos_guard.types import Standing
 
 if TYPE_CHECKING:
-    from tos_guard.rights import Account, Grant, KeyTerms, Organization
+    from tos_guard.rights import Account, Grant, KeyTerms, Measure, Organization
 
 __all__ = ["AccountAdministration", "AdministratorKeys", "OrganizationAdministration", "ToAccount", "ToOrganization"]
 
@@ -81,13 +84,14 @@ class AccountAdministration(ABC):
 
         Raises:
             AccountError: The id is unknown; or the account has changed since it was read: `Account.version` is not the stored one; or a
-                grant that it holds was changed otherwise than by voiding it, or left out.
+                grant that it holds was changed otherwise than by voiding it, or left out; or its measures are not the stored ones.
             StoreError: The engine failed.
         """
 
         def replaced(stored: Account) -> Mapping[str, Any]:
             _check_fresh(stored.version, account.version, where=f"account {account.id}")
             check_grants_kept(stored, account)
+            check_measures_kept(stored, account)
             return account_document(account)
 
         return self._change_account(account.id, replaced, Step("changed", reason=reason, actor=actor))
@@ -95,7 +99,7 @@ class AccountAdministration(ABC):
     def set_standing(
         self, account_id: str, standing: Standing, reason: str, *, actor: str = "", delivery: tuple[str, str] | None = None
     ) -> Account:
-        """Move the account to *standing*, and return it.
+        """Move the account to *standing*, without an end, and return it. Its measures hold as before: the lowest of all counts.
 
         Args:
             account_id: The account.
@@ -143,6 +147,43 @@ class AccountAdministration(ABC):
             return {"grants": [grant_document(marked if grant is given else grant) for grant in stored.grants]}
 
         return self._change_account(account_id, voided, Step("grant_voided", grant_id, reason, actor))
+
+    def take_measure(self, account_id: str, measure: Measure, *, actor: str = "") -> Account:
+        """Put the account on a step of the ladder of standing, and return it. *actor* is its issuer, where it names none.
+
+        Raises:
+            AccountError: The account is unknown; it has, or had, a measure of this id, or too many; or the measure is lifted already.
+            StoreError: The engine failed.
+        """
+        if measure.lifted is not None:
+            raise AccountError(f"measure {measure.id} is lifted already", where=f"account {account_id}", cure="Take it without that mark")
+        taken = measure if measure.issuer else measure.model_copy(update={"issuer": actor})
+
+        def added(stored: Account) -> Mapping[str, Any]:
+            if any(held.id == taken.id for held in stored.measures):
+                raise AccountError(f"measure {taken.id} is there already", where=f"account {account_id}", cure="Give it another id")
+            return {"measures": [*map(measure_document, stored.measures), measure_document(taken)]}
+
+        return self._change_account(account_id, added, Step("measure_taken", f"{taken.id}={taken.step}", taken.reason, actor))
+
+    def lift_measure(self, account_id: str, measure_id: str, reason: str, *, actor: str = "") -> Account:
+        """End the measure from now on, and return the account. The measure stays, with the mark of when, by whom and why.
+
+        Raises:
+            AccountError: The account is unknown, has no such measure, or it is lifted already.
+            StoreError: The engine failed.
+        """
+        return self._change_account(
+            account_id, lambda stored: self._lifted(stored, measure_id, reason, actor), Step("measure_lifted", measure_id, reason, actor)
+        )
+
+    def _lifted(self, stored: Account, measure_id: str, reason: str, actor: str) -> Mapping[str, Any]:
+        taken = next((measure for measure in stored.measures if measure.id == measure_id), None)
+        if taken is None or taken.lifted is not None:
+            problem = f"there is no measure {measure_id}" if taken is None else f"measure {measure_id} is lifted already"
+            raise AccountError(problem, where=f"account {stored.id}")
+        marked = taken.model_copy(update={"lifted": self._now(), "lifted_by": actor, "lift_reason": reason})
+        return {"measures": [measure_document(marked if measure is taken else measure) for measure in stored.measures]}
 
     def set_limit(self, account_id: str, limit_id: str, amount: int | None, reason: str = "", *, actor: str = "") -> Account:
         """Set the account's own amount of a limit, and return the account; None for that of the settings again.

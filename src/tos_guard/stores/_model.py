@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from tos_guard.errors import AccountError, ConfigurationError
 
 if TYPE_CHECKING:
-    from tos_guard.rights import Account, Grant, KeyTerms, Organization
+    from tos_guard.rights import Account, Grant, KeyTerms, Measure, Organization
 
 __all__ = [
     "AccountChange",
@@ -25,6 +25,7 @@ __all__ = [
     "changed_account",
     "changed_organization",
     "check_grants_kept",
+    "check_measures_kept",
     "check_name",
     "check_secret_hash",
     "check_text",
@@ -32,6 +33,7 @@ __all__ = [
     "from_ms",
     "grant_document",
     "key_taken",
+    "measure_document",
     "organization_document",
     "organization_from_document",
     "storable",
@@ -139,8 +141,10 @@ class AccountChange:
         version: The account's version after the step; an API key changes no version but is listed under the one it found.
         at: When.
         what: ``added``, ``changed``, ``standing``, ``grant_added``, ``grant_voided``, ``limit_set``, ``limit_cleared``,
-            ``end_user_blocked``, ``end_user_unblocked``, ``key_added``, ``key_revoked``.
-        detail: What was set: the standing, the grant's, the key's or the end user's id, the limit with its amount.
+            ``end_user_blocked``, ``end_user_unblocked``, ``key_added``, ``key_revoked``, ``measure_taken``, ``measure_lifted``,
+            ``appeal_filed``, ``appeal_withdrawn``, ``appeal_rejected``.
+        detail: What was set: the standing, the grant's, the key's or the end user's id, the limit with its amount, the measure with its step
+            or its id alone, the appeal's id with that of its measure.
         reason: Why, in the administrator's words.
         actor: Who did it: an administrator's name, ``cli``, …; empty where nobody said.
     """
@@ -248,6 +252,23 @@ def check_grants_kept(before: Account, after: Account) -> None:
                 where=f"account {before.id}",
                 cure="Void it, and give another under a new id",
             )
+
+
+def measure_document(measure: Measure) -> dict[str, Any]:
+    """The JSON form of *measure*."""
+    return measure.model_dump(mode="json")
+
+
+def check_measures_kept(before: Account, after: Account) -> None:
+    """See to it that *after* holds the measures of *before*, and no others: each is taken and lifted by a step of its own.
+
+    Raises:
+        AccountError: It does not.
+    """
+    if before.measures != after.measures:
+        raise AccountError(
+            "its measures were changed: a measure is taken or lifted", where=f"account {before.id}", cure="Use take_measure, lift_measure"
+        )
 
 
 def organization_document(organization: Organization) -> dict[str, Any]:

@@ -35,6 +35,7 @@ CHANGES: Final = frozenset(
     {
         *("added", "changed", "standing", "grant_added", "grant_voided", "limit_set", "limit_cleared"),
         *("end_user_blocked", "end_user_unblocked", "key_added", "key_revoked", "key_rotated"),
+        *("measure_taken", "measure_lifted", "appeal_filed", "appeal_withdrawn", "appeal_rejected"),
     }
 )
 BEARER_FAULTS: Final[frozenset[str]] = frozenset(get_args(BearerFault))
@@ -55,6 +56,7 @@ UNSEALED: Final = frozenset(
 REASONS: Final = frozenset(
     {
         "tos_account_suspended",
+        "tos_account_terminated",
         "tos_action_not_allowed",
         "tos_clause",
         "tos_conflict",
@@ -71,8 +73,10 @@ REASONS: Final = frozenset(
         "tos_model_not_allowed",
         "tos_no_permission",
         "tos_not_found",
+        "tos_reaccept",
         "tos_request",
         "tos_request_too_large",
+        "tos_restricted",
         "tos_route_not_guarded",
         "tos_seal_conflict",
         "tos_terms_not_accepted",
@@ -80,6 +84,7 @@ REASONS: Final = frozenset(
         "tos_unavailable",
         "tos_unknown_response",
         "tos_unsupported_media_type",
+        "tos_verification_required",
         "websocket",
     }
 )

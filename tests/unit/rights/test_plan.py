@@ -46,7 +46,7 @@ DECISIONS: list[tuple[dict[str, Any], Facts, str, list[str]]] = [
     ({"models": set()}, facts(), "deny", ["tos_model_not_allowed"]),
     ({"actions": {"embed"}}, facts(), "deny", ["tos_action_not_allowed"]),
     ({"standing": Standing.SUSPENDED}, facts(), "deny", ["tos_account_suspended"]),
-    ({"standing": Standing.TERMINATED}, facts(model="large"), "deny", ["tos_account_suspended"]),
+    ({"standing": Standing.TERMINATED}, facts(model="large"), "deny", ["tos_account_terminated"]),
     ({"standing": Standing.RESTRICTED}, facts(), "allow", ["serve"]),
     ({}, facts(region="KP"), "deny", ["regions"]),
     ({}, facts(region=None), "deny", ["regions"]),
