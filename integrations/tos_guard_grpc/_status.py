@@ -30,7 +30,8 @@ Metadata = tuple[tuple[str, str | bytes], ...]
 DETAILS_KEY: Final = "grpc-status-details-bin"
 PUSHBACK_KEY: Final = "grpc-retry-pushback-ms"
 MAX_DETAILS_BYTES: Final = 3_072  # of 8 KiB that gRPC takes of all trailing metadata; base64 makes a third more of them
-MAX_MESSAGE_CHARS: Final = 1_024  # percent-encoded on the wire, so that each may become nine
+MAX_MESSAGE_CHARS: Final = 1_024
+MAX_MESSAGE_BYTES: Final = 3_072  # on the wire, where a character may become nine or twelve: with the details it must fit in those 8 KiB
 NO_RETRY: Final = "-1"
 
 _BY_REASON: Final[Mapping[str, grpc.StatusCode]] = {
@@ -123,7 +124,13 @@ def _code_of(error: TosGuardError, reason: str) -> grpc.StatusCode:
 
 def _for_people(message: str) -> str:
     """What a status can carry: text that has UTF-8, and not without end."""
-    return message[:MAX_MESSAGE_CHARS].encode("utf-8", "replace").decode("utf-8")
+    text = message[:MAX_MESSAGE_CHARS].encode("utf-8", "replace").decode("utf-8")
+    size = 0
+    for position, character in enumerate(text):
+        size += 1 if character.isascii() and character.isprintable() and character != "%" else 3 * len(character.encode("utf-8"))
+        if size > MAX_MESSAGE_BYTES:
+            return text[:position]
+    return text
 
 
 def _pushback(error: TosGuardError) -> str | None:

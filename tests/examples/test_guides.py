@@ -34,6 +34,8 @@ from tos_guard.config import (
     PriceSettings,
     Retention,
     RouteSettings,
+    StandingSettings,
+    StepSettings,
     parse_settings,
 )
 from tos_guard.verify import verify_body
@@ -196,6 +198,8 @@ TABLES: dict[str, type[BaseModel]] = {
     "mutual_tls": MutualTLSSettings,
     "failure": FailureModes,
     "acceptance": AcceptanceSettings,
+    "standing": StandingSettings,
+    "standing.<step>": StepSettings,
     "limits": LimitSettings,
     "estimates": EstimateSettings,
     "models.<name>": ModelSettings,

@@ -10,12 +10,15 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from scenarios.world import World
+from tos_guard.rights import Measure
+from tos_guard.types import Standing
 
 __all__ = ["CASES", "STATUSES", "Case", "Does", "Outcome", "Record"]
 
 
 STATUSES = {
     "tos_unauthenticated": (401, "UNAUTHENTICATED"),
+    "tos_account_suspended": (403, "PERMISSION_DENIED"),
     "tos_model_not_allowed": (403, "PERMISSION_DENIED"),
     "tos_terms_not_accepted": (403, "FAILED_PRECONDITION"),
     "tos_limit": (429, "RESOURCE_EXHAUSTED"),
@@ -109,6 +112,14 @@ def _no_rights(world: World) -> None:
     world.kit.change(models=frozenset({"other"}))
 
 
+def _measure(step: Standing, **members: Any) -> Callable[[World], None]:
+    def taken(world: World) -> None:
+        measure = Measure(id="m-1", step=step, reason="copied outputs", begins=world.kit.clock(), **members)
+        world.kit.store.take_measure("acme", measure)
+
+    return taken
+
+
 def _accepted_once(world: World) -> None:
     world.accept(for_days=1)
     world.kit.clock.advance(timedelta(days=2))
@@ -139,6 +150,8 @@ CASES: tuple[Case, ...] = (
     Case("denied: no right to the model", refused("tos_model_not_allowed", "tos_model_not_allowed"), prepare=_no_rights),
     Case("terms not accepted", refused("tos_terms_not_accepted", "tos_terms_not_accepted:1"), required=True),
     Case("acceptance expired", refused("tos_terms_not_accepted", "tos_terms_not_accepted:1"), prepare=_accepted_once, required=True),
+    Case("suspended", refused("tos_account_suspended", "tos_account_suspended:m-1"), prepare=_measure(Standing.SUSPENDED)),
+    Case("warned", SERVED, prepare=_measure(Standing.WARNED)),
     Case("unknown key", turned_away("tos_unauthenticated"), key="unknown"),
     Case("no key", turned_away("tos_unauthenticated"), key=None),
     Case("over a limit", refused("tos_limit", "tos_limit:requests"), limits=1, before=1),

@@ -143,8 +143,8 @@ class AccountChange:
         what: ``added``, ``changed``, ``standing``, ``grant_added``, ``grant_voided``, ``limit_set``, ``limit_cleared``,
             ``end_user_blocked``, ``end_user_unblocked``, ``key_added``, ``key_revoked``, ``measure_taken``, ``measure_lifted``,
             ``appeal_filed``, ``appeal_withdrawn``, ``appeal_rejected``.
-        detail: What was set: the standing, the grant's, the key's or the end user's id, the limit with its amount, the measure with its step
-            or its id alone, the appeal's id with that of its measure.
+        detail: What was set: the standing, the grant's, the key's or the end user's id, the limit with its amount, the measure with its
+            step or its id alone, the appeal's id with that of its measure.
         reason: Why, in the administrator's words.
         actor: Who did it: an administrator's name, ``cli``, …; empty where nobody said.
     """
