@@ -338,7 +338,7 @@ def test_an_engine_that_evicts_is_refused(tmp_path: Path) -> None:
         client.config_set("maxmemory-policy", "noeviction")
         fleet.take(engine, MINUTE)
         client.config_set("maxmemory", "1")
-        with pytest.raises(StoreError, match="OOM"):
+        with pytest.raises(StoreError, match="maxmemory"):
             fleet.take(engine, MINUTE)
         client.config_set("maxmemory", "0")
         assert engine.states([MINUTE])[0].used == 1
@@ -371,7 +371,7 @@ def test_users_passwords_and_what_they_may(record_property: Callable[[str, objec
         wrong.close()
         client.execute_command("ACL", "SETUSER", "guard", "-info")
         blind = fleet.engine()
-        with pytest.raises(StoreError, match=r"INFO is refused.*NOPERM"):
+        with pytest.raises(StoreError, match=r"INFO is refused.*permissions"):
             fleet.take(blind, MINUTE)
         blind.close()
 

@@ -17,8 +17,9 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import redis
 import redis.asyncio
@@ -36,7 +37,8 @@ _MOST_CONNECTIONS: Final = 64
 """Of one process, or of one event loop. A call takes a tenth of a millisecond: more would wait for the engine instead of for each other."""
 
 _SCHEMES: Final = {"valkey": "redis", "valkeys": "rediss"}
-_OPTIONS: Final = frozenset({"db", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_cert_reqs", "ssl_check_hostname"})
+_FILES: Final = frozenset({"ssl_ca_certs", "ssl_certfile", "ssl_keyfile"})
+_OPTIONS: Final = _FILES | {"db", "ssl_cert_reqs", "ssl_check_hostname"}
 
 
 class Refusal(Exception):
@@ -78,18 +80,24 @@ def parse_address(url: str) -> Address:
     try:
         parts = urlsplit(url)
         scheme = _SCHEMES.get(parts.scheme, parts.scheme)
+        plain = url if scheme == parts.scheme else parts._replace(scheme=scheme).geturl()
         where = parts.path if scheme == "unix" else f"{parts.hostname}:{parts.port or 6379}"
-        read: dict[str, Any] = redis.connection.parse_url(parts._replace(scheme=scheme).geturl())  # type: ignore[no-untyped-call]
+        read: dict[str, Any] = redis.connection.parse_url(plain)  # type: ignore[no-untyped-call]
     except ValueError:
         raise _bad("it is none of an engine") from None
     if scheme != "unix" and not parts.hostname:
         raise _bad("there is no host")
-    named = {option.partition("=")[0] for option in parts.query.split("&") if option}
-    if unknown := sorted(named - _OPTIONS):
-        raise _bad(f"unknown options {', '.join(unknown)}")
+    if scheme != "unix" and not (parts.path.strip("/") or "0").isdecimal():
+        raise _bad("the database is no number")
+    named = {name: value for name, _, value in (option.partition("=") for option in parts.query.split("&") if option)}
+    if unknown := sorted(name for name in named if name not in _OPTIONS):
+        # Words without a value are not repeated: one may be what follows a question mark in a password.
+        raise _bad(f"unknown options {', '.join(name if named[name] else '…' for name in unknown)}")
+    if missing := [value for name, value in named.items() if name in _FILES and not Path(unquote(value)).is_file()]:
+        raise _bad(f"there is no file {missing[0]}")
     if scheme == "rediss" and str(read.get("ssl_cert_reqs", "required")) != "required":
         raise _bad("ssl_cert_reqs is not required: anybody could answer in the engine's place")
-    return Address(parts._replace(scheme=scheme).geturl(), where)
+    return Address(plain, where)
 
 
 def _bad(what: str) -> ConfigurationError:

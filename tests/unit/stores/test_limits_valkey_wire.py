@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from redis.exceptions import NoScriptError, ResponseError
 
 from tos_guard.errors import ConfigurationError, LimitsForgottenError, StoreError
 from tos_guard.limits import Amounts, Calendar, Charge, Dimension, Limit, LimitRefusal, Quantity, Reservation, Sliding
@@ -98,6 +99,10 @@ def test_turns_around_the_present() -> None:
         assert (start - before, end - start, after - end) == (24 * hour, length * hour, 24 * hour)
 
 
+def refusal(words: str) -> Refusal:
+    return Refusal(ResponseError(words))
+
+
 def answered(*answers: Any) -> Any:
     """What comes of a reservation when these are the answers, after it has attached; `Note` says that the domain is new."""
     steps = domain().reserve(CHARGES, "req_1", LEASE)
@@ -111,7 +116,7 @@ def answered(*answers: Any) -> Any:
             (name, *rest) = step.commands[0]
             if name == "INFO":
                 about = b"redis_version:7.2.4\r\nrun_id:ab\r\nrole:master\r\nmaxmemory_policy:noeviction\r\n"
-                step = steps.send([about, Refusal("NOPERM"), [], [b"no-appendfsync-on-rewrite", b"no"]])
+                step = steps.send([about, refusal("NOPERM"), [], [b"no-appendfsync-on-rewrite", b"no"]])
             elif name == "EVAL":
                 step = steps.send([[rest[4], 0, NOW, b"epoch-1", 0, b"begun"]])
             else:
@@ -145,17 +150,17 @@ def test_nothing_that_may_have_been_done_is_asked_again() -> None:
     """Only what the script says that it has not done: no script, another epoch, another window."""
     states = (7, 43, 65_000, 0, 8, 92, 1_000, 0, 1, 4, 1_000, 0)
     done = (0, NOW, 0, 0, *states)
-    for first in (Refusal("NOSCRIPT No matching script"), (4,), (5,), (6,), (7, NOW)):
+    for first in (Refusal(NoScriptError("NOSCRIPT")), (4,), (5,), (6,), (7, NOW)):
         assert isinstance(answered(first, done), Reservation)
-    for refusal in ("OOM command not allowed", "READONLY You can't write", "BUSY Redis is busy", "ERR anything"):
-        with pytest.raises(StoreError, match=refusal.split(maxsplit=1)[0]):
-            answered(Refusal(refusal))
+    for words in ("OOM command not allowed", "READONLY You can't write", "BUSY Redis is busy", "ERR anything"):
+        with pytest.raises(StoreError, match=words.split(maxsplit=1)[0]):
+            answered(refusal(words))
     with pytest.raises(StoreError, match="another each time"):
         answered(*[(5,)] * 5)
 
 
 anything = st.recursive(
-    st.none() | st.integers() | st.binary(max_size=8) | st.builds(Refusal, st.text(max_size=8)), lambda inner: st.lists(inner, max_size=20)
+    st.none() | st.integers() | st.binary(max_size=8) | st.builds(refusal, st.text(max_size=8)), lambda inner: st.lists(inner, max_size=20)
 )
 
 
