@@ -366,6 +366,48 @@ def test_a_call_that_is_cancelled_while_it_is_settled_is_settled_whole(door: Doo
     assert kit.used() == {"requests": 3, "input": 7, "slots": 0}
 
 
+@pytest.mark.parametrize("door", AWAITING, ids=lambda door: door.name)
+@pytest.mark.parametrize("kept", [True, False], ids=["kept", "failed"])
+def test_a_call_that_is_cancelled_while_its_record_is_kept_is_counted_as_its_record_says(door: Door, kept: bool) -> None:
+    """Where the store fails behind its back, the record says that the client has left."""
+    kit = grpc_kit()
+    append, given = kit.store.append, []
+    late: Future[None] = Future()
+    tasks: list[asyncio.Task[Any]] = []
+    closed = threading.Event()
+
+    def appending(record: Any) -> Future[None]:
+        given.append(record)
+        if len(given) > 1:
+            answer = append(record)
+            closed.set()
+            return answer
+        if kept:
+            append(record).result(10)
+        tasks[0].get_loop().call_soon(tasks[0].cancel)
+        return late
+
+    kit.store.append = appending  # type: ignore[method-assign]
+    service = door.echo()
+
+    async def awaited(request: bytes, context: Any) -> bytes:
+        task = asyncio.current_task()
+        assert task is not None
+        tasks.append(task)
+        return request
+
+    service.unary_unary = awaited
+    with door.serving(kit, service) as address, grpc.insecure_channel(address) as channel:
+        call = channel.unary_unary(path_of("UnaryUnary")).future(b"x", metadata=(("authorization", f"Bearer {kit.key}"),), timeout=20)
+        assert closed.wait(10)
+        call.cancel()
+        late.set_result(None)
+    (record,) = kit.records()
+    assert (record.completion, record.unsealed) == (("complete", None) if kept else ("aborted", "client_gone"))
+    assert kit.guard.counts["unsealed:client_gone"] == 0
+    assert kit.guard.counts["sealed:grpc"] == 1
+
+
 def test_a_client_that_leaves_while_its_call_is_decided_leaves_nothing_reserved(door: Door) -> None:
     """Also where the servicer would run in a thread, which nobody can cancel."""
     kit = grpc_kit(limits=(REQUESTS, SLOTS))

@@ -925,3 +925,28 @@ def test_a_task_that_is_cancelled_while_it_keeps_a_stream_open_leaves_a_record(
     else:
         pending.set_result(another if comes_of_it == "another" else None)
     assert [record.unsealed for record in kit.records()] == ([] if comes_of_it == "kept" else ["client_gone"])
+
+
+def test_a_poll_that_is_cancelled_while_it_seals_settles_what_it_has_found_ended(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next one repeats its token, and settles nothing."""
+    call(kit, whole(body("", "queued")), sent=BACKGROUND)
+    keep = kit.store.keep
+
+    async def leave() -> None:
+        asked = asyncio.Event()
+
+        def keeping(*given: Any) -> Future[Any]:
+            keep(*given).result(30)
+            asked.set()
+            return Future()
+
+        with monkeypatch.context() as patch:
+            patch.setattr(kit.store, "keep", keeping)
+            task = asyncio.create_task(ask(kit.wrap(whole(body())), STORED, key=kit.key, method="GET", body=b""))
+            await asyncio.wait_for(asked.wait(), 10)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+
+    asyncio.run(leave())
+    check_sealed(kit, get(kit, whole(body())))

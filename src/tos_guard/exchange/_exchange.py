@@ -140,6 +140,7 @@ class Exchange:
         original: The exchange of that seal.
         repeats: What leaves is the original's: its ids, its terms, its token.
         uncharged: What was reserved is given back: the same response has been charged before.
+        recording: Whose final record is on its way to the store: this one's, or the original's. None once it is known what came of it.
         checkpoint_seconds: How often a stream of it gets a checkpoint at least, as far as it has content then; None for never.
         checkpoint_events: After how many events with content it gets one; None for never.
         checkpoints: How many tokens of checkpoints have been made.
@@ -177,6 +178,7 @@ class Exchange:
     original: Exchange | None = None
     repeats: bool = False
     uncharged: bool = False
+    recording: Exchange | None = field(default=None, compare=False, repr=False)
     checkpoint_seconds: float | None = None
     checkpoint_events: int | None = None
     checkpoints: int = 0

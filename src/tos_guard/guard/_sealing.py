@@ -76,12 +76,15 @@ class Sealing(Keeping):
         try:
             sealed = yield from self._seal(exchange, response, status)
         except SealConflictError:
+            exchange.recording = None
             self.telemetry.not_sealed(exchange.observed, "seal_conflict")
             self.telemetry.kept("conflict")
             raise
         except (SignerError, StoreError) as failure:
+            exchange.recording = None
             self.telemetry.not_sealed(exchange.observed, "signer" if isinstance(failure, SignerError) else "store")
             raise
+        exchange.recording = None
         self.telemetry.sealed(exchange.observed, carrier=response.carrier, seconds=time.perf_counter() - began)
         return sealed
 
@@ -108,6 +111,7 @@ class Sealing(Keeping):
         now = self.clock()
         sealed, record = yield from self._final(exchange, response, status)
         names = self._names(exchange, response, status, now) if exchange.request.retrieves is None else ()
+        exchange.recording = exchange
         if names:
             began = time.perf_counter()
             seals = closed(opened(exchange, names, now, request_hash=exchange.request_hash)[0], sealed)
@@ -134,6 +138,7 @@ class Sealing(Keeping):
         original = exchange.original
         assert original is not None and response.content is not None  # noqa: S101, PT018 - `kept` came with it, and it is sealed
         sealed, record = yield from self._final(original, response, status)
+        exchange.recording = original
         try:
             in_the_way: KeptSeal | None = yield KeepSeals(closed(kept, sealed), record)
         except StoreError:
@@ -219,13 +224,20 @@ class Sealing(Keeping):
         """
         if response is not None:
             self.telemetry.filtered(removed_tokens=response.removed_tags, dropped_events=response.dropped_events)
+        recording, exchange.recording = exchange.recording, None
         if sealed:
             self.telemetry.ended(exchange.observed, carrier=response.carrier if response is not None else "none")
+        elif response is not None and recording is exchange:
+            # Its token has not left; its record says all the same what it covers, unless the store fails: then another does.
+            self.telemetry.ended(exchange.observed, carrier=response.carrier)
+            yield from self._keep_unsealed(exchange, response, status, reason)
         elif response is not None and reason == "client_gone" and exchange.request.background and not _repeats(exchange, response):
             self._forget_kept(exchange)
             yield from self._leave_open(exchange, response, status)
         else:
             yield from self._record_unsealed(exchange, response, status=status, reason=reason)
+        if recording is not None and recording is not exchange:
+            yield from self.settle(recording, response, status=status)
         yield from self.settle(exchange, response, status=status, reason=reason)
 
     def _leave_open(self, exchange: Exchange, response: Sealable, status: int) -> Steps[None]:
@@ -250,6 +262,9 @@ class Sealing(Keeping):
     def _record_unsealed(self, exchange: Exchange, response: Sealable | None, *, status: int, reason: str) -> Steps[None]:
         why = reason or (response.unsealed if response else None) or "no_response"
         self.telemetry.ended(exchange.observed, unsealed=why)
+        yield from self._keep_unsealed(exchange, response, status, why)
+
+    def _keep_unsealed(self, exchange: Exchange, response: Sealable | None, status: int, why: str) -> Steps[None]:
         try:
             yield Keep(self._unsealed(exchange, response, status, why), wait=False)
         except StoreError as failure:
