@@ -75,7 +75,7 @@ def gunicorn(
     """Serve a WSGI app, or with ``-k asgi`` an ASGI app, named as ``module:expression``."""
     command = [sys.executable, "-m", "gunicorn", application, "--bind", "127.0.0.1:0", "--workers", str(workers), "--graceful-timeout", "2"]
     with running([*command, *options], ready=r"Booting worker with pid", count=workers, env=env) as served:
-        served.base_url = served.wait_for_log(r"Listening at: (http://127\.0\.0\.1:\d+)")[0][1]
+        served.base_url = served.wait_for_log(r"Listening at: (https?://127\.0\.0\.1:\d+)")[0][1]
         yield served
 
 

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
-from ipaddress import ip_address
+from datetime import timedelta
 from typing import Any
 
 import grpc
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from cryptography.x509.oid import NameOID
+from cryptography.hazmat.primitives.serialization import Encoding
 
+from certificates import authority, issued, pem
 from dpop_kit import Holder
 from grpc_kit import DOORS, Door, ask, ask_on, grpc_kit, path_of
 from kit import ISSUER, Kit
@@ -63,37 +59,6 @@ def test_a_bound_key_is_served_to_whoever_proves_it_and_once(door: Door) -> None
     assert 'error="invalid_dpop_proof"' in dict(again.trailing)["www-authenticate"]
     counts = kit.guard.counts if door.is_async else None
     assert counts is None or (counts["proof:replayed"], counts["proof:missing"]) == (1, 1)
-
-
-def authority() -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
-    return issued("authority", None)
-
-
-def issued(
-    name: str, by: tuple[x509.Certificate, ec.EllipticCurvePrivateKey] | None
-) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
-    """A certificate and its key."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    now = datetime.now(UTC)
-    builder = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject if by is None else by[0].subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.BasicConstraints(ca=by is None, path_length=None), critical=True)
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
-    )
-    return builder.sign(key if by is None else by[1], SHA256()), key
-
-
-def pem(pair: tuple[x509.Certificate, ec.EllipticCurvePrivateKey]) -> tuple[bytes, bytes]:
-    """Key and certificate as gRPC takes them."""
-    certificate, key = pair
-    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()), certificate.public_bytes(Encoding.PEM)
 
 
 def test_a_key_bound_to_a_certificate_is_served_on_its_connection_alone(door: Door) -> None:
