@@ -36,6 +36,7 @@ __all__ = [
     "BearerSettings",
     "CalendarSettings",
     "DPoPSettings",
+    "EntitlementSettings",
     "EstimateSettings",
     "FactSources",
     "FailureModes",
@@ -43,14 +44,17 @@ __all__ = [
     "LimitSettings",
     "ModelSettings",
     "MutualTLSSettings",
+    "NoticeSettings",
     "PostgresSettings",
     "PriceSettings",
     "Retention",
     "RouteSettings",
+    "SecretPlace",
     "ServerAddress",
     "SlidingSettings",
     "StandingSettings",
     "StepSettings",
+    "WebhookSettings",
     "parse_settings",
 ]
 
@@ -137,6 +141,37 @@ class ServerAddress(_Settings):
                 f"the variable {named[1]} {problem}", where="store", cure=f"{named[1]}=postgresql://user@host/database"
             )
         return address
+
+
+class SecretPlace(_Settings):
+    """Where a secret is: in a file of its own, or in a variable of the environment (``env:NAME``). The secret itself is no setting.
+
+    Attributes:
+        variable: The variable, or None.
+        file: The file, or None.
+    """
+
+    variable: str | None = None
+    file: Path | None = None
+
+    def __str__(self) -> str:
+        return f"env:{self.variable}" if self.variable is not None else str(self.file)
+
+    @classmethod
+    def of(cls, said: Any) -> Any:
+        """The place that *said* is; anything else as it is."""
+        if not isinstance(said, str):
+            return said
+        named = _NAMED.fullmatch(said)
+        if named is not None:
+            return cls(variable=named[1])
+        if not said or said.startswith(("env:", "whsec_")) or "\0" in said:
+            raise ValueError('a secret does not stand in the settings: name a file that holds it, or a variable as "env:NAME"')
+        return cls(file=Path(said))
+
+    def beside(self, folder: Path) -> SecretPlace:
+        """The same, a relative path taken from *folder*."""
+        return self if self.file is None else SecretPlace(file=folder / self.file)
 
 
 class PostgresSettings(_Settings):
@@ -318,6 +353,102 @@ class MutualTLSSettings(_Settings):
         return proxies
 
 
+class WebhookSettings(_Settings):
+    """Who may send us webhooks, signed as Standard Webhooks say, to ``<admin_routes>/webhooks/<name>``.
+
+    Attributes:
+        name: Its name; the history names it as ``webhook:<name>``.
+        secret: Where its secret (``whsec_…``) is; several while it is being changed.
+        may: What its messages may do: move the ``standing`` of accounts, tell of ``entitlements``.
+    """
+
+    name: Word
+    secret: Annotated[tuple[SecretPlace, ...], Field(min_length=1, max_length=4)]
+    may: Annotated[frozenset[Literal["standing", "entitlements"]], Field(min_length=1)]
+
+    @field_validator("secret", mode="before")
+    @classmethod
+    def _read_places(cls, said: Any) -> Any:
+        return _places(said)
+
+
+class NoticeSettings(_Settings):
+    """Who is told of what happens to the standing of accounts, by webhooks signed as Standard Webhooks say.
+
+    Attributes:
+        url: Where they go: https, or http on loopback.
+        secret: Where the secret (``whsec_…``) is that they are signed with; while it is being changed, the new and the old.
+        on: What they tell of: ``standing``, which somebody set.
+        unsafe_any_address: Send to private addresses too.
+    """
+
+    url: Annotated[str, Field(max_length=512)]
+    secret: Annotated[tuple[SecretPlace, ...], Field(min_length=1, max_length=4)]
+    on: Annotated[frozenset[Literal["standing"]], Field(min_length=1)]
+    unsafe_any_address: bool = False
+
+    @field_validator("secret", mode="before")
+    @classmethod
+    def _read_places(cls, said: Any) -> Any:
+        return _places(said)
+
+    @field_validator("url")
+    @classmethod
+    def _is_address(cls, url: str) -> str:
+        return _address(url)
+
+
+class EntitlementSettings(_Settings):
+    """A system outside that says what accounts may do. It is asked in the background; no request waits for it.
+
+    Attributes:
+        name: Its name: the history names it as ``entitlements:<name>``, and it stands in the ids of the grants that it gives.
+        url: Where its document is: https, or http on loopback. None where it is only pushed.
+        token: Where the bearer token is that it is asked with, or None.
+        webhook: The webhook (`WebhookSettings`) that may push its document, or tell that it has changed; or None.
+        interval_seconds: How often it is asked.
+        stale_if_error_seconds: For how long what it gave holds while it fails; then ``[failure] entitlements`` decides.
+        create: Whether accounts that it names and we do not know are added.
+        unsafe_any_address: Ask private addresses too.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,9}$")]
+    url: Annotated[str, Field(max_length=512)] | None = None
+    token: SecretPlace | None = None
+    webhook: Word | None = None
+    interval_seconds: Annotated[int, Field(ge=5, le=86_400)] = 300
+    stale_if_error_seconds: Annotated[int, Field(ge=60, le=90 * 86_400)] = 7 * 86_400
+    create: bool = False
+    unsafe_any_address: bool = False
+
+    @field_validator("token", mode="before")
+    @classmethod
+    def _read_place(cls, said: Any) -> Any:
+        return SecretPlace.of(said)
+
+    @field_validator("url")
+    @classmethod
+    def _is_address(cls, url: str | None) -> str | None:
+        return None if url is None else _address(url)
+
+    @model_validator(mode="after")
+    def _comes_from_somewhere(self) -> EntitlementSettings:
+        if self.url is None and self.webhook is None:
+            raise ValueError(f"entitlements {self.name}: neither a url to ask, nor a webhook that pushes them")
+        return self
+
+
+def _places(said: Any) -> Any:
+    """One place, or a list of them."""
+    return tuple(map(SecretPlace.of, said)) if isinstance(said, list | tuple) else (SecretPlace.of(said),)
+
+
+def _address(url: str) -> str:
+    if _ADDRESS.fullmatch(url) is None:
+        raise ValueError("is not an address such as https://crm.example.com/entitlements.json (http:// only on loopback)")
+    return url
+
+
 class Retention(_Settings):
     """Days for which records are kept, per type, and seals of responses that may leave again.
 
@@ -349,6 +480,8 @@ class FailureModes(_Settings):
         accounts: The store of accounts, terms and acceptances: ``deny``, or ``local`` (what was last read of an account holds for
             `stale_seconds` more).
         bearer_keys: The key endpoint of an authorization server: ``local`` (keys that are known go on), or ``deny``.
+        entitlements: A source of entitlements, for longer than its ``stale_if_error_seconds``: ``deny`` (models, actions and grants that
+            it gave are taken back), or ``local`` (they hold on).
         limits: The limits engine: ``deny``; ``local`` (this process counts alone, up to `local_share` of each limit); or ``allow``.
         records: The store of records: ``deny`` (no final token, no content), or ``allow`` (untagged, counted).
         replay: What knows which proofs of possession were used: ``deny``; or ``local`` (this process alone: each may take a proof once).
@@ -359,6 +492,7 @@ class FailureModes(_Settings):
 
     accounts: Literal["deny", "local"] = "deny"
     bearer_keys: Literal["deny", "local"] = "local"
+    entitlements: Literal["deny", "local"] = "deny"
     limits: Literal["deny", "local", "allow"] = "deny"
     records: Literal["deny", "allow"] = "deny"
     replay: Literal["deny", "local"] = "deny"
@@ -369,7 +503,7 @@ class FailureModes(_Settings):
     @property
     def modes(self) -> dict[str, str]:
         """Mode by class."""
-        return {name: getattr(self, name) for name in ("accounts", "bearer_keys", "limits", "records", "replay", "signer")}
+        return {name: getattr(self, name) for name in ("accounts", "bearer_keys", "entitlements", "limits", "records", "replay", "signer")}
 
 
 class AcceptanceSettings(_Settings):
@@ -582,6 +716,9 @@ class GuardSettings(_Settings):
         standing: What the steps of the ladder of standing do.
         account_routes: Path under which the account routes are served, or None.
         admin_routes: Path under which the administrators' routes are served, or None.
+        webhooks: Who may send webhooks to the administrators' routes; names differ.
+        notices: Who is told of what happens to the standing of accounts.
+        entitlements: Systems outside that say what accounts may do; names differ.
         appeal_url: Where a refused account can appeal; the account routes' own page by default.
         max_request_bytes: Largest request body.
         retention: Days per type of record.
@@ -610,6 +747,9 @@ class GuardSettings(_Settings):
     standing: StandingSettings = StandingSettings()
     account_routes: str | None = None
     admin_routes: str | None = None
+    webhooks: Annotated[tuple[WebhookSettings, ...], Field(max_length=32)] = ()
+    notices: Annotated[tuple[NoticeSettings, ...], Field(max_length=8)] = ()  # each has a thread that sends, in each process
+    entitlements: Annotated[tuple[EntitlementSettings, ...], Field(max_length=8)] = ()  # likewise, one that asks
     appeal_url: Annotated[str, Field(max_length=200)] | None = None
     max_request_bytes: Annotated[int, Field(ge=1024, le=MAX_REQUEST_BYTES)] = MAX_REQUEST_BYTES
     retention: Retention = Retention()
@@ -655,6 +795,23 @@ class GuardSettings(_Settings):
         if path is not None and (not path.startswith("/") or path.endswith("/") or "*" in path):
             raise ValueError(f"{path!r} is not a path such as /account: it starts with / and does not end with it")
         return path
+
+    @model_validator(mode="after")
+    def _outside_fits_together(self) -> GuardSettings:
+        hooks = {hook.name: hook for hook in self.webhooks}
+        if self.webhooks and self.admin_routes is None:
+            raise ValueError("webhooks come in below the administrators' routes: set admin_routes")
+        if len(hooks) != len(self.webhooks):
+            raise ValueError("two webhooks have one name")
+        if len({source.name for source in self.entitlements}) != len(self.entitlements):
+            raise ValueError("two sources of entitlements have one name")
+        if len({notice.url for notice in self.notices}) != len(self.notices):
+            raise ValueError("two notices go to one url")
+        for source in self.entitlements:
+            hook = hooks.get(source.webhook or "")
+            if source.webhook is not None and (hook is None or "entitlements" not in hook.may):
+                raise ValueError(f"entitlements {source.name}: there is no webhook {source.webhook!r} that may tell of entitlements")
+        return self
 
     @field_validator("routes", mode="before")
     @classmethod
@@ -710,7 +867,15 @@ class GuardSettings(_Settings):
     def beside(self, folder: Path) -> GuardSettings:
         """The same settings with relative paths taken from *folder*."""
         paths = {name: getattr(self, name) for name in ("terms", "store", "keys")}
-        return self.model_copy(update={name: folder / path for name, path in paths.items() if isinstance(path, Path)})
+        update: dict[str, Any] = {name: folder / path for name, path in paths.items() if isinstance(path, Path)}
+        for name in ("webhooks", "notices"):
+            update[name] = tuple(
+                one.model_copy(update={"secret": tuple(place.beside(folder) for place in one.secret)}) for one in getattr(self, name)
+            )
+        update["entitlements"] = tuple(
+            one if one.token is None else one.model_copy(update={"token": one.token.beside(folder)}) for one in self.entitlements
+        )
+        return self.model_copy(update=update)
 
 
 def parse_settings(data: bytes, *, where: str = "tos-guard.toml") -> GuardSettings:

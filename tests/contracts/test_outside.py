@@ -139,7 +139,9 @@ def test_one_process_at_a_time_has_a_turn(case):
     assert case.peer.turn("work").due == until
     case.clock.move(timedelta(seconds=60))
     assert case.peer.take_turn("work", until=until + timedelta(seconds=60)) == Turn(until)
-    case.peer.put_turn("work", Turn(case.clock.now + timedelta(seconds=5), '{"etag": "7"}'))
+    case.peer.put_turn("work", due=case.clock.now + timedelta(seconds=5))
+    case.store.put_turn("work", state='{"etag": "7"}')
+    assert case.peer.turn("work") == Turn(case.clock.now + timedelta(seconds=5), '{"etag": "7"}')
     assert case.store.take_turn("work", until=until) is None
     case.clock.move(timedelta(seconds=5))
     assert case.store.take_turn("work", until=until + timedelta(days=1)).state == '{"etag": "7"}'

@@ -23,6 +23,7 @@ from tos_guard.config import (
     AcceptanceSettings,
     BearerSettings,
     DPoPSettings,
+    EntitlementSettings,
     EstimateSettings,
     FactSources,
     FailureModes,
@@ -30,12 +31,14 @@ from tos_guard.config import (
     LimitSettings,
     ModelSettings,
     MutualTLSSettings,
+    NoticeSettings,
     PostgresSettings,
     PriceSettings,
     Retention,
     RouteSettings,
     StandingSettings,
     StepSettings,
+    WebhookSettings,
     parse_settings,
 )
 from tos_guard.verify import verify_body
@@ -184,7 +187,7 @@ def test_telemetry_reaches_the_providers_it_is_given(tmp_path: Path, serve: Serv
     metrics = {metric.name: metric.data.data_points for metric in data.resource_metrics[0].scope_metrics[0].metrics}
     assert sum(point.value for point in metrics["tos_guard.decisions"]) == 1
     assert {point.attributes["tos_guard.key.purpose"] for point in metrics["tos_guard.key.expiry"]} >= {"provenance", "key-history"}
-    assert len(metrics["tos_guard.failure_mode"]) == 6
+    assert len(metrics["tos_guard.failure_mode"]) == 7
     names["my_meters"].shutdown()
 
 
@@ -196,6 +199,9 @@ TABLES: dict[str, type[BaseModel]] = {
     "bearer": BearerSettings,
     "dpop": DPoPSettings,
     "mutual_tls": MutualTLSSettings,
+    "webhooks": WebhookSettings,
+    "notices": NoticeSettings,
+    "entitlements": EntitlementSettings,
     "failure": FailureModes,
     "acceptance": AcceptanceSettings,
     "standing": StandingSettings,

@@ -17,6 +17,7 @@ from tos_guard.cli import (
     _admins,
     _doctor,
     _end_users,
+    _entitlements,
     _explain,
     _grants,
     _init,
@@ -72,6 +73,7 @@ _organizations.app.command("withdraw")(_acceptances.withdraw_for_organization)
 _organizations.app.command("acceptances")(_acceptances.list_of_organization)
 app.add_typer(_organizations.app, name="organizations")
 app.add_typer(_admins.app, name="admin")
+app.add_typer(_entitlements.app, name="entitlements")
 app.add_typer(_terms.app, name="terms")
 app.add_typer(_records.app, name="records")
 app.add_typer(_store.app, name="store")

@@ -18,11 +18,13 @@ from tos_guard.guard._accepting import Person, Subject
 from tos_guard.guard._base import Acceptor, AdminAuthorizer, Assertions, Identifier, utc_now
 from tos_guard.guard._batch import MAX_BATCH_LINES, Batch, BatchLine
 from tos_guard.guard._colours import AsyncGuard, Guard
+from tos_guard.guard._entitlements import EntitlementSource, EntitlementSync, Pulled, SourceState
 from tos_guard.guard._explaining import ExplainedRequest, explain_moment, explain_request
 from tos_guard.guard._keeping import IdempotencyMismatchError, SealConflictError, UnknownResponseError
 from tos_guard.guard._limit_settings import limits_of, meter_of
 from tos_guard.guard._meter import Estimator, Meter, ModelFacts
 from tos_guard.guard._needs import Admission, Ask, Caller, Connection, RequestView, Route, Steps
+from tos_guard.guard._notices import NoticeReceiver, NoticeSender, webhook_secrets
 from tos_guard.guard._proving import der_of
 from tos_guard.guard._refusals import challenge, denial_members, may_retry, unavailable
 from tos_guard.guard._reporting import LimitUse, PolicyFor
@@ -41,6 +43,8 @@ __all__ = [
     "BatchLine",
     "Caller",
     "Connection",
+    "EntitlementSource",
+    "EntitlementSync",
     "Estimator",
     "ExplainedRequest",
     "Guard",
@@ -50,11 +54,15 @@ __all__ = [
     "LimitUse",
     "Meter",
     "ModelFacts",
+    "NoticeReceiver",
+    "NoticeSender",
     "Person",
     "PolicyFor",
+    "Pulled",
     "RequestView",
     "Route",
     "SealConflictError",
+    "SourceState",
     "Steps",
     "Subject",
     "UnknownResponseError",
@@ -69,4 +77,5 @@ __all__ = [
     "meter_of",
     "unavailable",
     "utc_now",
+    "webhook_secrets",
 ]

@@ -24,6 +24,7 @@ class Administering(Admitting):
             AuthenticationError: It is nobody who may administer; one text for all.
             StoreError: The store did not answer, or the host's own code failed.
         """
+        self.keep_up()
         if (authorize := self._authorize_admin) is not None:
             name = yield AskHost("authorize_admin=", lambda: authorize(view))
         else:

@@ -77,6 +77,7 @@ class Admitting(Keeping):
         return self._timed(view.observed, self._authenticate(view))
 
     def _authenticate(self, view: RequestView) -> Steps[Caller]:
+        self.keep_up()
         if self._identify is not None:
             account_id = yield Identify(view)
             if account_id is None:

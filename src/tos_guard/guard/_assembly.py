@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from tos_guard.config import GuardSettings, parse_settings
+from tos_guard.config import EntitlementSettings, GuardSettings, parse_settings
 from tos_guard.errors import KeyFileError, StoreError
 from tos_guard.guard._base import utc_now
+from tos_guard.guard._entitlements import EntitlementSource, EntitlementSync
 from tos_guard.guard._limit_settings import meter_of
+from tos_guard.guard._notices import NoticeReceiver, NoticeSender, webhook_secrets
 from tos_guard.protocols import Clock, LimitEngine, ReplayCache, Signer
+from tos_guard.rights import MAX_ENTITLEMENT_BYTES
 from tos_guard.telemetry import Telemetry
 from tos_guard.types import KeyPurpose
+
+if TYPE_CHECKING:
+    from tos_guard.stores import Store
 
 __all__ = ["assemble"]
 
@@ -65,6 +72,10 @@ def assemble(path: Path, overrides: dict[str, Any]) -> dict[str, Any]:
     count_prompt = overrides.pop("count_prompt", None)
     if settings.dpop is not None and overrides.get("replays") is None:
         overrides["replays"] = _replays(settings, clock, telemetry)
+    if settings.entitlements and overrides.get("entitlements") is None:
+        overrides["entitlements"] = _entitlements(settings, store, clock, telemetry)
+    if settings.notices and overrides.get("notices") is None:
+        overrides["notices"] = _notices(settings, store, clock, telemetry)
     if settings.limits:
         defaults["meter"] = meter_of(settings, count_prompt=count_prompt)
         if "limits" not in overrides:
@@ -99,6 +110,39 @@ def _replays(settings: GuardSettings, clock: Clock, telemetry: Telemetry) -> Rep
 
     engine = SQLiteReplays(settings.replays_file, clock=clock)
     return FallbackReplays(engine, is_local=settings.failure.replay == "local", on_use=used, clock=clock)
+
+
+def _entitlements(settings: GuardSettings, store: Store, clock: Clock, telemetry: Telemetry) -> EntitlementSync:
+    from tos_guard.remote import EntitlementClient
+    from tos_guard.stores import read_secret
+
+    def client(source: EntitlementSettings, url: str) -> EntitlementClient:
+        token = source.token  # read at each question: it is changed without a restart, and commands that ask nothing need none
+        return EntitlementClient(
+            url,
+            token=None if token is None else partial(read_secret, token),
+            max_bytes=MAX_ENTITLEMENT_BYTES,
+            unsafe_any_address=source.unsafe_any_address,
+        )
+
+    sources = {
+        source.name: EntitlementSource(source, None if source.url is None else client(source, source.url).fetch)
+        for source in settings.entitlements
+    }
+    limits = frozenset(limit.id for limit in settings.limits)
+    return EntitlementSync(store, sources, mode=settings.failure.entitlements, limits=limits, telemetry=telemetry, clock=clock)
+
+
+def _notices(settings: GuardSettings, store: Store, clock: Clock, telemetry: Telemetry) -> NoticeSender:
+    from tos_guard.remote import WebhookClient
+
+    receivers = [
+        NoticeReceiver(
+            notice, WebhookClient(notice.url, unsafe_any_address=notice.unsafe_any_address).send, partial(webhook_secrets, notice.secret)
+        )
+        for notice in settings.notices
+    ]
+    return NoticeSender(store, receivers, appeal_url=settings.appeal_url, telemetry=telemetry, clock=clock)
 
 
 def _receipt_signer(settings: GuardSettings, clock: Clock) -> Signer | None:

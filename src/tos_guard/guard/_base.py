@@ -19,9 +19,11 @@ from cachetools import LRUCache
 from tos_guard.config import GuardSettings, RouteSettings
 from tos_guard.dialects import Dialect, dialect_named
 from tos_guard.errors import ConfigurationError
+from tos_guard.guard._entitlements import EntitlementSync
 from tos_guard.guard._leases import Leases
 from tos_guard.guard._meter import Meter
 from tos_guard.guard._needs import FindHolder, RequestView, Route, Steps
+from tos_guard.guard._notices import NoticeSender
 from tos_guard.guard._proving import Prover
 from tos_guard.guard._rulebook import Rulebook
 from tos_guard.guard._standing_settings import check_ladder, ladder_of
@@ -100,6 +102,8 @@ class GuardBase:
         receipts: Signs receipts of acceptances; None where nothing is accepted through this guard.
         acceptor: Names the person who accepts terms, where the host has authenticated one.
         authorize_admin: Names the administrator who asks, in place of administrators' keys.
+        entitlements: Keeps accounts as systems outside say, or None.
+        notices: Tells other systems of what happens to the standing of accounts, or None.
         clock: The present.
         entropy: Random bytes.
         telemetry: What counts and tells OpenTelemetry; one that speaks to the process's own providers by default.
@@ -111,6 +115,7 @@ class GuardBase:
         telemetry: What happens is counted there, and told to OpenTelemetry.
         archive: As given.
         store: As given.
+        entitlements: As given.
         seals: The store of records, where it keeps seals too; else None, and nothing that leaves again has its first seal.
         form_key: Key under which tokens against forged forms are made.
 
@@ -142,6 +147,8 @@ class GuardBase:
         receipts: Signer | AsyncSigner | None = None,
         acceptor: Acceptor | None = None,
         authorize_admin: AdminAuthorizer | None = None,
+        entitlements: EntitlementSync | None = None,
+        notices: NoticeSender | None = None,
         clock: Clock = utc_now,
         entropy: Callable[[int], bytes] = secrets.token_bytes,
         telemetry: Telemetry | None = None,
@@ -166,6 +173,8 @@ class GuardBase:
         self._receipts = receipts
         self._acceptor = acceptor
         self._authorize_admin = authorize_admin
+        self.entitlements: EntitlementSync | None = entitlements
+        self._beside = tuple(one for one in (entitlements, notices) if one is not None)
         self._entropy = entropy
         self._found: LRUCache[tuple[int, int, FindHolder], KeyedHolder] = LRUCache(MAX_CACHED_ACCOUNTS)
         self._last_known: LRUCache[FindHolder, tuple[KeyedHolder, datetime]] = LRUCache(MAX_CACHED_ACCOUNTS)
@@ -280,6 +289,11 @@ class GuardBase:
     def denies_without(self, part: str) -> bool:
         """Whether nothing leaves while ``records`` or ``signer`` fails. A guard that only monitors stops nothing by its own failures."""
         return not self.monitors and self.settings.failure.modes[part] == "deny"
+
+    def keep_up(self) -> None:
+        """See that what this process does beside its requests is done. Called with each of them; costs next to nothing."""
+        for one in self._beside:
+            one.keep_up()
 
     # Routing
 

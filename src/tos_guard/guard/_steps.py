@@ -29,6 +29,8 @@ class GuardSteps(Accepting, Administering, AdmittingMessages, Batching, Reportin
 
     def close_stores(self) -> None:
         """Wait until all records are durable."""
+        for one in self._beside:
+            one.close()
         if self._leases is not None:
             self._leases.close()
         if self._bearer is not None:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Generator, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final, Literal
 
@@ -40,6 +40,7 @@ _PATH: Final = re.compile(r"/[A-Za-z0-9._~!$&'()*+,;=:@%/-]{1,512}")
 _JSON: Final = ("application/json",)
 KEY_SET_TYPES: Final = ("application/json", "application/jwk-set+json")
 _JWT: Final = ("application/jwt",)
+_OK: Final = frozenset({200})
 _NAT64: Final = ipaddress.ip_network("64:ff9b::/96")  # RFC 6052: an IPv4 address in its last four bytes
 
 
@@ -81,8 +82,12 @@ class Fetch:
         issuer: Whom to ask.
         path: Where on its origin.
         addresses: Checked addresses to connect to, tried in order, or None where the caller lets its client find the way.
-        max_bytes: More is refused while it is read.
-        media_types: What it must be.
+        max_bytes: More is refused while it is read. 0: the body is not read.
+        media_types: What it must be; empty where that is not looked at.
+        headers: Further fields of the request.
+        content: A body to send, as a POST, or None to GET.
+        statuses: Statuses of an answer that is one.
+        cure: What becomes of things without it, for errors.
     """
 
     issuer: Issuer
@@ -90,13 +95,19 @@ class Fetch:
     addresses: tuple[str, ...] | None
     max_bytes: int
     media_types: tuple[str, ...]
+    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    content: bytes | None = field(default=None, repr=False)
+    statuses: frozenset[int] = _OK
+    cure: str = "Keys that are known already stay in use."
 
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """The answer to `Fetch`: the whole body."""
+    """The answer to `Fetch`: the whole body, with its status and its ``ETag``, empty where it has none that we could send back."""
 
     body: bytes
+    status: int = 200
+    etag: str = ""
 
 
 Step = Resolve | Fetch

@@ -38,8 +38,8 @@ from tos_guard.errors import ConfigurationError, DiscoveryError, MalformedError,
 from tos_guard.keys._foreign import ForeignKey, ForeignKeySet, parse_foreign_key_set
 from tos_guard.remote._cache import CachePolicy
 from tos_guard.remote._discovery import utc_now
-from tos_guard.remote._issuer import KEY_SET_TYPES, Fetch, Fetched, Issuer, Resolve, Step, parse_issuer, way_to
-from tos_guard.remote._network import DEFAULT_TIMEOUT, AsyncNetwork, no_cookies, resolve
+from tos_guard.remote._issuer import KEY_SET_TYPES, Fetch, Fetched, Issuer, Step, parse_issuer, way_to
+from tos_guard.remote._network import DEFAULT_TIMEOUT, ThreadNetwork, no_cookies
 
 __all__ = ["JWKSPolicy", "JWKSource", "JWKSourceStatus", "KeyEvent", "Told"]
 
@@ -341,7 +341,7 @@ class JWKSource:
 
     async def _fetch(self) -> Fetched:
         async with self._client() as client:
-            return await _ThreadNetwork(client, timeout=self._timeout).run(self._steps())
+            return await ThreadNetwork(client, timeout=self._timeout).run(self._steps())
 
     def _steps(self) -> Generator[Step, Any, Fetched]:
         addresses = yield from way_to(self._server, any_address=self._any_address)
@@ -395,14 +395,6 @@ class JWKSource:
             self._failure = DiscoveryError(what, where=self.uri, cure="Keys known already stay in use.")
         self._failure.__cause__ = None if self._failure is error else error
         return (event if self._refused else "unreachable",)
-
-
-class _ThreadNetwork(AsyncNetwork):
-    """A network whose loop has a thread to itself. On a loop there is one deadline for all of an answer, its head among it."""
-
-    async def resolve(self, step: Resolve) -> list[str]:
-        """Blocks: the threads of a loop's executor, which would look it up otherwise, hold up the end of the process."""
-        return resolve(step)
 
 
 def _client() -> httpx.AsyncClient:

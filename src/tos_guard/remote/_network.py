@@ -7,6 +7,7 @@ a cap on the body while it is read, and a deadline for the whole of it. What is 
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 import time
 from collections.abc import Callable, Generator
@@ -20,12 +21,13 @@ import httpx
 from tos_guard.errors import DiscoveryError
 from tos_guard.remote._issuer import Fetch, Fetched, Resolve, Step
 
-__all__ = ["DEFAULT_TIMEOUT", "AsyncNetwork", "Network", "no_cookies", "resolve"]
+__all__ = ["DEFAULT_TIMEOUT", "AsyncNetwork", "Network", "ThreadNetwork", "no_cookies", "resolve"]
 
 DEFAULT_TIMEOUT: Final = timedelta(seconds=5)
 """For connecting, for each read, and, doubled, for one document as a whole."""
 
 _Result = TypeVar("_Result")
+_ETAG: Final = re.compile(r'(?:W/)?"[!#-~]{0,256}"')  # RFC 9110 section 8.8.3, in ASCII and bounded
 _CONNECT_ERRORS: Final = (httpx.ConnectError, httpx.ConnectTimeout)
 
 
@@ -86,11 +88,11 @@ class Network:
                 with closing(response):
                     _check_head(step, response)  # which refuses content codings, so what follows is not decoded
                     body = bytearray()
-                    for chunk in response.iter_bytes():
+                    for chunk in response.iter_bytes() if step.max_bytes else ():
                         _take(step, body, chunk)
                         if self._monotonic() > deadline:
                             raise _failed(step, "took too long")
-                    return Fetched(bytes(body))
+                    return Fetched(bytes(body), response.status_code, _etag(response))
             except _CONNECT_ERRORS as error:
                 if is_last or self._monotonic() > deadline:
                     raise _failed(step, _reason(error)) from None
@@ -146,9 +148,10 @@ class AsyncNetwork:
                 async with aclosing(response):
                     _check_head(step, response)
                     body = bytearray()
-                    async for chunk in response.aiter_bytes():
-                        _take(step, body, chunk)
-                    return Fetched(bytes(body))
+                    if step.max_bytes:
+                        async for chunk in response.aiter_bytes():
+                            _take(step, body, chunk)
+                    return Fetched(bytes(body), response.status_code, _etag(response))
             except _CONNECT_ERRORS as error:
                 if is_last:
                     raise _failed(step, _reason(error)) from None
@@ -160,6 +163,14 @@ class AsyncNetwork:
         """Close the client if it is ours."""
         if self._owned:
             await self._client.aclose()
+
+
+class ThreadNetwork(AsyncNetwork):
+    """A network whose loop has a thread to itself. On a loop there is one deadline for all of an answer, its head among it."""
+
+    async def resolve(self, step: Resolve) -> list[str]:
+        """Blocks: the threads of a loop's executor, which would look it up otherwise, hold up the end of the process."""
+        return resolve(step)
 
 
 def resolve(step: Resolve) -> list[str]:
@@ -191,7 +202,7 @@ def _ways(step: Fetch) -> list[tuple[str | None, bool]]:
 
 def _request(client: httpx.Client | httpx.AsyncClient, step: Fetch, address: str | None, seconds: float) -> httpx.Request:
     issuer = step.issuer
-    headers = {"accept": ", ".join(step.media_types), "accept-encoding": "identity"}
+    headers = {"accept": ", ".join(step.media_types) or "*/*", "accept-encoding": "identity", **dict(step.headers)}
     extensions: dict[str, Any] = {}
     origin = issuer.origin
     if address is not None:
@@ -202,21 +213,31 @@ def _request(client: httpx.Client | httpx.AsyncClient, step: Fetch, address: str
         headers["connection"] = "close"
         if issuer.scheme == "https":
             extensions["sni_hostname"] = issuer.host.strip("[]")
-    return client.build_request("GET", origin + step.path, headers=headers, timeout=seconds, extensions=extensions)
+    method = "GET" if step.content is None else "POST"
+    url = origin + step.path
+    return client.build_request(method, url, content=step.content, headers=headers, timeout=seconds, extensions=extensions)
 
 
 def _check_head(step: Fetch, response: httpx.Response) -> None:
     if step.addresses is not None and not response.http_version.startswith("HTTP/1."):
         raise _failed(step, f"came over {response.http_version[:16]}, which shares connections between names")
-    if response.is_redirect:
+    if response.is_redirect and response.status_code not in step.statuses:
         raise _failed(step, "redirects, which is not followed")
-    if response.status_code != 200:
+    if response.status_code not in step.statuses:
         raise _failed(step, f"answers with status {response.status_code}")
+    if response.status_code == 304 or not step.media_types:
+        return
     media_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type not in step.media_types:
         raise _failed(step, f"is {media_type[:64] or 'of no media type'!r} and not {' or '.join(step.media_types)}")
     if response.headers.get("content-encoding", "identity").lower() != "identity":
         raise _failed(step, "has a content coding that was not asked for")
+
+
+def _etag(response: httpx.Response) -> str:
+    """The ``ETag``, if it is one that can be sent back."""
+    etag: str = response.headers.get("etag", "")
+    return etag if _ETAG.fullmatch(etag) is not None else ""
 
 
 def _take(step: Fetch, body: bytearray, chunk: bytes) -> None:
@@ -230,7 +251,7 @@ def _reason(error: Exception) -> str:
 
 
 def _failed(step: Fetch, what: str) -> DiscoveryError:
-    return DiscoveryError(what, where=step.issuer.origin + step.path, cure="Keys that are known already stay in use.")
+    return DiscoveryError(what, where=step.issuer.origin + step.path, cure=step.cure)
 
 
 def _unresolved(step: Resolve, error: Exception) -> DiscoveryError:

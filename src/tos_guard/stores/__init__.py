@@ -20,6 +20,7 @@ from tos_guard.stores._model import AccountChange, OrganizationChange, StoredAdm
 from tos_guard.stores._opening import is_there, open_store
 from tos_guard.stores._outside import DELIVERIES_KEPT, StoredEntitlement, Turn
 from tos_guard.stores._replays import AsyncFallbackReplays, FallbackReplays, MemoryReplays, SQLiteReplays
+from tos_guard.stores._secrets import read_secret
 from tos_guard.stores._settings import read_settings
 from tos_guard.stores._sqlite import SQLiteStore
 from tos_guard.stores._store import Store
@@ -61,6 +62,7 @@ __all__ = [
     "is_there",
     "load_terms",
     "open_store",
+    "read_secret",
     "read_secret_file",
     "read_settings",
     "write_secret_file",

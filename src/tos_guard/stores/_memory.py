@@ -348,11 +348,12 @@ class MemoryStore(MemoryRecords, Store):
             self._turns[name] = replace(turn, due=until)
             return turn
 
-    def put_turn(self, name: str, turn: Turn) -> None:
+    def put_turn(self, name: str, *, due: datetime | None = None, state: str | None = None) -> None:
         """As `Store.put_turn`."""
-        check_text(turn.state, "turn")
         with self._lock:
-            self._turns[name] = replace(turn, due=from_ms(to_ms(turn.due)))
+            turn = self._turns.get(name) or Turn(from_ms(0))
+            kept = check_text(turn.state if state is None else state, "turn")
+            self._turns[name] = Turn(turn.due if due is None else from_ms(to_ms(due)), kept)
 
     # Organizations.
 

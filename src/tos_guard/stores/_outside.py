@@ -167,8 +167,13 @@ class Outside(AccountAdministration):
         """
 
     @abstractmethod
-    def put_turn(self, name: str, turn: Turn) -> None:
+    def put_turn(self, name: str, *, due: datetime | None = None, state: str | None = None) -> None:
         """Keep how a piece of work stands.
+
+        Args:
+            name: Its name.
+            due: When it is due, or until when somebody has it; None for no change.
+            state: What must be remembered of it; likewise.
 
         Raises:
             StoreError: The engine failed.

@@ -90,14 +90,15 @@ class SQLOutside(SQLIssuer):
             connection.execute("UPDATE turn SET due = ? WHERE issuer = ? AND name = ?", (to_ms(until), *key))
         return Turn(from_ms(row[0]), row[1])
 
-    def put_turn(self, name: str, turn: Turn) -> None:
+    def put_turn(self, name: str, *, due: datetime | None = None, state: str | None = None) -> None:
         """As `Store.put_turn`."""
+        key = (self.issuer, storable(name))
         with self._accounts.write() as connection:
-            connection.execute(
-                """INSERT INTO turn (issuer, name, due, state) VALUES (?, ?, ?, ?)
-                ON CONFLICT (issuer, name) DO UPDATE SET due = excluded.due, state = excluded.state""",
-                (self.issuer, storable(name), to_ms(turn.due), check_text(turn.state, "turn")),
-            )
+            connection.execute("INSERT INTO turn (issuer, name, due, state) VALUES (?, ?, 0, '') ON CONFLICT DO NOTHING", key)
+            if due is not None:
+                connection.execute("UPDATE turn SET due = ? WHERE issuer = ? AND name = ?", (to_ms(due), *key))
+            if state is not None:
+                connection.execute("UPDATE turn SET state = ? WHERE issuer = ? AND name = ?", (check_text(state, "turn"), *key))
 
     def _given(self, connection: Connection, source: str, account_id: str) -> Given | None:
         from tos_guard.rights import Entitlement, Given

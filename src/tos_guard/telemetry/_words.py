@@ -22,7 +22,7 @@ OTHER: Final = "_OTHER"
 
 CARRIERS: Final = frozenset({"detached", "grpc", "grpc-message", "header", "json", "line", "none", "sse"})
 KEPT_SEALS: Final = frozenset({"kept", "opened", "closed", "reused", "conflict"})
-CLASSES: Final = frozenset({"accounts", "bearer_keys", "limits", "records", "replay", "signer"})
+CLASSES: Final = frozenset({"accounts", "bearer_keys", "entitlements", "limits", "records", "replay", "signer"})
 MODES: Final = frozenset({"deny", "allow", "local"})
 LOSSES: Final = ("raised", "rate")
 """Why telemetry is lost: a provider raised, or events of one name came too fast."""
@@ -43,7 +43,7 @@ PROOF_FAULTS: Final[frozenset[str]] = frozenset(get_args(ProofFault))
 KEY_EVENTS: Final = frozenset({"fetched", "vanished", "unreachable", "refused", "replaced", "stale", "denied"})
 FAILED_PARTS: Final = frozenset(
     {
-        *("accounts", "assertions", "bearer_keys", "documents", "limits", "purge", "record", "replay"),
+        *("accounts", "assertions", "bearer_keys", "documents", "entitlements", "limits", "notices", "purge", "record", "replay"),
         *("signer", "store", "terms", "usage_policy"),
     }
 )
