@@ -18,7 +18,7 @@ from sample_records import sample_acceptance as acceptance
 from sample_records import sample_withdrawal as withdrawal
 from tos_guard.errors import TosGuardError
 from tos_guard.ledger import ExchangeRecord, RecordType
-from tos_guard.rights import Account, Grant, Organization
+from tos_guard.rights import Account, Grant, Measure, Organization
 from tos_guard.stores import MemoryStore, PostgresStore, SQLiteStore, Store
 from tos_guard.types import Standing, SubjectKind
 
@@ -118,6 +118,15 @@ class Stores(RuleBasedStateMachine):
     @rule(account_id=ids, end_user=st.sampled_from(END_USERS))
     def unblock_end_user(self, account_id, end_user):
         self.change(lambda store: store.unblock_end_user(account_id, end_user, "why"))
+
+    @rule(account_id=ids, number=st.integers(1, 2), step=st.sampled_from([Standing.WARNED, Standing.SUSPENDED]))
+    def take_measure(self, account_id, number, step):
+        measure = Measure(id=f"m{number}", step=step, reason="why", begins=self.now)
+        self.change(lambda store: store.take_measure(account_id, measure, actor="ann"))
+
+    @rule(account_id=ids, number=st.integers(1, 2))
+    def lift_measure(self, account_id, number):
+        self.change(lambda store: store.lift_measure(account_id, f"m{number}", "a mistake", actor="bob"))
 
     @rule(organization_id=organizations)
     def add_organization(self, organization_id):

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tos_guard.errors import ConfigurationError
+from tos_guard.stores._appeals import MAX_ANSWER_CHARS, MAX_APPEAL_CHARS, Appeal, AppealState
 from tos_guard.stores._files import load_terms, read_secret_file, write_secret_file
 from tos_guard.stores._keys import FileSigner, KeyFolder
 from tos_guard.stores._limits_fallback import AsyncFallbackLimits, FallbackLimits
@@ -34,7 +35,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DELIVERIES_KEPT",
+    "MAX_ANSWER_CHARS",
+    "MAX_APPEAL_CHARS",
     "AccountChange",
+    "Appeal",
+    "AppealState",
     "AsyncFallbackLimits",
     "AsyncFallbackReplays",
     "AsyncPostgresStore",

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Final
 from tos_guard.errors import AccountError
 from tos_guard.stores._admin_keys import SQLAdminKeys
 from tos_guard.stores._administration import ToAccount
+from tos_guard.stores._appeal_tables import SQLAppeals
+from tos_guard.stores._appeals import Appeal, ToAppeal
 from tos_guard.stores._archive import SQLArchive
 from tos_guard.stores._holders import SQLHolders
 from tos_guard.stores._model import (
@@ -44,7 +46,7 @@ _SELECT_KEY: Final = "SELECT public_id, account_id, label, created, revoked, ter
 _SELECT_VERSION: Final = "SELECT document FROM account_version WHERE issuer = ? AND account_id = ?"
 
 
-class SQLAccounts(SQLOutside, SQLHolders, SQLArchive, SQLAdminKeys):
+class SQLAccounts(SQLOutside, SQLAppeals, SQLHolders, SQLArchive, SQLAdminKeys):
     """All of `Store` that is not about records."""
 
     def accounts(self, *, after: str = "", limit: int | None = None) -> Sequence[Account]:
@@ -61,6 +63,7 @@ class SQLAccounts(SQLOutside, SQLHolders, SQLArchive, SQLAdminKeys):
         with self._changing() as (connection, _):
             name = (self.issuer, storable(account_id))
             connection.execute("DELETE FROM api_key WHERE issuer = ? AND account_id = ?", name)
+            connection.execute("DELETE FROM appeal WHERE issuer = ? AND account_id = ?", name)
             connection.execute("DELETE FROM account_change WHERE issuer = ? AND account_id = ?", name)
             connection.execute("DELETE FROM account_version WHERE issuer = ? AND account_id = ?", name)
             connection.execute("DELETE FROM entitlement WHERE issuer = ? AND account_id = ?", name)
@@ -70,7 +73,7 @@ class SQLAccounts(SQLOutside, SQLHolders, SQLArchive, SQLAdminKeys):
                     "UPDATE acceptance SET former = 1 WHERE issuer = ? AND subject_kind = 'account' AND subject_id = ?", name
                 )
         # Unknown accounts come here too: whoever calls again after an error gets the rest done.
-        self._accounts.scrub("account", "account_change", "account_version", "api_key", "entitlement")
+        self._accounts.scrub("account", "account_change", "account_version", "api_key", "appeal", "entitlement")
         if not known:
             raise unknown_account(account_id)
 
@@ -193,6 +196,18 @@ class SQLAccounts(SQLOutside, SQLHolders, SQLArchive, SQLAdminKeys):
         except _NothingChangedError as nothing:
             return nothing.account
         return account
+
+    def _appeal(self, account_id: str, change: ToAppeal) -> Appeal:
+        with self._changing() as (connection, changed):
+            stored = self._stored(connection, account_id)
+            appeal, changes, step = change(stored, self._appeals_of(connection, stored.id))
+            self._put_appeal(connection, appeal)
+            if changes is None:
+                self._note(connection, stored, step)
+            else:
+                account = changed_account(stored, {**changes, "version": stored.version + 1})
+                self._replace(connection, changed, account, step)
+        return appeal
 
     def _replace(self, connection: Connection, changed: int, account: Account, step: Step) -> None:
         connection.execute(

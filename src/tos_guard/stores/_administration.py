@@ -148,8 +148,14 @@ class AccountAdministration(ABC):
 
         return self._change_account(account_id, voided, Step("grant_voided", grant_id, reason, actor))
 
-    def take_measure(self, account_id: str, measure: Measure, *, actor: str = "") -> Account:
-        """Put the account on a step of the ladder of standing, and return it. *actor* is its issuer, where it names none.
+    def take_measure(self, account_id: str, measure: Measure, *, actor: str = "", delivery: tuple[str, str] | None = None) -> Account:
+        """Put the account on a step of the ladder of standing, and return it.
+
+        Args:
+            account_id: The account.
+            measure: The measure; whoever acts is its issuer, where it names none.
+            actor: Who does it.
+            delivery: As of `set_standing`.
 
         Raises:
             AccountError: The account is unknown; it has, or had, a measure of this id, or too many; or the measure is lifted already.
@@ -164,18 +170,26 @@ class AccountAdministration(ABC):
                 raise AccountError(f"measure {taken.id} is there already", where=f"account {account_id}", cure="Give it another id")
             return {"measures": [*map(measure_document, stored.measures), measure_document(taken)]}
 
-        return self._change_account(account_id, added, Step("measure_taken", f"{taken.id}={taken.step}", taken.reason, actor))
+        return self._change_account(account_id, added, Step("measure_taken", f"{taken.id}={taken.step}", taken.reason, actor, delivery))
 
-    def lift_measure(self, account_id: str, measure_id: str, reason: str, *, actor: str = "") -> Account:
+    def lift_measure(
+        self, account_id: str, measure_id: str, reason: str, *, actor: str = "", delivery: tuple[str, str] | None = None
+    ) -> Account:
         """End the measure from now on, and return the account. The measure stays, with the mark of when, by whom and why.
+
+        Args:
+            account_id: The account.
+            measure_id: The measure.
+            reason: Why.
+            actor: Who does it.
+            delivery: As of `set_standing`.
 
         Raises:
             AccountError: The account is unknown, has no such measure, or it is lifted already.
             StoreError: The engine failed.
         """
-        return self._change_account(
-            account_id, lambda stored: self._lifted(stored, measure_id, reason, actor), Step("measure_lifted", measure_id, reason, actor)
-        )
+        step = Step("measure_lifted", measure_id, reason, actor, delivery)
+        return self._change_account(account_id, lambda stored: self._lifted(stored, measure_id, reason, actor), step)
 
     def _lifted(self, stored: Account, measure_id: str, reason: str, actor: str) -> Mapping[str, Any]:
         taken = next((measure for measure in stored.measures if measure.id == measure_id), None)

@@ -13,6 +13,7 @@ from tos_guard.protocols import Clock, Entropy
 from tos_guard.stores._acceptances import check_kept, check_new, check_withdrawn, oldest_first
 from tos_guard.stores._accounts import account_exists, unknown_account
 from tos_guard.stores._administration import ToAccount, ToOrganization
+from tos_guard.stores._appeals import Appeal, AppealState, ToAppeal
 from tos_guard.stores._archive import already_published, check_usage_policy
 from tos_guard.stores._memory_records import MemoryRecords
 from tos_guard.stores._model import (
@@ -84,6 +85,7 @@ class MemoryStore(MemoryRecords, Store):
         self._account_versions: dict[str, list[tuple[datetime, Account]]] = {}
         self._changes: dict[str, list[AccountChange]] = {}
         self._api_keys: dict[str, _Key] = {}
+        self._appeals: dict[str, Appeal] = {}
         self._organizations: dict[str, Organization] = {}
         self._organization_versions: dict[str, list[tuple[datetime, Organization]]] = {}
         self._organization_changes: dict[str, list[OrganizationChange]] = {}
@@ -174,6 +176,7 @@ class MemoryStore(MemoryRecords, Store):
             for kept in (self._accounts, self._account_versions, self._changes):
                 del kept[account_id]
             self._holders.pop(account_id, None)
+            self._appeals = {name: one for name, one in self._appeals.items() if one.account_id != account_id}
             self._former |= {each.id for each in self.acceptances(SubjectKind.ACCOUNT, account_id)}
             self._api_keys = {name: key for name, key in self._api_keys.items() if key.stored.account_id != account_id}
             self._entitlements = {key: given for key, given in self._entitlements.items() if key[1] != account_id}
@@ -283,6 +286,35 @@ class MemoryStore(MemoryRecords, Store):
         if account is None:
             raise unknown_account(account_id)
         return account
+
+    # Appeals.
+
+    def appeal(self, appeal_id: str) -> Appeal | None:
+        """As `Store.appeal`."""
+        return self._appeals.get(appeal_id)
+
+    def appeals(
+        self, *, account_id: str | None = None, state: AppealState | None = None, after: str = "", limit: int | None = None
+    ) -> Sequence[Appeal]:
+        """As `Store.appeals`."""
+        with self._lock:
+            filed = list(self._appeals.values())
+        names = [appeal.id for appeal in filed]
+        rest = filed[names.index(after) + 1 :] if after in names else filed
+        found = [one for one in rest if account_id in (None, one.account_id) and state in (None, one.state)]
+        return tuple(found[:limit])
+
+    def _appeal(self, account_id: str, change: ToAppeal) -> Appeal:
+        with self._lock:
+            stored = self._stored(account_id)
+            appeal, changes, step = change(stored, self.appeals(account_id=account_id))
+            self._appeals[appeal.id] = appeal
+            if changes is None:
+                self._version += 1
+                self._note(stored, step)
+            else:
+                self._keep_account(changed_account(stored, {**changes, "version": stored.version + 1}), step)
+            return appeal
 
     # What systems outside give and say.
 

@@ -142,7 +142,7 @@ class AccountChange:
         at: When.
         what: ``added``, ``changed``, ``standing``, ``grant_added``, ``grant_voided``, ``limit_set``, ``limit_cleared``,
             ``end_user_blocked``, ``end_user_unblocked``, ``key_added``, ``key_revoked``, ``measure_taken``, ``measure_lifted``,
-            ``appeal_filed``, ``appeal_withdrawn``, ``appeal_rejected``.
+            ``appeal_filed``, ``appeal_withdrawn``, ``appeal_rejected``, and ``appeal_upheld`` where its measure was lifted before.
         detail: What was set: the standing, the grant's, the key's or the end user's id, the limit with its amount, the measure with its
             step or its id alone, the appeal's id with that of its measure.
         reason: Why, in the administrator's words.

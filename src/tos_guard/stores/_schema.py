@@ -135,6 +135,23 @@ _FLEET: Final = (
     """CREATE TABLE limits_domain (
         issuer TEXT NOT NULL, domain TEXT NOT NULL, since INTEGER NOT NULL,
         PRIMARY KEY (issuer, domain)) WITHOUT ROWID""",
+    """CREATE TABLE appeal (
+        number INTEGER PRIMARY KEY,
+        issuer TEXT NOT NULL,
+        id TEXT NOT NULL,
+        account_id TEXT NOT NULL,
+        measure_id TEXT NOT NULL,
+        text TEXT NOT NULL,
+        filed INTEGER NOT NULL,
+        filed_by TEXT NOT NULL,
+        state TEXT NOT NULL,
+        ended INTEGER,
+        ended_by TEXT NOT NULL,
+        answer TEXT NOT NULL,
+        UNIQUE (issuer, id),
+        FOREIGN KEY (issuer, account_id) REFERENCES account (issuer, id))""",
+    "CREATE INDEX appeal_account ON appeal (issuer, account_id)",
+    "CREATE INDEX appeal_state ON appeal (issuer, state)",
     # What a source of entitlements gave an account last, and in which version the account was then.
     """CREATE TABLE entitlement (
         issuer TEXT NOT NULL, source TEXT NOT NULL, account_id TEXT NOT NULL,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from tos_guard.ledger import ExchangeRecord, KeptSeal, SealKind
 from tos_guard.stores._administration import AdministratorKeys, OrganizationAdministration
+from tos_guard.stores._appeals import Appealing
 from tos_guard.stores._model import StoredTerms
 from tos_guard.stores._outside import Outside
 
@@ -32,7 +33,7 @@ def matching(stored: bytes | None, given: bytes) -> bool:
     return equal and stored is not None
 
 
-class Store(Outside, OrganizationAdministration, AdministratorKeys):
+class Store(Outside, Appealing, OrganizationAdministration, AdministratorKeys):
     """Accounts, organizations, acceptances, keys, terms, usage policies, exchange records and kept seals of one issuer.
 
     An `AccountSource`, a `RightsSource`, a `RecordStore`, a `SealStore` and a `TermsArchive`, with their administration. Any thread may

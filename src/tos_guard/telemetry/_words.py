@@ -35,7 +35,7 @@ CHANGES: Final = frozenset(
     {
         *("added", "changed", "standing", "grant_added", "grant_voided", "limit_set", "limit_cleared"),
         *("end_user_blocked", "end_user_unblocked", "key_added", "key_revoked", "key_rotated"),
-        *("measure_taken", "measure_lifted", "appeal_filed", "appeal_withdrawn", "appeal_rejected"),
+        *("measure_taken", "measure_lifted", "appeal_filed", "appeal_withdrawn", "appeal_upheld", "appeal_rejected"),
     }
 )
 BEARER_FAULTS: Final[frozenset[str]] = frozenset(get_args(BearerFault))
