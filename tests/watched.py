@@ -192,7 +192,11 @@ class Watched:
         def used(operation: str, mode: str, failure: StoreError) -> None:
             self.telemetry.failed("limits", failure)
 
-        return FallbackLimits(self.engine, mode="allow", on_use=used, clock=utc_now, monotonic=lambda: next(seconds))
+        def changed(failure: StoreError | None) -> None:
+            self.telemetry.engine_changed("limits", "answered" if failure is None else "failed")
+
+        self.telemetry.watch_engine("limits")
+        return FallbackLimits(self.engine, mode="allow", on_use=used, clock=utc_now, monotonic=lambda: next(seconds), on_change=changed)
 
     def _publish(self, series: str, confined: str) -> str:
         """New terms beside the general ones, as an administrator publishes them while the provider runs."""
@@ -233,7 +237,7 @@ class Watched:
             def ask(case: str = "json", *, key: str | None = self.kit.key, base: str = url, path: str = CHAT, **changes: Any) -> int:
                 headers = {"x-case": case, "ai-usage-purpose": changes.pop("purpose", "chat")}
                 if key is not None:
-                    headers["authorization"] = f"Bearer {key}"
+                    headers["authorization"] = f"{changes.pop('scheme', 'Bearer')} {key}"
                 content = changes.pop("content", PROMPT)
                 body = {"model": "small", "messages": [{"role": "user", "content": content}], "user": END_USER, **changes}
                 with client.stream("POST", base + path, json=body, headers=headers) as answer:
@@ -257,6 +261,7 @@ class Watched:
                 "over a limit": ask(content=PROMPT * 2_000),
                 "unauthenticated": ask(key=None),
                 "bearer token of nobody": ask(key="nonsense"),
+                "proof for what is not bound": ask(scheme="DPoP"),
                 "malformed": ask(purpose="!"),
                 "no route": ask(path="/v1/elsewhere"),
                 "monitored": ask(key=self.monitoring.key, base=monitoring_url, purpose="bulk"),
@@ -284,6 +289,7 @@ class Watched:
             "over a limit": 429,
             "unauthenticated": 401,
             "bearer token of nobody": 401,
+            "proof for what is not bound": 401,
             "malformed": 400,
             "no route": 404,
         }

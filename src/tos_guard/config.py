@@ -18,6 +18,7 @@ window = "1m"
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import tomllib
@@ -36,6 +37,7 @@ __all__ = [
     "BearerSettings",
     "CalendarSettings",
     "DPoPSettings",
+    "EngineAddress",
     "EntitlementSettings",
     "EstimateSettings",
     "FactSources",
@@ -54,16 +56,19 @@ __all__ = [
     "SlidingSettings",
     "StandingSettings",
     "StepSettings",
+    "ValkeySettings",
     "WebhookSettings",
     "parse_settings",
 ]
 
 MAX_REQUEST_BYTES: Final = 16 * 1024 * 1024  # what the dialects read
 MAX_ISSUER_CHARS: Final = 96  # it stands in each token, which must stay under 1.8 KB (docs/adr/0004)
+MAX_DOMAIN_CHARS: Final = 64
 MAX_BEARER_ISSUERS: Final = 16  # each has a thread that keeps its keys
 _ORIGIN: Final = re.compile(r"(https://[a-z0-9.-]+|http://(localhost|127\.0\.0\.1|\[::1\]))(:[0-9]{1,5})?")
 
 _SERVER: Final = re.compile(r"postgres(?:ql)?://\S+")
+_ENGINE: Final = re.compile(r"(?:redis|rediss|valkey|valkeys)://\S+|unix://[^\s/]*/\S+")
 _NAMED: Final = re.compile(r"env:([A-Za-z_][A-Za-z0-9_]*)")
 _SECRETS: Final = re.compile(r"//[^/\s]*@|\?\S*")
 
@@ -99,7 +104,7 @@ Word = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{0,31}$")]
 
 
 class _Settings(BaseModel):
-    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)  # it may hold a password
 
 
 class ServerAddress(_Settings):
@@ -113,15 +118,21 @@ class ServerAddress(_Settings):
 
     said: str = Field(repr=False)
 
+    _form: ClassVar[re.Pattern[str]] = _SERVER
+    _setting: ClassVar[str] = "store"
+    _example: ClassVar[str] = "postgresql://user@host/database"
+
     def __str__(self) -> str:
         return _SECRETS.sub(lambda found: "//" if found[0].startswith("//") else "", self.said)
 
     @classmethod
     def of(cls, said: Any) -> Any:
         """The address that *said* is; anything else as it is."""
-        if isinstance(said, str) and (said.startswith("env:") or _SERVER.fullmatch(said) is not None):
+        if isinstance(said, str) and (said.startswith("env:") or cls._form.fullmatch(said) is not None):
             if said.startswith("env:") and _NAMED.fullmatch(said) is None:
-                raise ValueError(f"{said!r} names no variable of the environment; write env:TOS_GUARD_STORE")
+                raise ValueError(
+                    f"{said!r} names no variable of the environment; write env:TOS_GUARD_{cls._setting.partition('.')[0].upper()}"
+                )
             return cls(said=said)
         return said
 
@@ -135,10 +146,40 @@ class ServerAddress(_Settings):
         if named is None:
             return self.said
         address = environment.get(named[1], "")
-        if _SERVER.fullmatch(address) is None:
+        if self._form.fullmatch(address) is None:
             problem = "holds no address of a server" if address else "is not set"
-            raise ConfigurationError(
-                f"the variable {named[1]} {problem}", where="store", cure=f"{named[1]}=postgresql://user@host/database"
+            raise ConfigurationError(f"the variable {named[1]} {problem}", where=self._setting, cure=f"{named[1]}={self._example}")
+        return address
+
+
+class EngineAddress(ServerAddress):
+    """Where Valkey or Redis is: ``redis://user:password@host:6379/0``; ``rediss://`` for TLS; ``unix:///socket``; or ``env:NAME``."""
+
+    _form: ClassVar[re.Pattern[str]] = _ENGINE
+    _setting: ClassVar[str] = "valkey.url"
+    _example: ClassVar[str] = "redis://user:password@host:6379/0"
+
+
+class ValkeySettings(_Settings):
+    """The Valkey or Redis server that the processes of a fleet share.
+
+    Attributes:
+        url: Where it is; ``rediss://`` takes ``?ssl_ca_certs=``, ``ssl_certfile=`` and ``ssl_keyfile=``.
+        domain: Under which name this issuer counts there; by default one made from the issuer.
+        deadline_ms: How long one call may take, connecting included.
+    """
+
+    url: EngineAddress
+    domain: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")] | None = None
+    deadline_ms: Annotated[int, Field(ge=10, le=10_000)] = 250
+
+    @field_validator("url", mode="before")
+    @classmethod
+    def _read_url(cls, url: Any) -> Any:
+        address = EngineAddress.of(url)
+        if not isinstance(address, EngineAddress | dict):
+            raise ValueError(  # noqa: TRY004 - pydantic's
+                "is no address of Valkey or Redis; write redis://host:6379/0, rediss:// for TLS, unix:///path, or env:NAME"
             )
         return address
 
@@ -310,8 +351,8 @@ class DPoPSettings(_Settings):
         leeway_seconds: How far a client's clock may differ from ours.
         require_nonce: Whether each proof must carry a nonce of ours, which costs a client one more request every `nonce_seconds`.
         nonce_seconds: For how long a nonce of ours is accepted.
-        shared_by: Who knows of one another which proofs were used: all processes of this ``host``, over a file; or each ``process``
-            alone, in memory: with several of them, each takes a proof once.
+        shared_by: Who knows of one another which proofs were used: all processes of this ``host``, over a file; those of a ``fleet``,
+            over Valkey; or each ``process`` alone, in memory: with several of them, each takes a proof once.
     """
 
     urls: Annotated[tuple[str, ...], Field(max_length=16)] = ()
@@ -319,7 +360,7 @@ class DPoPSettings(_Settings):
     leeway_seconds: Annotated[int, Field(ge=0, le=60)] = 5
     require_nonce: bool = False
     nonce_seconds: Annotated[int, Field(ge=30, le=3_600)] = 300
-    shared_by: Literal["host", "process"] = "host"
+    shared_by: Literal["host", "process", "fleet"] = "host"
 
     @field_validator("urls")
     @classmethod
@@ -723,8 +764,9 @@ class GuardSettings(_Settings):
         max_request_bytes: Largest request body.
         retention: Days per type of record.
         limits: Limits of the accounts; ids differ.
-        limits_shared_by: Who counts together: all processes of this ``host``, over a file; or each ``process`` alone, in memory. With
-            several processes the latter allows each of them the whole of every limit.
+        limits_shared_by: Who counts together: all processes of this ``host``, over a file; those of a ``fleet``, over Valkey; or each
+            ``process`` alone, in memory. With several processes the last allows each of them the whole of every limit.
+        valkey: The server that a fleet shares, where anything is shared by one.
         estimates: How much a request could take.
         models: What is known of single models.
     """
@@ -754,7 +796,8 @@ class GuardSettings(_Settings):
     max_request_bytes: Annotated[int, Field(ge=1024, le=MAX_REQUEST_BYTES)] = MAX_REQUEST_BYTES
     retention: Retention = Retention()
     limits: tuple[LimitSettings, ...] = ()
-    limits_shared_by: Literal["host", "process"] = "host"
+    limits_shared_by: Literal["host", "process", "fleet"] = "host"
+    valkey: ValkeySettings | None = None
     estimates: EstimateSettings = EstimateSettings()
     models: dict[str, ModelSettings] = Field(default_factory=dict)
 
@@ -843,6 +886,22 @@ class GuardSettings(_Settings):
     def _read_store(cls, store: Any) -> Any:
         """A server has another form than a file."""
         return ServerAddress.of(store)
+
+    @model_validator(mode="after")
+    def _fleet_has_an_engine(self) -> GuardSettings:
+        shared = {"limits_shared_by": self.limits_shared_by, "dpop.shared_by": self.dpop.shared_by if self.dpop is not None else ""}
+        for setting, by in shared.items():
+            if by == "fleet" and self.valkey is None:
+                raise ValueError(f'{setting} = "fleet" needs the server that the fleet shares: [valkey] url = "redis://…"')
+        return self
+
+    @property
+    def valkey_domain(self) -> str:
+        """Under which name this issuer counts in Valkey."""
+        if self.valkey is not None and self.valkey.domain is not None:
+            return self.valkey.domain
+        name = _NO_FILE_NAME.sub("_", self.issuer.removeprefix("https://"))
+        return name if len(name) <= MAX_DOMAIN_CHARS else hashlib.sha256(name.encode()).hexdigest()
 
     @property
     def store_name(self) -> str:

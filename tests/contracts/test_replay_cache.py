@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import secrets
 import subprocess
 import sys
 import time
@@ -11,12 +12,14 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from awaited import AwaitedReplays
 from tos_guard.errors import StoreError
 from tos_guard.protocols import ReplayCache
-from tos_guard.stores import FallbackReplays, MemoryReplays, SQLiteReplays
+from tos_guard.stores import AsyncFallbackReplays, AsyncValkeyReplays, FallbackReplays, MemoryReplays, SQLiteReplays, ValkeyReplays
 from tos_guard.testing import FixedClock
 
 KEEP = timedelta(minutes=2)
@@ -35,28 +38,42 @@ class Case:
         return (self.peer if peer else self.cache).use(number.to_bytes(32, "big"), made_after=made_after, keep=KEEP)
 
 
-@pytest.fixture(params=["memory", "sqlite", "fallback"])
+@pytest.fixture(params=["memory", "sqlite", "fallback", "valkey", "async valkey", "async fallback"])
 def case(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Case]:
     clock = FixedClock()
     opened: list[ReplayCache] = []
+    shared = request.param not in ("memory", "fallback")
+    fleet: Any = {"domain": f"test-{secrets.token_hex(6)}", "clock": clock, "clocks_apart": timedelta(0)}
+    # Its deadline is not what is tested here, and the machine may be busy.
+    fleet |= {"deadline": timedelta(seconds=20), "unsafe_time": lambda: int(clock().timestamp() * 1000)}
 
     def open_cache() -> ReplayCache:
-        if request.param == "sqlite":
+        if "valkey" in request.param or request.param == "async fallback":
+            url = request.getfixturevalue("valkey")
+            if request.param == "valkey":
+                opened.append(ValkeyReplays(url, **fleet))
+            elif request.param == "async valkey":
+                opened.append(AwaitedReplays(AsyncValkeyReplays(url, **fleet)))
+            else:
+                engine = AsyncValkeyReplays(url, **fleet)
+                mode: Any = {"is_local": True, "on_use": lambda error: pytest.fail(str(error)), "clock": clock}
+                opened.append(AwaitedReplays(AsyncFallbackReplays(engine, **mode)))
+        elif request.param == "sqlite":
             opened.append(SQLiteReplays(tmp_path / "replays.db", clock=clock, boot=lambda: "boot-1"))
         elif request.param == "memory":
             opened.append(MemoryReplays(clock=clock))
         else:
-            engine = MemoryReplays(clock=clock)
-            opened.append(FallbackReplays(engine, is_local=True, on_use=lambda error: pytest.fail(str(error)), clock=clock))
+            alone = MemoryReplays(clock=clock)
+            opened.append(FallbackReplays(alone, is_local=True, on_use=lambda error: pytest.fail(str(error)), clock=clock))
         return opened[-1]
 
     cache = open_cache()
-    found = Case(cache, open_cache() if request.param == "sqlite" else cache, clock)
+    found = Case(cache, open_cache() if shared else cache, clock)
     assert found.use(0) == "forgotten"  # the state begins with the first question
     clock.advance(timedelta(seconds=60))
     yield found
     for each in opened:
-        each.close()
+        each.end() if isinstance(each, AwaitedReplays) else each.close()
 
 
 def test_a_proof_is_used_once_whoever_asks(case: Case) -> None:

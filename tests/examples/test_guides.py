@@ -38,6 +38,7 @@ from tos_guard.config import (
     RouteSettings,
     StandingSettings,
     StepSettings,
+    ValkeySettings,
     WebhookSettings,
     parse_settings,
 )
@@ -194,6 +195,7 @@ def test_telemetry_reaches_the_providers_it_is_given(tmp_path: Path, serve: Serv
 TABLES: dict[str, type[BaseModel]] = {
     "": GuardSettings,
     "postgres": PostgresSettings,
+    "valkey": ValkeySettings,
     "routes.<path>": RouteSettings,
     "sources": FactSources,
     "bearer": BearerSettings,

@@ -90,7 +90,7 @@ def _said(limit_id: str, amount: int | None) -> str:
 
 
 def usage(account_id: AccountArgument, config: ConfigOption = None, as_json: JSONOption = False) -> None:
-    """Show how far the limits of an account are used, in all processes of this host."""
+    """Show how far the limits of an account are used, in all processes that share them."""
     with guard_of(config) as guard:
         if guard.settings.limits_shared_by == "process":
             what = 'limits_shared_by = "process": each server counts in its own memory'

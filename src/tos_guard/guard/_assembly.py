@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from tos_guard.config import EntitlementSettings, GuardSettings, parse_settings
-from tos_guard.errors import KeyFileError, StoreError
+from tos_guard.errors import KeyFileError
 from tos_guard.guard._base import utc_now
+from tos_guard.guard._engines import limits_from_settings, replays_from_settings
 from tos_guard.guard._entitlements import EntitlementSource, EntitlementSync
 from tos_guard.guard._limit_settings import meter_of
 from tos_guard.guard._notices import NoticeReceiver, NoticeSender, webhook_secrets
-from tos_guard.protocols import Clock, LimitEngine, ReplayCache, Signer
+from tos_guard.protocols import Clock, Signer
 from tos_guard.rights import MAX_ENTITLEMENT_BYTES
 from tos_guard.telemetry import Telemetry
 from tos_guard.types import KeyPurpose
@@ -25,12 +26,13 @@ __all__ = ["assemble"]
 _ASYNC_COMMIT_SECONDS: Final = 0.05  # how long records that nobody waits for gather for one commit
 
 
-def assemble(path: Path, overrides: dict[str, Any]) -> dict[str, Any]:
+def assemble(path: Path, overrides: dict[str, Any], *, awaits: bool) -> dict[str, Any]:
     """The arguments of a guard.
 
     Args:
         path: The settings file.
         overrides: Parts to take in place of those that the settings name; ``count_prompt``, a tokenizer of the host (`Estimator`).
+        awaits: Whether the guard is one that awaits.
 
     Raises:
         ConfigurationError: A file, key or setting is unusable.
@@ -71,7 +73,7 @@ def assemble(path: Path, overrides: dict[str, Any]) -> dict[str, Any]:
     }
     count_prompt = overrides.pop("count_prompt", None)
     if settings.dpop is not None and overrides.get("replays") is None:
-        overrides["replays"] = _replays(settings, clock, telemetry)
+        overrides["replays"] = replays_from_settings(settings, clock=clock, telemetry=telemetry, awaits=awaits)
     if settings.entitlements and overrides.get("entitlements") is None:
         overrides["entitlements"] = _entitlements(settings, store, clock, telemetry)
     if settings.notices and overrides.get("notices") is None:
@@ -79,37 +81,8 @@ def assemble(path: Path, overrides: dict[str, Any]) -> dict[str, Any]:
     if settings.limits:
         defaults["meter"] = meter_of(settings, count_prompt=count_prompt)
         if "limits" not in overrides:
-            defaults["limits"] = _limits(settings, clock, telemetry)
+            defaults["limits"] = limits_from_settings(settings, store, clock=clock, telemetry=telemetry, awaits=awaits)
     return {**defaults, **overrides}
-
-
-def _limits(settings: GuardSettings, clock: Clock, telemetry: Telemetry) -> LimitEngine:
-    """What counts, for all processes of this host or for this one, and what happens when it fails."""
-    from tos_guard.stores import FallbackLimits, MemoryLimits, SQLiteLimits
-
-    if settings.limits_shared_by == "process":
-        return MemoryLimits(clock=clock)
-
-    def used(operation: str, mode: str, failure: StoreError) -> None:
-        if (operation, mode) != ("reserve", "deny"):  # of which the guard hears
-            telemetry.failed("limits", failure)
-
-    engine = SQLiteLimits(settings.limits_file, clock=clock)
-    return FallbackLimits(engine, mode=settings.failure.limits, on_use=used, clock=clock, local_share=settings.failure.local_share)
-
-
-def _replays(settings: GuardSettings, clock: Clock, telemetry: Telemetry) -> ReplayCache:
-    from tos_guard.stores import FallbackReplays, MemoryReplays, SQLiteReplays
-
-    if settings.dpop is not None and settings.dpop.shared_by == "process":
-        return MemoryReplays(clock=clock)
-
-    def used(failure: StoreError) -> None:
-        telemetry.failed("replay", failure)
-        telemetry.degraded("replay", "local")
-
-    engine = SQLiteReplays(settings.replays_file, clock=clock)
-    return FallbackReplays(engine, is_local=settings.failure.replay == "local", on_use=used, clock=clock)
 
 
 def _entitlements(settings: GuardSettings, store: Store, clock: Clock, telemetry: Telemetry) -> EntitlementSync:

@@ -57,6 +57,10 @@ _log = logging.getLogger("tos_guard")
 _T = TypeVar("_T")
 
 MAX_CACHED_ACCOUNTS: Final = 10_000
+MAX_LOGGED: Final = 20
+LOG_SECONDS: Final = 10.0
+"""Of one part at most `MAX_LOGGED` failures are logged in `LOG_SECONDS`: an engine that is down fails every request. Counters miss none."""
+
 FULFILLED_DUTIES: Final = frozenset({"seal"})  # every response is sealed, whether a clause asks for it or not
 _NO_NAMES: Final = frozenset({"", ".", ".."})  # segments by which a path leads elsewhere
 _DETOUR: Final = re.compile(r"//|\\|/\.{1,2}(?:/|$)|%(?:2[5ef]|5c)", re.IGNORECASE)
@@ -179,6 +183,7 @@ class GuardBase:
         self._found: LRUCache[tuple[int, int, FindHolder], KeyedHolder] = LRUCache(MAX_CACHED_ACCOUNTS)
         self._last_known: LRUCache[FindHolder, tuple[KeyedHolder, datetime]] = LRUCache(MAX_CACHED_ACCOUNTS)
         self._found_lock = threading.Lock()
+        self._logged: dict[str, tuple[float, int]] = {}
         self.form_key: bytes = hmac.digest(pepper, b"tos_guard form", hashlib.sha256)
         self._sub_key = hmac.digest(pepper, b"tos_guard stable subject", hashlib.sha256)
         self._end_user_key = end_user_key(pepper)
@@ -376,8 +381,15 @@ class GuardBase:
         return accounts, self._rights.version() if self._rights is not None else 0, need
 
     def report_failure(self, what: str, failure: Exception) -> None:
-        """Count and log that a part of us failed, so that no degraded mode passes unseen."""
+        """Count and log that a part of us failed, so that no degraded mode passes unseen; at most `MAX_LOGGED` lines of one part."""
         self.telemetry.failed(what, failure)
+        now = time.monotonic()
+        began, number = self._logged.get(what, (now, 0))  # two threads at once make one line more
+        if now - began >= LOG_SECONDS:
+            began, number = now, 0
+        self._logged[what] = began, number + 1
+        if number >= MAX_LOGGED:
+            return
         _log.error("tos_guard %s failed: %s", what, failure, exc_info=failure.__cause__)
 
     def report_degraded(self, failed: str, mode: str) -> None:

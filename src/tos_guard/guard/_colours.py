@@ -78,7 +78,7 @@ class Guard(GuardSteps):
         Raises:
             ConfigurationError: A file, key or setting is unusable.
         """
-        return cls(**assemble(Path(path), overrides))
+        return cls(**assemble(Path(path), overrides, awaits=False))
 
     def run(self, steps: Steps[_T]) -> _T:
         """Serve the needs of *steps* until they are done."""
@@ -160,7 +160,7 @@ class AsyncGuard(GuardSteps):
     @classmethod
     def from_file(cls, path: str | Path, **overrides: Any) -> AsyncGuard:
         """As `Guard.from_file`."""
-        return cls(**assemble(Path(path), overrides))
+        return cls(**assemble(Path(path), overrides, awaits=True))
 
     async def run(self, steps: Steps[_T]) -> _T:
         """Serve the needs of *steps* until they are done.

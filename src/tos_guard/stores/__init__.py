@@ -2,7 +2,8 @@
 
 `SQLiteStore` serves the processes of one host without anything to install, `PostgresStore` those of many; `MemoryStore` behaves the same in
 a test. Each is a `Store`, and so an `AccountSource` and a `RecordStore` of `tos_guard.protocols`. `MemoryLimits` and `SQLiteLimits` are
-its `LimitEngine`, `ValkeyLimits` and `AsyncValkeyLimits` those of a fleet; `FallbackLimits` knows what to do when they fail.
+its `LimitEngine`, `ValkeyLimits` and `AsyncValkeyLimits` those of a fleet; `FallbackLimits` knows what to do when they fail. The same names
+with ``Replays`` keep which proofs were used.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from tos_guard.stores._limits_valkey_async import AsyncValkeyLimits
     from tos_guard.stores._postgres import PostgresStore
     from tos_guard.stores._postgres_async import AsyncPostgresStore
+    from tos_guard.stores._replays_valkey import AsyncValkeyReplays, ValkeyReplays
+    from tos_guard.stores._valkey_look import look_at_engine
 
 __all__ = [
     "DELIVERIES_KEPT",
@@ -44,6 +47,7 @@ __all__ = [
     "AsyncFallbackReplays",
     "AsyncPostgresStore",
     "AsyncValkeyLimits",
+    "AsyncValkeyReplays",
     "FallbackLimits",
     "FallbackReplays",
     "FileSigner",
@@ -63,9 +67,11 @@ __all__ = [
     "StoredTerms",
     "Turn",
     "ValkeyLimits",
+    "ValkeyReplays",
     "copy_store",
     "is_there",
     "load_terms",
+    "look_at_engine",
     "open_store",
     "read_secret",
     "read_secret_file",
@@ -102,6 +108,18 @@ def __getattr__(name: str) -> Any:
                 from tos_guard.stores._limits_valkey_async import AsyncValkeyLimits
 
                 return AsyncValkeyLimits
+            case "look_at_engine":
+                from tos_guard.stores._valkey_look import look_at_engine
+
+                return look_at_engine
+            case "ValkeyReplays":
+                from tos_guard.stores._replays_valkey import ValkeyReplays
+
+                return ValkeyReplays
+            case "AsyncValkeyReplays":
+                from tos_guard.stores._replays_valkey import AsyncValkeyReplays
+
+                return AsyncValkeyReplays
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
         if missing not in _EXTRAS:

@@ -174,11 +174,20 @@ class FallbackReplays:
         is_local: Whether this process goes on alone. A proof may then be used once in each.
         on_use: Called with the error each time that this process decided alone. It must not raise, and may be called by any thread.
         clock: The present.
+        on_change: Called with the failure when the engine is left alone from now on, and with None when it answers again. Likewise.
     """
 
-    def __init__(self, engine: ReplayCache, *, is_local: bool, on_use: Callable[[StoreError], None], clock: Clock) -> None:
+    def __init__(
+        self,
+        engine: ReplayCache,
+        *,
+        is_local: bool,
+        on_use: Callable[[StoreError], None],
+        clock: Clock,
+        on_change: Callable[[StoreError | None], None] | None = None,
+    ) -> None:
         self._engine = engine
-        self._alone = _Alone(is_local, on_use, clock)
+        self._alone = _Alone(is_local, on_use, clock, on_change)
 
     @property
     def blocks(self) -> bool:
@@ -208,9 +217,17 @@ class FallbackReplays:
 class AsyncFallbackReplays:
     """`FallbackReplays` over an `AsyncReplayCache`."""
 
-    def __init__(self, engine: AsyncReplayCache, *, is_local: bool, on_use: Callable[[StoreError], None], clock: Clock) -> None:
+    def __init__(
+        self,
+        engine: AsyncReplayCache,
+        *,
+        is_local: bool,
+        on_use: Callable[[StoreError], None],
+        clock: Clock,
+        on_change: Callable[[StoreError | None], None] | None = None,
+    ) -> None:
         self._engine = engine
-        self._alone = _Alone(is_local, on_use, clock)
+        self._alone = _Alone(is_local, on_use, clock, on_change)
 
     async def use(self, use: bytes, *, made_after: datetime, keep: timedelta) -> Use:
         """As `FallbackReplays.use`."""
@@ -231,8 +248,10 @@ class AsyncFallbackReplays:
 class _Alone:
     """What a process knows by itself, for while its engine is down."""
 
-    def __init__(self, is_local: bool, on_use: Callable[[StoreError], None], clock: Clock) -> None:
-        self.breaker = Breaker()
+    def __init__(
+        self, is_local: bool, on_use: Callable[[StoreError], None], clock: Clock, on_change: Callable[[StoreError | None], None] | None
+    ) -> None:
+        self.breaker = Breaker(on_change=on_change)
         self.known = MemoryReplays(clock=clock)
         self.closed = False
         self._is_local = is_local

@@ -91,6 +91,8 @@ class Telemetry:
         self._windows: dict[str, tuple[float, int]] = {}
         self._windows_lock = threading.Lock()
         self._modes: dict[str, str] = {}
+        self._left_alone: dict[str, bool] = {}
+        self._doubt_ends: float | None = None
         self._keys: Callable[[], Iterable[KeyRecord]] = tuple
         self._bearer_keys: Callable[[], Mapping[str, datetime]] = dict
         instruments = instruments_of(meter_provider)
@@ -298,6 +300,25 @@ class Telemetry:
         self._count(series)
         self._event("tos_guard.failure_mode.used", _ERROR, dict(series[1]))
 
+    # Engines that processes share
+
+    def watch_engine(self, failed_class: str) -> None:
+        """Show whether the engine of this class is left alone; of ``limits`` also for how long some limit is in doubt."""
+        self._left_alone[failed_class] = False
+        if failed_class == "limits" and self._doubt_ends is None:
+            self._doubt_ends = self._monotonic()
+
+    def engine_changed(self, failed_class: str, event: str) -> None:
+        """What happened to the engine of a class: ``failed`` (it is left alone), ``answered`` again, ``lost`` its memory, ``kept`` it."""
+        if event in ("failed", "answered"):
+            self._left_alone[failed_class] = event == "failed"
+        attributes = {words.CLASS: _closed(failed_class, words.CLASSES), words.EVENT: _closed(event, words.ENGINE_EVENTS)}
+        self._event("tos_guard.engine.changed", _INFO if event in ("answered", "kept") else _ERROR, attributes)
+
+    def in_doubt(self, seconds: float) -> None:
+        """How much was used of some limit is not known, for *seconds* more."""
+        self._doubt_ends = max(self._doubt_ends or 0.0, self._monotonic() + seconds)
+
     # What changes about terms and accounts
 
     def published(self, terms_version: str) -> None:
@@ -335,6 +356,10 @@ class Telemetry:
         """The present values of a gauge, for a collector."""
         if gauge == "failure_mode":
             return [(1, {words.CLASS: failed_class, words.MODE: mode}) for failed_class, mode in self._modes.items()]
+        if gauge == "engine.left_alone":
+            return [(int(alone), {words.CLASS: failed_class}) for failed_class, alone in self._left_alone.items()]
+        if gauge == "limits.doubt":
+            return [] if self._doubt_ends is None else [(max(0.0, self._doubt_ends - self._monotonic()), _NO_ATTRIBUTES)]
         now = self._clock().timestamp()
         if gauge == "key.expiry":
             return [

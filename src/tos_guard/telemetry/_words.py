@@ -41,6 +41,9 @@ CHANGES: Final = frozenset(
 BEARER_FAULTS: Final[frozenset[str]] = frozenset(get_args(BearerFault))
 PROOF_FAULTS: Final[frozenset[str]] = frozenset(get_args(ProofFault))
 KEY_EVENTS: Final = frozenset({"fetched", "vanished", "unreachable", "refused", "replaced", "stale", "denied"})
+ENGINE_EVENTS: Final = frozenset({"failed", "answered", "lost", "kept"})
+"""An engine is left alone after a failure, answers again, has lost its memory, or was restarted and has kept it."""
+
 FAILED_PARTS: Final = frozenset(
     {
         *("accounts", "assertions", "bearer_keys", "documents", "entitlements", "limits", "notices", "purge", "record", "replay"),
@@ -225,6 +228,19 @@ INSTRUMENTS: Final = {
         Instrument("tos_guard.failures", "counter", "{failure}", "Failures of a part of the guard", (PART,)),
         Instrument("tos_guard.degraded", "counter", "{use}", "Uses of a failure mode", (CLASS, MODE)),
         Instrument("tos_guard.failure_mode", "gauge", "{mode}", "1 for the failure mode that is configured for a class", (CLASS, MODE)),
+        Instrument(
+            "tos_guard.engine.left_alone",
+            "gauge",
+            "{engine}",
+            "1 while the engine of a class is left alone since it failed, 0 while it is asked",
+            (CLASS,),
+        ),
+        Instrument(
+            "tos_guard.limits.doubt",
+            "gauge",
+            "s",
+            "Time for which some limit is not known, since the engine that counts it has lost its memory",
+        ),
         Instrument("tos_guard.key.expiry", "gauge", "s", "Time until a signing key ends", (KEY_ID, KEY_PURPOSE)),
         Instrument("tos_guard.bearer.keys.age", "gauge", "s", "Time since the keys of an issuer of bearer tokens were fetched", (ISSUER,)),
         Instrument(
@@ -243,6 +259,7 @@ EVENTS: Final = {
     "tos_guard.token.unsealed": (REASON, ADAPTER, REQUEST_ID),
     "tos_guard.part.failed": (PART, ERROR_TYPE),
     "tos_guard.failure_mode.used": (CLASS, MODE),
+    "tos_guard.engine.changed": (CLASS, EVENT),
     "tos_guard.terms.published": (TERMS_VERSION,),
     "tos_guard.account.changed": (CHANGE, STANDING),
 }

@@ -106,7 +106,7 @@ def _key(given: str) -> str:
 
 
 def _examine(stack: ExitStack, config: Path, at: datetime, target: str | None, asking: _Asking | None, *, factory: bool) -> Iterator[Check]:
-    from tos_guard.cli._doctor._installation import check_clock, check_files, check_keys, read_settings_file
+    from tos_guard.cli._doctor._installation import check_clock, check_engine, check_files, check_keys, read_settings_file
     from tos_guard.cli._doctor._rules import check_modes, check_routes, check_terms
 
     settings, read = read_settings_file(config)
@@ -116,6 +116,7 @@ def _examine(stack: ExitStack, config: Path, at: datetime, target: str | None, a
         yield from check_files(settings)
         store, failed = _opened(stack, settings)
         yield from failed
+        yield from check_engine(settings)
         yield from check_keys(settings, at)
     yield from _as_far_as_it_goes(check_clock(settings, store, at))
     if settings is not None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tos_guard.keys import KeyHistory, KeyRecord
     from tos_guard.stores import KeyFolder, Store
 
-__all__ = ["check_clock", "check_files", "check_keys", "network_file_system", "read_settings_file"]
+__all__ = ["check_clock", "check_engine", "check_files", "check_keys", "network_file_system", "read_settings_file"]
 
 MAX_KEY_AGE: Final = timedelta(days=366)
 """A key that signs for longer leaves more tokens to doubt when it is lost."""
@@ -61,6 +61,10 @@ def read_settings_file(config: Path) -> tuple[GuardSettings | None, Check]:
 # Files
 
 
+ENGINE_PATIENCE: Final = timedelta(seconds=2)
+"""How long the doctor waits for the server of a fleet; a guard waits for as long as the settings say."""
+
+
 def check_files(settings: GuardSettings) -> Iterator[Check]:
     """Whether the store's files are there, private, and on a disk of this host."""
     cure = "'tos-guard init' makes one; or correct 'store' in the settings."
@@ -93,6 +97,28 @@ def _check_server(settings: GuardSettings, cure: str) -> Iterator[Check]:
         yield ok("store-server", "the database has a store", str(settings.store))
     else:
         yield problem("store-missing", "the database has no store", where=str(settings.store), cure=cure)
+
+
+def check_engine(settings: GuardSettings) -> Iterator[Check]:
+    """Whether the server that a fleet shares is there, and can keep what is shared."""
+    if settings.valkey is None:
+        return
+    from tos_guard.stores import look_at_engine
+
+    try:
+        seen = look_at_engine(settings.valkey.url.resolve(), deadline=ENGINE_PATIENCE)
+    except (ConfigurationError, StoreError) as error:
+        where = error.where or str(settings.valkey.url)
+        yield problem("engine", error.what, where=where, cure=error.cure or "Start it, or correct 'valkey.url' in the settings.")
+        return
+    where = str(settings.valkey.url)
+    for what, cure in seen.wrong:
+        yield problem("engine", what, where=where, cure=cure)
+    if not seen.keeps_all:
+        what = "a restart of it loses what was counted last: limits are in doubt until their windows are over, and 'failure.limits' decides"
+        yield warning("engine-forgets", what, where=where, cure="Set appendonly yes and appendfsync always, without replicas.")
+    if not seen.wrong:
+        yield ok("engine", f"{seen.name}, domain {settings.valkey_domain}", where)
 
 
 def _files_of(settings: GuardSettings) -> Iterator[Path]:
