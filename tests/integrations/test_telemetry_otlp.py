@@ -162,7 +162,7 @@ def test_what_happened_is_what_was_counted(exported: Exported) -> None:
         return sum(value for attributes, value in points if all(attributes.get(f"tos_guard.{key}") == wanted[key] for key in wanted))
 
     counts = exported.watched.telemetry.counts
-    assert total("decisions", decision="deny", reason="tos_unauthenticated") == counts["denied:tos_unauthenticated"] == 2
+    assert total("decisions", decision="deny", reason="tos_unauthenticated") == counts["denied:tos_unauthenticated"] == 3
     assert total("bearer.refused", reason="malformed") == counts["bearer:malformed"] == 1
     assert total("bearer.keys", event="fetched") > 0
     for reason in ("tos_clause", "tos_model_not_allowed", "tos_limit", "tos_malformed_request", "tos_route_not_guarded"):
