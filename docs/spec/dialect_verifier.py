@@ -38,13 +38,11 @@ REPEATED = {
 CALLS = {"function_call": ("name", "arguments"), "custom_tool_call": ("custom_name", "input")}  # item: its parts; the second is its member
 ENDS = ("response.completed", "response.incomplete", "response.failed")
 
-
 def coded(value):  # RFC 8785 bytes
     try:
         return canonical(value)
     except ValueError:
         return NO
-
 
 def shown(values): return [(choice, name, value) for choice, name, value in values if value is not None and value != ""]
 def is_place(value): return is_int(value, 0, 65535)
@@ -57,14 +55,11 @@ def held(name, holder, member, optional=False):
     rule(name, has(holder.get(member)) or (optional and holder.get(member) is None), detail=f"{member} is no object")
     return holder[member] if has(holder.get(member)) else {}
 
-
 def completion_values(body, kind):  # P1 holds for `choices` and `index`
-    choices = body.get("choices")
-    listed = choices if isinstance(choices, list) else []
+    listed = body["choices"] if isinstance(body.get("choices"), list) else []
     bare = [{"index": entry.get("index")} if has(entry) else entry for entry in listed]
-    chat_values({"choices": bare if isinstance(choices, list) else choices}, kind)
+    chat_values({"choices": bare or body.get("choices")}, kind)
     return shown((entry.get("index"), "text", entry.get("text")) for entry in listed if has(entry))
-
 
 def entry_values(entry, place, of):  # `of`: content or summary
     name, member = ENTRIES.get(str(entry.get("type")), (of, None))
@@ -102,7 +97,6 @@ def response_event(event, _):  # what an event adds, and what it repeats
     found = [value for value in shown(found) if not is_text(value[1], whole)]
     adds = kind.endswith((".added", ".delta")) or kind in ("created", "queued", "in_progress")
     return (found, []) if adds else ([], found)
-
 
 def block_values(block):
     kind = block.get("type")
@@ -147,16 +141,21 @@ def with_inputs(values):  # P11: what the partial JSON of each block comes to, i
         kept.append((choice, "input", coded(value) if has(value) and not faults else NO))
     return kept
 
-
 def events(content, of=slice(-1)):  # C6: name and data of every event that a blank line ends
     text = content.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n\n")[of]
     found = [[re.findall(rb"(?m)^" + field + rb"(?:: ?(.*))?$", event) for field in (b"event", b"data")] for event in text]
     return [(b"".join(names[-1:]).decode("utf-8", "replace"), b"\n".join(data)) for names, data in found if any(data) or data[1:]]
+def is_whole(data):  # C18: an object whose last brace has come
+    braces = [mark for mark in re.findall(rb'(?s)"(?:[^"\\]|\\.)*"?|[{}]', data) if mark in b"{}"]
+    return data.lstrip(b" \t\n")[:1] == b"{" and 0 in itertools.accumulate(1 if mark == b"{" else -1 for mark in braces)
+def is_split(data):  # C18: of several lines one is an object by itself
+    lines = [line for line in data.split(b"\n") if line.strip(b" \t")]
+    return len(lines) > 1 and any(map(is_whole, lines))
 def tail_of(content):  # C18: what follows the last blank line, as an event where its data is an object to the end
     data = b"".join(data for _, data in events(content, slice(-1, None)))
     rule("C18", b"[DONE]".startswith(data) or data.lstrip(b" \t\n")[:1] in (b"", b"{"), detail="data that begins no event")
-    braces = [mark for mark in re.findall(rb'(?s)"(?:[^"\\]|\\.)*"?|[{}]', data) if mark in b"{}"]
-    if "C18" in DISABLED or 0 not in itertools.accumulate(1 if mark == b"{" else -1 for mark in braces):
+    rule("C18", not is_split(data), detail="a line after the last blank line is an object by itself")
+    if "C18" in DISABLED or not is_whole(data):
         return []
     event, faults = read_json(data, 64, False)
     rule("C18", has(event) and not faults, detail="not strict JSON after the last blank line")
@@ -250,6 +249,7 @@ def check_stream(content, trust, now, pending, *_):
     if form is None or (finals and told > at):
         form = sealed["proj"] if sealed.get("proj") in STREAMS else "chat-1"
     rule("C16", all(is_named(form, read[place][0], event) for place, event in zip(placed, bodies, strict=True)), detail="another name")
+    rule("C18", not any(is_split(read[place][1]) for place in placed), detail="a line of data is an object by itself")
     rule("C17", not finals or placed[at] < done[0], detail="[DONE] before the final token")
     bodies, begun = bodies + (tail_of(content) if finals else []), {}
     steps = gather([STREAMS[form](event, begun) for event in bodies])

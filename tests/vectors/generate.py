@@ -2393,6 +2393,8 @@ def good_tails() -> None:
     for end, note in (("\r\n", "CR LF"), ("\r", "CR")):
         vector("stream", sse(chat, end=end) + f"data: {{}}{end}", note=f"tails: chat, an event without content, {note}")
     vector("stream", sse(older) + 'data: {"choices":[{"index":0,"text":""}]}', note="tails: completions, empty text")
+    for note, data in (("an event in lines, as a person would write it", json.dumps(USAGE_EVENT, indent=1)), ("braces in a line's string", '{"x":\n"{}"}'), ("an object that ends in another line", '{"x":\n{"y":\n5}}'), ("an object between blank lines", " \n{}\n\t"), ("an object behind a comma", '{"x":[5\n,{}]}')):
+        vector("stream", sse([*chat[:1], "data: " + data.replace("\n", "\ndata: "), *chat[1:]]) + "data: " + data.replace("\n", "\ndata: "), note=f"lines: chat, {note}")
     vector("stream", typed(response) + 'data: {"type":"keepalive"}\n', note="tails: Responses, an event without content")
     vector("stream", typed(response) + f"data: {json.dumps(response[4])[:-1]}\n", note="tails: Responses, a delta but for its last brace")
     vector("stream", typed(message) + 'event: ping\ndata: {"type":"ping"}\n', note="tails: Messages, a ping")
@@ -2535,6 +2537,19 @@ def bad_tails() -> None:
         streamed(f"chat, {note}", sse(chat) + tail)
     streamed("chat, content in place of [DONE]", sse(chat, done=False) + f"data: {more}\n")
     streamed("chat, a beginning of another end", sse(chat, done=False) + "data: [END\n")
+    for head, behind, note in (('{"x":[', "]}", "an array"), ('{"x":', "}", "an object"), ('{"x":[5,', ",6]}", "an array of more"), ('{"x":[', ",{}]}", "an array, before another in its line")):
+        last_line = behind if behind.startswith(",{") else "\ndata: " + behind
+        lines = f"data: {head}\ndata: {more}{last_line}"
+        streamed(f"chat, content in a line by itself, in {note}, before the token", sse([*chat[:1], lines, *chat[1:]]))
+        streamed(f"chat, content in a line by itself, in {note}, after the token", sse([*chat, lines]))
+        streamed(f"chat, content in a line by itself, in {note}, after the last blank line", sse(chat) + lines + "\n")
+        if not behind.startswith(",{"):
+            streamed(f"chat, content in a line by itself, in {note} that does not end", sse(chat) + f"data: {head}\ndata: {more}\n")
+    streamed("chat, an object in a line by itself, without content", sse([*chat[:1], 'data: {"x":\ndata: {}\ndata: }', *chat[1:]]))
+    streamed("chat, an object in a line by itself, between blanks", sse([*chat[:1], 'data: {"x":\ndata: \t {} \ndata: }', *chat[1:]]))
+    streamed("chat, content in a line by itself, before a checkpoint, and no final token", sse([f'data: {{"x":\ndata: {more}\ndata: }}', chunk({"content": "Hello, "}, ai_provenance=tag(seal(point([leaf(0, "text", "Hello,")]))))], done=False))
+    streamed("Responses, a delta in a line by itself", typed([*response[:2], f'data: {{"x":\ndata: {json.dumps(response[4])}\ndata: }}', *response[2:]]))
+    streamed("Messages, a delta in a line by itself", typed([*message[:2], f'event: ping\ndata: {{"type":"ping","x":\ndata: {json.dumps(message[3])}\ndata: }}', *message[2:]]))
     for end, note in (("\r\n", "CR LF"), ("\r", "CR")):
         streamed(f"chat, content, {note}", sse(chat, end=end) + f"data: {more}{end}")
     streamed("chat, content that is not UTF-8", sse(chat).encode() + f"data: {more}\n".encode().replace(b" more", b"\xff"))

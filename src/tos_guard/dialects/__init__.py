@@ -58,7 +58,7 @@ from tos_guard.dialects._projection import BytesProjection, JSONProjection, Proj
 from tos_guard.dialects._registry import DIALECT_NAMES, NEED_MODEL, dialect_named
 from tos_guard.dialects._responses import ResponsesDialect, ResponsesFormat, ResponsesProjection
 from tos_guard.dialects._sealing import Step, StreamSealing
-from tos_guard.dialects._sse import DONE, EventStream, ServerSentEvent, apart, ends_of, is_whole_object
+from tos_guard.dialects._sse import DONE, EventStream, ServerSentEvent, apart, ends_of, is_split, is_whole_object
 from tos_guard.dialects._streams import Role, StreamFormat, is_named_right, told_form
 
 __all__ = [
@@ -130,6 +130,7 @@ __all__ = [
     "infer_streams",
     "is_named_right",
     "is_running",
+    "is_split",
     "is_whole_object",
     "parse_response_json",
     "projection_named",

@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 
 from tos_guard.dialects._body import TAG_MEMBER, cut_tag, parse_response_json, response_id, splice_tag
 from tos_guard.dialects._projection import Projection
-from tos_guard.dialects._sse import DONE, EventStream, ServerSentEvent, apart, ends_of, has_data
+from tos_guard.dialects._sse import DONE, EventStream, ServerSentEvent, apart, ends_of, has_data, is_split
 from tos_guard.dialects._streams import Role, StreamFormat, is_named_right, told_form
 from tos_guard.errors import MalformedError
 from tos_guard.limits import Usage
@@ -219,6 +219,8 @@ class StreamSealing:
                 self._tell(parsed)
             if not is_named_right(self._projection.name, parsed, event.name):
                 raise MalformedError("is named as no client reads it", where="event")  # C16
+            if is_split(event.data):
+                raise MalformedError("has a line that is an event by itself", where="event")  # C18
             bears = self._projection.add_event(parsed)
             if TAG_MEMBER in parsed or (self._nested and self._is_tagged(parsed)):
                 data = cut_tag(_one_line(event.data), self._nested)

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 from tos_guard.errors import MalformedError
 
-__all__ = ["DONE", "EventStream", "ServerSentEvent", "apart", "ends_of", "is_whole_object"]
+__all__ = ["DONE", "EventStream", "ServerSentEvent", "apart", "ends_of", "is_split", "is_whole_object"]
 
 DONE: Final = b"[DONE]"
 """Data of the event that ends an OpenAI stream."""
@@ -108,6 +108,17 @@ def is_whole_object(data: bytes) -> bool:
             if not depth:
                 return True
     return False
+
+
+def is_split(data: bytes) -> bool:
+    """Whether data has several lines, blank ones not counted, of which one is an object by itself, or begins with one.
+
+    Readers of lines take it for an event (C18).
+    """
+    if b"\n" not in data:
+        return False
+    lines = [line for line in (each.lstrip(b" \t") for each in data.split(b"\n")) if line]
+    return len(lines) > 1 and any(line.startswith(b"{") and is_whole_object(line) for line in lines)
 
 
 def has_data(tail: bytes) -> bool:

@@ -17,6 +17,7 @@ from tos_guard.dialects import (
     Role,
     ServerSentEvent,
     is_named_right,
+    is_split,
     is_whole_object,
     parse_response_json,
     projection_named,
@@ -124,7 +125,7 @@ class StreamVerifier:
         event = parse_response_json(data, where="event")
         if not isinstance(event, dict):
             raise MalformedError("not a JSON object", where="event")
-        self._note_name(event, sent.name)
+        self._note_name(event, sent)
         self._tell(event)
         if self._is_told and self._newest is not None:
             self._check_names(self._projection.name)
@@ -156,13 +157,21 @@ class StreamVerifier:
         if form != self._projection.name and form in STREAM_FORMATS:
             self._take_for(form)
 
-    def _note_name(self, event: dict[str, Any], name: bytes) -> None:
-        """Remember of each form that the stream may have which event it misnames first (C16).
+    def _note_name(self, event: dict[str, Any], sent: ServerSentEvent) -> None:
+        """Remember of each form that the stream may have which event some readers take for something else first (C16, C18).
 
         The form may be told later; and a stream without any token is absent or incomplete, whatever its events are called (C4).
         """
+        data, name = sent.data or b"", sent.name
+        split = (
+            f"a line of event {self._count} is an object by itself, which readers of lines take for an event (C18)"
+            if is_split(data)
+            else None
+        )
         for form in (self._projection.name,) if self._is_told else STREAM_FORMATS:
-            if form not in self._misnamed and not is_named_right(form, event, name):
+            if form not in self._misnamed and split is not None:
+                self._misnamed[form] = split
+            elif form not in self._misnamed and not is_named_right(form, event, name):
                 named = f"named {name[:MAX_SHOWN].decode('utf-8', 'replace')!r}" if name else "without a name"
                 kind = event.get("type")
                 of = f" of type {kind[:MAX_SHOWN]!r}" if isinstance(kind, str) else ""
@@ -263,6 +272,8 @@ class StreamVerifier:
             return
         if begins != b"{":
             raise MalformedError("data that begins no event follows the last blank line (C18)", where="stream")
+        if is_split(data):
+            raise MalformedError("a line after the last blank line is an object by itself (C18)", where="stream")
         if not is_whole_object(data):
             return
         event = parse_response_json(data, where="what follows the last blank line")

@@ -83,6 +83,38 @@ def test_what_begins_no_event_is_refused(tail: bytes) -> None:
         verify(sealed("openai-chat") + tail)
 
 
+@pytest.mark.parametrize("data", [b'{"x":\n' + MORE + b"\n}", b'{"x":[\n' + MORE + b",\n{}]}"])
+@pytest.mark.parametrize("place", [0, 1, -1])
+def test_a_line_that_is_an_event_by_itself_is_refused_wherever_it_stands(data: bytes, place: int) -> None:
+    """Readers that skip lines which are no JSON would take it for content."""
+    events = [each.raw for each in EventStream().feed(sealed("openai-chat"))]
+    lines = b"data: " + data.replace(b"\n", b"\ndata: ")
+    events.insert(place if place >= 0 else len(events), lines + b"\n\n")
+    for end in (b"\n", b"\r\n", b"\r"):
+        with pytest.raises(MalformedError, match=r"\(C18\)"):
+            verify(b"".join(events).replace(b"\n", end))
+    with pytest.raises(MalformedError, match=r"\(C18\)"):
+        verify(sealed("openai-chat") + lines)
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_a_stream_with_an_event_in_such_lines_is_not_sealed(name: str) -> None:
+    """No reader could verify it. Behind the seal such an event is dropped."""
+    stream_format = dialect_named(name).stream_format(b"text/event-stream")
+    assert stream_format is not None
+    sealing, later = StreamSealing(stream_format), StreamSealing(stream_format)
+    split = b'event: ping\ndata: {"type":"ping",\ndata: "x":[\ndata: {}\ndata: ]}\n\n'
+    if name != "anthropic-messages":
+        split = split.removeprefix(b"event: ping\n")
+    assert sealing.feed(split).out == split
+    assert sealing.unsealed == "unprojectable"
+    for each in STREAMS[name]:
+        if later.feed(each).seal:
+            later.sealed(seeds.tag_of(later.content))
+    assert later.feed(split).out == b""
+    assert later.dropped_events == 1
+
+
 def test_an_object_is_whole_with_the_brace_that_ends_it() -> None:
     for data in (b"{}", b"{} x", b'{"}":{}}', b'{"\\"":"{"}', b"{]}", b"{\n}\n{"):
         assert is_whole_object(data)
