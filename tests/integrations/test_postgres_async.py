@@ -141,6 +141,12 @@ async def test_a_silent_server_holds_up_no_event_loop() -> None:
             for _ in range(3):
                 with pytest.raises(StoreError):
                     await store.awaitable.by_id("acme")
+            leaving = asyncio.create_task(store.awaitable._store._accounts_tables.look(store._ask_terms_versions()))
+            await asyncio.sleep(0.05)
+            leaving.cancel()
+            began = time.monotonic()
+            await asyncio.gather(leaving, return_exceptions=True)
+            assert time.monotonic() - began < 1.0
             ended.set()
             await watching
             assert longest < 0.3

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
 import psycopg
+from psycopg import waiting
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from tos_guard.errors import ConfigurationError
@@ -143,13 +144,13 @@ class AsyncLink(psycopg.AsyncConnection[tuple[Any, ...]]):
         interval: float = _LOOK_SECONDS,
         timeout: float | None = None,  # noqa: ASYNC109 - as psycopg's
     ) -> T:
-        """As `Link.wait`.
+        """As `Link.wait`. Whoever is cancelled leaves at once: psycopg's own would first ask the server to stop, and wait for its answer.
 
         Raises:
             LateError: As `Link.wait`.
         """
         options: dict[str, Any] = {} if timeout is None else {"timeout": timeout}
-        return await super().wait(_bounded(gen, self.until), interval, **options)
+        return await waiting.wait_async(_bounded(gen, self.until), self.pgconn.socket, interval=interval, **options)
 
     def __del__(self, _warn: Any = None, /) -> None:
         """As of `Link`."""
