@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
+    from tos_guard.errors import StoreError
     from tos_guard.keys import KeyRecord
     from tos_guard.ledger import ExchangeRecord, KeptSeal, SealKind
     from tos_guard.limits import Amounts, Charge, LimitRefusal, LimitState, Reservation
@@ -25,6 +26,7 @@ __all__ = [
     "BearerAuthenticator",
     "Clock",
     "Entropy",
+    "HeardVersion",
     "LimitEngine",
     "PublishedTerms",
     "RecordStore",
@@ -99,7 +101,9 @@ class AccountSource(Protocol):
     """Finds accounts: ours (`tos_guard.stores`), or the host's own behind this Protocol. Any thread may call.
 
     Whatever an account may do is a function of its value, so a change of rights must show as a new ``Account.version``. Once a
-    change is committed, `version` must show it within a second in every process (DESIGN D3).
+    change is committed, `version` must show it within a second in every process (DESIGN D3), or raise `StoreError` where it cannot: then
+    ``[failure] accounts`` decides. A source whose version lies at a server has it heard of by a `HeardVersion`, and names that as its
+    attribute ``hearing``, as `tos_guard.stores.SharedVersion` is one.
     """
 
     def version(self) -> int:
@@ -129,6 +133,45 @@ class AsyncAccountSource(Protocol):
 
     async def by_id(self, account_id: str) -> Account | None:
         """As `AccountSource.by_id`."""
+        ...
+
+
+@runtime_checkable
+class HeardVersion(Protocol):
+    """A version that lies at a server and is heard of beforehand, so that no request waits for it. Any thread may call; safe after fork.
+
+    A guard finds it as the attribute ``hearing`` of what gives it accounts, rights or terms: an `AsyncGuard` awaits `heard_version`
+    where it is not fresh, and either tells what happens to it.
+    """
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether `version` answers without waiting."""
+        ...
+
+    @property
+    def age(self) -> float | None:
+        """Seconds for which the version may be out of date; None before it was first asked for. Asks nothing."""
+        ...
+
+    def version(self) -> int:
+        """The version, at most half a second old; never less than before.
+
+        Raises:
+            StoreError: It could not be learned, or not in time.
+        """
+        ...
+
+    async def heard_version(self) -> int:
+        """As `version`; the event loop does not wait."""
+        ...
+
+    def watch(self, told: Callable[[str, StoreError | None], None]) -> None:
+        """Tell *told* what happens, from any thread, in one word.
+
+        ``unheard`` once nothing is heard any more, with what failed, and ``heard`` when it is again; ``silent`` where announcements are
+        missed and changes are heard of by asking alone, and ``listening`` when they are not.
+        """
         ...
 
 

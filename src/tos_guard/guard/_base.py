@@ -18,7 +18,7 @@ from cachetools import LRUCache
 
 from tos_guard.config import GuardSettings, RouteSettings
 from tos_guard.dialects import Dialect, dialect_named
-from tos_guard.errors import ConfigurationError
+from tos_guard.errors import ConfigurationError, StoreError
 from tos_guard.guard._entitlements import EntitlementSync
 from tos_guard.guard._leases import Leases
 from tos_guard.guard._meter import Meter
@@ -35,6 +35,7 @@ from tos_guard.protocols import (
     AsyncSigner,
     BearerAuthenticator,
     Clock,
+    HeardVersion,
     LimitEngine,
     RecordStore,
     ReplayCache,
@@ -62,6 +63,12 @@ LOG_SECONDS: Final = 10.0
 """Of one part at most `MAX_LOGGED` failures are logged in `LOG_SECONDS`: an engine that is down fails every request. Counters miss none."""
 
 FULFILLED_DUTIES: Final = frozenset({"seal"})  # every response is sealed, whether a clause asks for it or not
+_OF_HEARING: Final = {
+    "unheard": "hears nothing of changes to accounts and terms, and goes by failure.accounts",
+    "heard": "hears of changes again",
+    "silent": "misses announcements of changes, and hears of them by asking alone",
+    "listening": "listens to announcements of changes again",
+}
 _NO_NAMES: Final = frozenset({"", ".", ".."})  # segments by which a path leads elsewhere
 _DETOUR: Final = re.compile(r"//|\\|/\.{1,2}(?:/|$)|%(?:2[5ef]|5c)", re.IGNORECASE)
 
@@ -201,6 +208,7 @@ class GuardBase:
             clock=clock,
             report=self.report_failure,
         )
+        self._hearings = self._watch_hearings()
         self._check_bearer()
         self._check_kept()
         self.check_exempt(settings.exempt, where="exempt")
@@ -208,6 +216,29 @@ class GuardBase:
         ladder = ladder_of(settings)
         check_ladder(ladder, FULFILLED_DUTIES)
         self.rulebook: Rulebook = Rulebook(settings.issuer, terms, self.check_fulfillable, ladder)
+
+    def _watch_hearings(self) -> tuple[HeardVersion, ...]:
+        """How changes are heard of that come from a server: of accounts, rights and terms. What happens to it is told from now on."""
+        found: dict[int, HeardVersion] = {}
+        for source in (self._accounts, self._rights, self.archive):
+            hearing = getattr(source, "hearing", None)
+            if isinstance(hearing, HeardVersion):
+                found.setdefault(id(hearing), hearing)
+        hearings = tuple(found.values())
+        for each in hearings:
+            each.watch(self._report_hearing)
+        if hearings:
+            self.telemetry.watch_hearing(lambda: [age for each in hearings if (age := each.age) is not None])
+        return hearings
+
+    def _report_hearing(self, event: str, failure: StoreError | None) -> None:
+        """Say once that nothing is heard of changes, or only late; and once that it is again. Uses of a failure mode are counted apart."""
+        self.telemetry.hearing(event)
+        said = _OF_HEARING.get(event, event)
+        if failure is not None:
+            _log.error("tos_guard %s: %s", said, failure)
+        else:
+            _log.warning("tos_guard %s", said)
 
     def _check_bearer(self) -> None:
         """Fail where it would not be plain who says who asks. Keys of bearer tokens are reported on from now on."""

@@ -288,11 +288,11 @@ class AsyncGuard(GuardSteps):
         return found
 
     async def _hear(self) -> None:
-        """See to it that the version of the store is known without waiting: the event loop must not, while the store's server is silent."""
-        store = _awaitable(self._accounts)
-        if store is not None and not store.is_fresh:
-            with suppress(StoreError):  # whoever asks for it now is told at once
-                await store.heard_version()
+        """See to it that versions which lie at a server are known without waiting: the event loop must not, while a server is silent."""
+        for hearing in self._hearings:
+            if not hearing.is_fresh:
+                with suppress(StoreError):  # whoever asks for it now is told at once
+                    await hearing.heard_version()
 
     async def _use_proof(self, need: UseProof) -> Use:
         replays = self._replays
@@ -456,11 +456,6 @@ class _OneStore(Protocol):
 
 class _Awaitable(Protocol):
     """What a request asks of a store, with ``await``."""
-
-    @property
-    def is_fresh(self) -> bool: ...
-
-    async def heard_version(self) -> int: ...
 
     async def holder_by_id(self, account_id: str) -> Holder | None: ...
 

@@ -28,12 +28,14 @@ from tos_guard.stores._sqlite import SQLiteStore
 from tos_guard.stores._store import Store
 
 if TYPE_CHECKING:
+    from tos_guard.stores._announcements_valkey import ValkeyAnnouncements
     from tos_guard.stores._copying import copy_store
     from tos_guard.stores._limits_valkey import ValkeyLimits
     from tos_guard.stores._limits_valkey_async import AsyncValkeyLimits
     from tos_guard.stores._postgres import PostgresStore
     from tos_guard.stores._postgres_async import AsyncPostgresStore
     from tos_guard.stores._replays_valkey import AsyncValkeyReplays, ValkeyReplays
+    from tos_guard.stores._shared_version import SharedVersion
     from tos_guard.stores._valkey_look import look_at_engine
 
 __all__ = [
@@ -60,12 +62,14 @@ __all__ = [
     "SQLiteLimits",
     "SQLiteReplays",
     "SQLiteStore",
+    "SharedVersion",
     "Store",
     "StoredAdminKey",
     "StoredEntitlement",
     "StoredKey",
     "StoredTerms",
     "Turn",
+    "ValkeyAnnouncements",
     "ValkeyLimits",
     "ValkeyReplays",
     "copy_store",
@@ -120,6 +124,14 @@ def __getattr__(name: str) -> Any:
                 from tos_guard.stores._replays_valkey import AsyncValkeyReplays
 
                 return AsyncValkeyReplays
+            case "ValkeyAnnouncements":
+                from tos_guard.stores._announcements_valkey import ValkeyAnnouncements
+
+                return ValkeyAnnouncements
+            case "SharedVersion":
+                from tos_guard.stores._shared_version import SharedVersion
+
+                return SharedVersion
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
         if missing not in _EXTRAS:

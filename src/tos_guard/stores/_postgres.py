@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Final, Literal
 
 from tos_guard.errors import ConfigurationError
-from tos_guard.protocols import Clock, Entropy
+from tos_guard.protocols import Clock, Entropy, HeardVersion
 from tos_guard.stores._accounts import SQLAccounts
 from tos_guard.stores._announcements import Announcements, ListenNotify, NoAnnouncements
 from tos_guard.stores._hearing import ServerHearing
@@ -60,6 +60,7 @@ class PostgresStore(SQLRecords, SQLAccounts):
 
     Attributes:
         awaitable: What a request asks of it, with `await`. An `AsyncGuard` uses it by itself.
+        hearing: How old what is known of changes is. Guards look at it, and say so where nothing is heard.
 
     Raises:
         ConfigurationError: The issuer is empty, the address or a name is none, or a schema is something else or of a newer release.
@@ -98,7 +99,7 @@ class PostgresStore(SQLRecords, SQLAccounts):
         except BaseException:
             pool.close()
             raise
-        self._server_hearing: ServerHearing = hearing
+        self.hearing: HeardVersion = hearing
         self._accounts_tables: PostgresDatabase = accounts
         self._records_tables: PostgresDatabase = records
         self.awaitable: AsyncPostgresStore = AsyncPostgresStore(self)

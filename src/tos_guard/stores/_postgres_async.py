@@ -35,7 +35,7 @@ class AsyncPostgresStore:
     @property
     def is_fresh(self) -> bool:
         """Whether `version` answers without asking the server."""
-        return self._store._server_hearing.is_fresh
+        return self._store.hearing.is_fresh
 
     def version(self) -> int:
         """As `Store.version`; waits for the server where `is_fresh` is false.
@@ -46,12 +46,12 @@ class AsyncPostgresStore:
         return self._store.version()
 
     async def heard_version(self) -> int:
-        """As `Store.version`; where it must be asked for, a thread waits.
+        """As `Store.version`; where it must be asked for, the event loop does not wait.
 
         Raises:
             StoreError: The server does not answer.
         """
-        return self.version() if self.is_fresh else await asyncio.to_thread(self.version)
+        return await self._store.hearing.heard_version()
 
     async def holder_by_api_key(self, public_id: str, secret_hash: bytes) -> Holder | None:
         """As `Store.holder_by_api_key`.

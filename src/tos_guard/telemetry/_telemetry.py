@@ -95,6 +95,7 @@ class Telemetry:
         self._doubt_ends: float | None = None
         self._keys: Callable[[], Iterable[KeyRecord]] = tuple
         self._bearer_keys: Callable[[], Mapping[str, datetime]] = dict
+        self._hearing_ages: Callable[[], Iterable[float]] = tuple
         instruments = instruments_of(meter_provider)
         instruments.watch(self._tally, self)
         self._enforce = instruments["enforce.duration"]
@@ -318,6 +319,11 @@ class Telemetry:
     def in_doubt(self, seconds: float) -> None:
         """How much was used of some limit is not known, for *seconds* more."""
         self._doubt_ends = max(self._doubt_ends or 0.0, self._monotonic() + seconds)
+    def hearing(self, event: str) -> None:
+        """Something happened to how this process hears of changes: ``unheard``, ``heard``, ``silent``, ``listening``."""
+        series = _hearing(event)
+        self._count(series)
+        self._event("tos_guard.hearing.changed", _ERROR if event == "unheard" else _WARN, dict(series[1]))
 
     # What changes about terms and accounts
 
@@ -352,6 +358,10 @@ class Telemetry:
         """Show how old the keys of bearer tokens' issuers are: *fetched* gives the time of the last good fetch by issuer."""
         self._bearer_keys = fetched
 
+    def watch_hearing(self, ages: Callable[[], Iterable[float]]) -> None:
+        """Show for how long changes may not have been heard of: the longest of *ages*, in seconds."""
+        self._hearing_ages = ages
+
     def readings(self, gauge: str) -> list[Reading]:
         """The present values of a gauge, for a collector."""
         if gauge == "failure_mode":
@@ -360,6 +370,8 @@ class Telemetry:
             return [(int(alone), {words.CLASS: failed_class}) for failed_class, alone in self._left_alone.items()]
         if gauge == "limits.doubt":
             return [] if self._doubt_ends is None else [(max(0.0, self._doubt_ends - self._monotonic()), _NO_ATTRIBUTES)]
+        if gauge == "hearing.age":
+            return [(age, {}) for age in sorted(self._hearing_ages())[-1:]]
         now = self._clock().timestamp()
         if gauge == "key.expiry":
             return [
@@ -484,12 +496,17 @@ def _use_of_mode(failed_class: str, mode: str) -> Series:
     return "degraded", ((words.CLASS, _closed(failed_class, words.CLASSES)), (words.MODE, _closed(mode, words.MODES)))
 
 
+def _hearing(event: str) -> Series:
+    return "hearing", ((words.EVENT, _closed(event, words.HEARING_EVENTS)),)
+
+
 def _from_the_start() -> Iterator[Series]:
     """Series that stand at 0 before anything happens: one that appears with its first failure shows no increase."""
     yield from (_failure(part) for part in words.FAILED_PARTS)
     yield from (_unsealed(reason) for reason in words.UNSEALED)
     yield from (_kept_seal(outcome) for outcome in words.KEPT_SEALS)
     yield from (lost(reason) for reason in words.LOSSES)
+    yield from (_hearing(event) for event in words.HEARING_EVENTS)
     yield _REMOVED
     yield _DROPPED_EVENTS
 
@@ -522,6 +539,8 @@ def _count_word(series: Series) -> str:
             return f"proof:{named[words.REASON]}"
         case "bearer.keys":
             return f"bearer_keys:{named[words.EVENT]}"
+        case "hearing":
+            return f"hearing:{named[words.EVENT]}"
         case "clauses.shadowed":
             return f"shadowed:{named[words.CLAUSE]}"
         case "tokens.removed":

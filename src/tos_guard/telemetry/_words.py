@@ -44,6 +44,7 @@ KEY_EVENTS: Final = frozenset({"fetched", "vanished", "unreachable", "refused", 
 ENGINE_EVENTS: Final = frozenset({"failed", "answered", "lost", "kept"})
 """An engine is left alone after a failure, answers again, has lost its memory, or was restarted and has kept it."""
 
+HEARING_EVENTS: Final = frozenset({"unheard", "heard", "silent", "listening"})
 FAILED_PARTS: Final = frozenset(
     {
         *("accounts", "assertions", "bearer_keys", "documents", "entitlements", "limits", "notices", "purge", "record", "replay"),
@@ -243,6 +244,8 @@ INSTRUMENTS: Final = {
         ),
         Instrument("tos_guard.key.expiry", "gauge", "s", "Time until a signing key ends", (KEY_ID, KEY_PURPOSE)),
         Instrument("tos_guard.bearer.keys.age", "gauge", "s", "Time since the keys of an issuer of bearer tokens were fetched", (ISSUER,)),
+        Instrument("tos_guard.hearing", "counter", "{event}", "What happened to how this process hears of changes", (EVENT,)),
+        Instrument("tos_guard.hearing.age", "gauge", "s", "Time for which changes elsewhere may not have been heard of in this process"),
         Instrument(
             "tos_guard.telemetry.dropped",
             "counter",
@@ -260,6 +263,7 @@ EVENTS: Final = {
     "tos_guard.part.failed": (PART, ERROR_TYPE),
     "tos_guard.failure_mode.used": (CLASS, MODE),
     "tos_guard.engine.changed": (CLASS, EVENT),
+    "tos_guard.hearing.changed": (EVENT,),
     "tos_guard.terms.published": (TERMS_VERSION,),
     "tos_guard.account.changed": (CHANGE, STANDING),
 }
