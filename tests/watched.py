@@ -152,6 +152,7 @@ class Watched:
         keys = KeyFolder(self.folder / "keys")
         keys.create("https://api.example.com", now=utc_now() - timedelta(minutes=1))
         self.telemetry.watch_keys(lambda: keys.history().keys)
+        self.telemetry.watch_hearing(lambda: [0.2])
         self.bearer = BearerVerifier([(self.server.policy(), self.server.source(clock=utc_now, monotonic=time.monotonic))])
         self.engine = BreakableLimits(clock=utc_now)
         self.kit = self._kit("enforce")
@@ -268,6 +269,8 @@ class Watched:
                 "monitored before a decision": ask(key=None, base=monitoring_url),
             }
             self.telemetry.changed("standing", standing=Standing.WARNED)  # as the router for administrators tells it
+            self.telemetry.hearing("unheard")  # as a store across a network tells it
+            self.telemetry.hearing("heard")
             self._publish(CUSTOMER, f'organization = "{CUSTOMER}"')
             guard, version = self.kit.guard, self._publish("catalogue", 'models = ["catalogue"]')
             statuses["not accepted"] = ask(model="catalogue")

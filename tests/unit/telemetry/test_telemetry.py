@@ -423,6 +423,21 @@ def test_the_age_of_bearer_keys_is_that_of_the_last_good_fetch(sdk: Sdk) -> None
     assert sdk.points("tos_guard.bearer.keys.age") == {named(issuer="https://login.example.com"): 7200}
 
 
+def test_the_age_of_what_was_heard_is_that_of_the_longest_unheard(sdk: Sdk) -> None:
+    assert sdk.points("tos_guard.hearing.age") == {}  # nothing to hear of
+    sdk.telemetry.watch_hearing(lambda: [0.1, 7.5])
+    assert sdk.points("tos_guard.hearing.age") == {named(): 7.5}
+
+
+def test_what_happens_to_hearing_is_counted_and_told(sdk: Sdk) -> None:
+    assert sdk.points("tos_guard.hearing", zeros=True) == {named(event=event): 0 for event in ("unheard", "heard", "silent", "listening")}
+    for event in ("unheard", "heard", "something else"):
+        sdk.telemetry.hearing(event)
+    assert sdk.points("tos_guard.hearing")[named(event=OTHER)] == 1
+    assert sdk.telemetry.counts["hearing:unheard"] == sdk.telemetry.counts["hearing:heard"] == 1
+    assert [record.event_name for record in sdk.events.records] == ["tos_guard.hearing.changed"] * 3
+
+
 def test_two_guards_of_one_process_share_instruments_and_both_show_their_gauges(sdk: Sdk, caplog: pytest.LogCaptureFixture) -> None:
     other = sdk.another()
     sdk.telemetry.in_force({"signer": "deny"})
