@@ -222,14 +222,15 @@ class PostgresSettings(_Settings):
         namespace: The schema of the accounts; that of the records has ``_records`` at its end.
         deadline_ms: How long one call may take.
         connections: Connections of each process at most, beside one that listens; an asynchronous server has as many again.
-        announcements: How a process hears of changes by others: ``listen``, at once, on a connection that stays; ``none``, by asking five
-            times a second, where a pooler such as PgBouncer gives each transaction another connection.
+        announcements: How a process hears of changes by others: ``listen``, at once, on a connection that stays. Where a pooler such as
+            PgBouncer gives each transaction another connection: ``valkey``, at once, over that server; ``none``, by asking five times a
+            second.
     """
 
     namespace: Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_]{0,47}$")] = "tos_guard"
     deadline_ms: Annotated[int, Field(ge=100, le=60_000)] = 2_000
     connections: Annotated[int, Field(ge=2, le=100)] = 8
-    announcements: Literal["listen", "none"] = "listen"
+    announcements: Literal["listen", "valkey", "none"] = "listen"
 
 
 class RouteSettings(_Settings):
@@ -893,6 +894,8 @@ class GuardSettings(_Settings):
         for setting, by in shared.items():
             if by == "fleet" and self.valkey is None:
                 raise ValueError(f'{setting} = "fleet" needs the server that the fleet shares: [valkey] url = "redis://…"')
+        if self.postgres.announcements == "valkey" and self.valkey is None:
+            raise ValueError('postgres.announcements = "valkey" needs the server: [valkey] url = "redis://…"')
         return self
 
     @property

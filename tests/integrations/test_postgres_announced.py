@@ -10,11 +10,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 
 from engines import Valkey, new_database, running
 from proxies import Proxy
+from tos_guard.config import GuardSettings
 from tos_guard.rights import Account
-from tos_guard.stores import PostgresStore, ValkeyAnnouncements
+from tos_guard.stores import PostgresStore, ValkeyAnnouncements, open_store
 from tos_guard.stores import _hearing as hearing
 from tos_guard.types import Standing
 
@@ -98,7 +100,7 @@ def test_a_command_that_ends_at_once_has_told(postgres: str, valkey: str, monkey
 FORKS = """
 import os, sys
 from datetime import UTC, datetime
-from tos_guard.stores import PostgresStore, ValkeyAnnouncements
+from tos_guard.stores import PostgresStore, ValkeyAnnouncements, open_store
 from tos_guard.types import Standing
 
 announcements = ValkeyAnnouncements(sys.argv[2], domain="forks")
@@ -136,3 +138,22 @@ def test_a_child_of_a_fork_announces_too(postgres: str, valkey: str, monkeypatch
         )
         assert ran.returncode == 0, ran.stderr
         heard_after(other, Standing.SUSPENDED)
+
+
+def test_the_settings_name_it(postgres: str, valkey: str) -> None:
+    """``announcements = "valkey"`` takes the server of ``[valkey]``, under the issuer's domain; statements are not prepared."""
+    parts = conninfo_to_dict(new_database(postgres))
+    members = {
+        "issuer": ISSUER,
+        "terms": "terms.toml",
+        "store": f"postgresql://{parts['user']}@{parts['host']}:{parts['port']}/{parts['dbname']}",
+        "keys": "keys",
+        "routes": {"/v1/chat/completions": "openai-chat"},
+        "postgres": {"announcements": "valkey"},
+        "valkey": {"url": valkey},
+    }
+    with open_store(GuardSettings.model_validate(members), clock=lambda: datetime.now(UTC)) as store:
+        assert isinstance(store, PostgresStore)
+        store.add_account(Account(id="acme", models=frozenset({"small"})))
+        assert is_listening(store)
+        assert not store._accounts_tables._pool.server.prepare

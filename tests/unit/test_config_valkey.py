@@ -58,9 +58,9 @@ def test_what_names_no_server_is_refused(url: str) -> None:
         of_valkey(url)
 
 
-@pytest.mark.parametrize("shared", ['limits_shared_by = "fleet"', '[dpop]\nshared_by = "fleet"'])
+@pytest.mark.parametrize("shared", ['limits_shared_by = "fleet"', '[dpop]\nshared_by = "fleet"', '[postgres]\nannouncements = "valkey"'])
 def test_what_a_fleet_shares_needs_a_server(shared: str) -> None:
-    with pytest.raises(ConfigurationError, match=r'shared_by = "fleet" needs the server'):
+    with pytest.raises(ConfigurationError, match=r'= "(fleet|valkey)" needs the server'):
         settings(shared)
 
 

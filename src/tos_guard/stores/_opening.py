@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 
 from tos_guard.config import GuardSettings
+from tos_guard.errors import ConfigurationError
 from tos_guard.protocols import Clock
+from tos_guard.stores._announcements import Announcements
 from tos_guard.stores._sqlite import SQLiteStore
 from tos_guard.stores._store import Store
 
@@ -37,8 +40,20 @@ def open_store(settings: GuardSettings, *, clock: Clock, commit_delay: float = 0
         namespace=postgres.namespace,
         deadline=postgres.deadline_ms / 1000,
         connections=postgres.connections,
-        announcements=postgres.announcements,
+        announcements=_over_valkey(settings) if postgres.announcements == "valkey" else postgres.announcements,
     )
+
+
+def _over_valkey(settings: GuardSettings) -> Announcements:
+    from tos_guard.stores import ValkeyAnnouncements
+
+    valkey = settings.valkey
+    if valkey is None:  # the settings see to it
+        raise ConfigurationError(
+            "changes are announced over a server, and none is set", where="valkey", cure='Set [valkey] url = "redis://…"'
+        )
+    deadline = timedelta(milliseconds=valkey.deadline_ms)
+    return ValkeyAnnouncements(valkey.url.resolve(), domain=settings.valkey_domain, deadline=deadline)
 
 
 def is_there(settings: GuardSettings) -> bool:

@@ -55,8 +55,8 @@ class PostgresStore(SQLRecords, SQLAccounts):
         namespace: Name of the PostgreSQL schema: small letters, digits and ``_``.
         deadline: Seconds for which one call may take.
         connections: Connections of this process at most, beside the one that listens; as many again of each event loop that asks itself.
-        announcements: How changes are heard of at once: ``listen`` (``LISTEN`` and ``NOTIFY``); ``none``, where a pooler gives each
-            transaction another connection: then within 0.2 s; or what else tells.
+        announcements: How changes are heard of at once: ``listen`` (``LISTEN`` and ``NOTIFY``). Where a pooler gives each transaction
+            another connection: `ValkeyAnnouncements`, or what else tells; or ``none``: then within 0.2 s.
 
     Attributes:
         awaitable: What a request asks of it, with `await`. An `AsyncGuard` uses it by itself.
@@ -82,7 +82,7 @@ class PostgresStore(SQLRecords, SQLAccounts):
         connections: int = _CONNECTIONS,
         announcements: Literal["listen", "none"] | Announcements = "listen",
     ) -> None:
-        server = Server(conninfo, deadline, connections, prepare=announcements != "none")
+        server = Server(conninfo, deadline, connections, prepare=announcements == "listen")
         if not issuer:
             raise ConfigurationError("the issuer is empty", where=server.where, cure="Name the issuer, an https URL")
         if _NAMESPACE.fullmatch(namespace) is None:

@@ -319,6 +319,7 @@ class Telemetry:
     def in_doubt(self, seconds: float) -> None:
         """How much was used of some limit is not known, for *seconds* more."""
         self._doubt_ends = max(self._doubt_ends or 0.0, self._monotonic() + seconds)
+
     def hearing(self, event: str) -> None:
         """Something happened to how this process hears of changes: ``unheard``, ``heard``, ``silent``, ``listening``."""
         series = _hearing(event)
