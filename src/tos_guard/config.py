@@ -420,13 +420,13 @@ class NoticeSettings(_Settings):
     Attributes:
         url: Where they go: https, or http on loopback.
         secret: Where the secret (``whsec_…``) is that they are signed with; while it is being changed, the new and the old.
-        on: What they tell of: ``standing``, which somebody set.
+        on: What they tell of: a ``measure`` that was taken, its ``lift``, an ``appeal`` against it; and ``standing``, set by itself.
         unsafe_any_address: Send to private addresses too.
     """
 
     url: Annotated[str, Field(max_length=512)]
     secret: Annotated[tuple[SecretPlace, ...], Field(min_length=1, max_length=4)]
-    on: Annotated[frozenset[Literal["standing"]], Field(min_length=1)]
+    on: Annotated[frozenset[Literal["standing", "measure", "lift", "appeal"]], Field(min_length=1)]
     unsafe_any_address: bool = False
 
     @field_validator("secret", mode="before")

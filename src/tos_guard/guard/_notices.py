@@ -41,8 +41,16 @@ LEASE: Final = timedelta(seconds=60)  # longer than one attempt takes
 BATCH: Final = 50
 _BEGINNING: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
-_STEPS: Final[Mapping[str, tuple[str, ...]]] = {"standing": ("standing",)}
+_STEPS: Final[Mapping[str, tuple[str, ...]]] = {
+    "standing": ("standing",),
+    "measure": ("measure_taken",),
+    "lift": ("measure_lifted",),
+    "appeal": ("appeal_filed", "appeal_withdrawn", "appeal_rejected", "appeal_upheld"),
+}
 """Steps of the history by what the settings call them."""
+
+_OF_A_MEASURE: Final = frozenset({"clauses", "notice", "automated", "begins", "requires", "deadline", "then", "expires"})
+"""What a notice tells of a measure beside its reason: what the account may read."""
 
 _NOTICE_TYPES: Final = {
     Standing.GOOD: "reinstatement",
@@ -204,12 +212,31 @@ class NoticeSender:
 
     def _message(self, message_id: str, change: AccountChange) -> dict[str, Any]:
         """What is told, with the names that providers' safety cases have."""
-        data = {
-            "case_id": message_id,
-            "entity_identifier": change.account_id,
-            "standing": change.detail,
-            "reason": change.reason,
-            "notice": {"type": _NOTICE_TYPES[Standing(change.detail)]},
-            "appeal_url": self._appeal_url,
-        }
-        return {"type": "standing.set", "timestamp": change.at.isoformat(), "data": data}
+        kind, told = self._told(message_id, change)
+        data = {"entity_identifier": change.account_id, "reason": change.reason, "appeal_url": self._appeal_url, **told}
+        return {"type": kind, "timestamp": change.at.isoformat(), "data": data}
+
+    def _told(self, message_id: str, change: AccountChange) -> tuple[str, dict[str, Any]]:
+        """The type of a notice, and what it tells of a step beside what all steps have."""
+        match change.what:
+            case "measure_taken":
+                case, _, step = change.detail.partition("=")
+                standing = Standing(step)
+                measure = self._measure(change.account_id, case)
+                notice = {"type": _NOTICE_TYPES[standing], "text": measure.pop("notice", "")}
+                return "standing.measure", {"case_id": case, "step": standing, "notice": notice, **measure}
+            case "measure_lifted":
+                return "standing.lift", {"case_id": change.detail, "notice": {"type": "lift"}}
+            case "standing":
+                notice = {"type": _NOTICE_TYPES[Standing(change.detail)]}
+                return "standing.set", {"case_id": message_id, "step": change.detail, "notice": notice}
+            case _:
+                appeal, _, case = change.detail.partition(" ")
+                state = change.what.removeprefix("appeal_")
+                return "standing.appeal", {"case_id": case, "appeal_id": appeal, "state": state, "notice": {"type": "appeal"}}
+
+    def _measure(self, account_id: str, measure_id: str) -> dict[str, Any]:
+        """What is told of a measure; nothing where the account is gone."""
+        account = self._store.by_id(account_id)
+        measure = next((one for one in account.measures if one.id == measure_id), None) if account is not None else None
+        return {} if measure is None else measure.model_dump(mode="json", include=set(_OF_A_MEASURE))
