@@ -6,7 +6,8 @@ import os
 import random
 import subprocess
 import sys
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 from tos_guard.rights import Account
@@ -63,7 +64,7 @@ def said_by(account: Account) -> int:
     return int(said.pop())
 
 
-def test_each_account_is_whole_after_every_kill(tmp_path: Path) -> None:
+def test_each_account_is_whole_after_every_kill(tmp_path: Path, record_property: Callable[[str, object], None]) -> None:
     path = tmp_path / "guard.db"
     chance = random.Random(7)
     number = 1
@@ -90,4 +91,4 @@ def test_each_account_is_whole_after_every_kill(tmp_path: Path) -> None:
         bystander = store.by_id("bystander")
         assert bystander is not None
         assert (bystander.models, bystander.version) == ({"own"}, 1)
-        print(f"\n{LIVES} lives ended by SIGKILL at document {number} of {ACCOUNTS} accounts: each account whole after each")
+        record_property("counts", f"{LIVES} lives ended by SIGKILL, at document {number} of {ACCOUNTS} accounts: each account whole")

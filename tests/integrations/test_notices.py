@@ -212,3 +212,23 @@ def test_the_thread_sends_while_the_store_works_and_stops_when_it_is_told_to(tel
     telling.sender.close()
     telling.sender.keep_up()
     assert [message["data"]["reason"] for message in messages(system)] == ["one"]
+
+
+def test_appeals_are_told_without_what_the_account_wrote(telling: Telling, system: OutsideSystem) -> None:
+    """An upheld one is told by the lift of its measure."""
+    telling.store.take_measure("acme", MEASURE, actor="dana")
+    first = telling.store.file_appeal("acme", "case-7", "It was my cousin.")
+    telling.store.decide_appeal(first.id, upheld=False, answer="No.", actor="dana")
+    second = telling.store.file_appeal("acme", "case-7", "Really, my cousin.")
+    telling.store.decide_appeal(second.id, upheld=True, answer="Fine.", actor="dana")
+    telling.work()
+    told = [(message["type"], message["data"].get("state"), message["data"]["case_id"]) for message in messages(system)]
+    assert told == [
+        ("standing.measure", None, "case-7"),
+        ("standing.appeal", "filed", "case-7"),
+        ("standing.appeal", "rejected", "case-7"),
+        ("standing.appeal", "filed", "case-7"),
+        ("standing.lift", None, "case-7"),
+    ]
+    assert messages(system)[1]["data"]["appeal_id"] == first.id
+    assert b"cousin" not in b"".join(body for _, body in system.received)

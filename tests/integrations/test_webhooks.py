@@ -7,9 +7,11 @@ import hashlib
 import hmac
 import json
 import os
+import re
 import threading
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +24,13 @@ from werkzeug.serving import make_server
 from outside_systems import OutsideSystem, serve_outside
 from provisioned import Provider
 from serving import Serve
+from tos_guard.config import parse_settings
 from tos_guard.guard import Guard
+from tos_guard.rights import parse_entitlements
 from tos_guard_fastapi import TosGuard
 from tos_guard_flask import TosGuard as FlaskGuard
 
+GUIDES = Path(__file__).parents[2] / "docs" / "guides"
 CHAT = "/v1/chat/completions"
 QUESTION = {"model": "smollm2-135m", "messages": [{"role": "user", "content": "Hello?"}]}
 ANSWER = {"choices": [{"index": 0, "message": {"role": "assistant", "content": "Hello."}}]}
@@ -111,6 +116,31 @@ def story(base_url: str, provider: Provider, system: OutsideSystem) -> None:
         actors = [step.actor for step in store.history("good")]
     assert {"webhook:trust", "entitlements:crm"} <= set(actors)
     assert system.asked[0]["authorization"] == "Bearer a-token"
+
+
+def test_what_the_guide_shows_runs_and_is_parsed_as_it_stands(provider: Provider, serve: Serve, tmp_path: Path) -> None:
+    """webhooks.md and entitlements.md: the client's code, the settings and the documents."""
+    guide = (GUIDES / "webhooks.md").read_text(encoding="utf-8")
+    app = FastAPI()
+    TosGuard.from_file(provider.settings).install(app)
+    (code,) = re.findall(r"```python\n(.*?)```", guide, re.DOTALL)
+    with serve(app) as base_url:
+        exec(code, {"api": base_url, "secret": os.environ["TRUST_SECRET"]})
+    with provider.store() as store:
+        account = store.by_id("good")
+    assert account is not None
+    assert [(measure.id, measure.step, measure.issuer) for measure in account.measures] == [("case-7", "suspended", "webhook:trust")]
+    other = (GUIDES / "entitlements.md").read_text(encoding="utf-8")
+    limits = frozenset({"tokens-per-minute"})
+    (document,) = re.findall(r"```json\n(.*?)```", other, re.DOTALL)
+    read = parse_entitlements(document.encode(), now=datetime(2026, 11, 25, 12, tzinfo=UTC))
+    assert (sorted(read.accounts), read.limits) == (["acme", "solo"], limits)
+    head = provider.settings.read_text().partition("[[webhooks]]")[0].replace('admin_routes = "/admin"', "")
+    routes = '\n[routes]\n"/v1/chat/completions" = "openai-chat"\n'
+    ins, out = re.findall(r"```toml\n(.*?)```", guide, re.DOTALL)
+    pull, push = re.findall(r"```toml\n(.*?)```", other, re.DOTALL)
+    for settings in (ins + out, pull, 'admin_routes = "/admin"\n' + push):
+        parse_settings((head + settings + routes).encode())
 
 
 def test_fastapi(provider: Provider, system: OutsideSystem, serve: Serve) -> None:
