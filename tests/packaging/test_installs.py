@@ -28,9 +28,9 @@ EXTRAS = {
     **{name: f"import tos_guard_{name} as adapter; assert [getattr(adapter, name) for name in adapter.__all__]" for name in ADAPTERS},
     "cli": "import tos_guard.cli",
     "httpx2": "import tos_guard.remote.httpx2",
-    "postgres": "import psycopg, psycopg_pool",
-    "redis": "import redis, redis.asyncio, hiredis",
-    "all": "import tos_guard.cli, tos_guard_fastapi, tos_guard_flask, tos_guard_grpc, httpx2, psycopg_pool, redis",
+    "postgres": "from tos_guard.stores import PostgresStore",
+    "redis": "import hiredis; from tos_guard.stores import AsyncValkeyLimits, ValkeyLimits",
+    "all": "import tos_guard.cli, tos_guard_fastapi, tos_guard_flask, tos_guard_grpc, httpx2, psycopg, redis",
 }
 
 

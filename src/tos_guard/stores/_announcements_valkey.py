@@ -18,6 +18,7 @@ from typing import Any, Final
 
 import redis
 from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from tos_guard.errors import StoreError
 from tos_guard.stores._sql import Connection
@@ -51,7 +52,7 @@ class Subscription:
         self._options: dict[str, Any] = {
             "socket_timeout": deadline,
             "socket_connect_timeout": deadline,
-            "retry": redis.retry.Retry(NoBackoff(), 0),
+            "retry": Retry(NoBackoff(), 0),
             "health_check_interval": 0,
             "protocol": 2,
         }

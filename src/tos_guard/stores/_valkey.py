@@ -23,8 +23,10 @@ from urllib.parse import unquote, urlsplit
 
 import redis
 import redis.asyncio
+from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, NoScriptError, RedisError, ResponseError
+from redis.retry import Retry
 
 from tos_guard.errors import ConfigurationError, StoreError
 
@@ -156,7 +158,7 @@ class Connections:
         self._address = address
         self._closed = False
         options = _options(deadline) | {
-            "retry": redis.retry.Retry(NoBackoff(), 0),
+            "retry": Retry(NoBackoff(), 0),
             "max_connections": _MOST_CONNECTIONS,
             "timeout": deadline,
         }
@@ -237,7 +239,7 @@ class AsyncConnections:
     def _client_here(self) -> redis.asyncio.Redis:
         here = (os.getpid(), asyncio.get_running_loop())
         if self._client is None or self._of != here:
-            options = _options(self._deadline) | {"retry": redis.asyncio.retry.Retry(NoBackoff(), 0)}
+            options = _options(self._deadline) | {"retry": AsyncRetry(NoBackoff(), 0)}
             # Whoever would have to wait for a connection waits here: redis-py's pool that waits costs each call 30 microseconds.
             self._turns = asyncio.Semaphore(_MOST_CONNECTIONS)
             pool = redis.asyncio.ConnectionPool.from_url(self._address.url, **options)
