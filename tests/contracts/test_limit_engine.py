@@ -30,7 +30,17 @@ from tos_guard.limits import (
     charges,
 )
 from tos_guard.protocols import LimitEngine
-from tos_guard.stores import AsyncFallbackLimits, AsyncValkeyLimits, FallbackLimits, MemoryLimits, SQLiteLimits, ValkeyLimits
+from tos_guard.stores import (
+    AsyncFallbackLimits,
+    AsyncLeasedLimits,
+    AsyncValkeyLimits,
+    FallbackLimits,
+    LeasedLimits,
+    MemoryLimits,
+    SQLiteLimits,
+    ValkeyLimits,
+    _limits_blocks,
+)
 
 LEASE = timedelta(minutes=10)
 MINUTE = Sliding(60)
@@ -90,11 +100,17 @@ class Case:
         return state.used
 
 
-@pytest.fixture(params=["memory", "sqlite", "fallback", "valkey", "async valkey", "async fallback"])
-def case(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Case]:
+@pytest.fixture(params=["memory", "sqlite", "fallback", "valkey", "async valkey", "async fallback", "leased", "async leased"])
+def case(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Case]:
+    """Leased limits are one process's: what it takes from a block, another can neither settle nor renew, and the id of which none knows.
+
+    Blocks may be all that is left, so that the suite meets them.
+    """
     clocks = Clocks()
     times: dict[str, Any] = {"clock": lambda: clocks.wall, "monotonic": lambda: clocks.seconds}
     opened: list[LimitEngine] = []
+    monkeypatch.setattr(_limits_blocks, "_PARTS", 1)
+    monkeypatch.setattr(_limits_blocks, "MOST_SHARE", 1.0)
 
     def open_file() -> LimitEngine:
         opened.append(SQLiteLimits(tmp_path / "limits.db", boot="boot-1", **times))
@@ -102,6 +118,9 @@ def case(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Case]:
 
     if request.param == "memory":
         opened.append(MemoryLimits(**times))
+        yield Case(opened[0], opened[0], clocks)
+    elif request.param == "leased":
+        opened.append(LeasedLimits(MemoryLimits(**times), share=1.0, monotonic=lambda: clocks.seconds, every=None))
         yield Case(opened[0], opened[0], clocks)
     elif request.param == "fallback":
         opened.append(FallbackLimits(MemoryLimits(**times), mode="deny", on_use=lambda *use: pytest.fail(str(use)), **times))
@@ -118,10 +137,13 @@ def case(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Case]:
         elif request.param == "async fallback":
             modes: Any = {"mode": "deny", "on_use": lambda *use: pytest.fail(str(use)), **times}
             opened += [Awaited(AsyncFallbackLimits(AsyncValkeyLimits(url, **options), **modes)) for _ in range(2)]
+        elif request.param == "async leased":
+            leased = AsyncLeasedLimits(AsyncValkeyLimits(url, **options), share=1.0, monotonic=lambda: clocks.seconds, every=None)
+            opened += [Awaited(leased)] * 2
         else:
             opened += [Awaited(AsyncValkeyLimits(url, **options)), Awaited(AsyncValkeyLimits(url, **options))]
         yield Case(*opened, clocks, most=2**53 - 1)
-    for engine in opened:
+    for engine in dict.fromkeys(opened):
         engine.end() if isinstance(engine, Awaited) else engine.close()
 
 
@@ -299,11 +321,11 @@ def test_cancelling_gives_everything_back(case):
 
 
 def test_an_id_is_reserved_once(case):
-    """Two requests under one id would settle each other."""
-    case.engine.reserve([charge(10, 100)], id="same", lease=LEASE)
+    """Two requests under one id would settle each other. (Requests so large that leased limits ask the engine for each.)"""
+    case.engine.reserve([charge(60, 100)], id="same", lease=LEASE)
     with pytest.raises(ValueError, match="same"):
-        case.peer.reserve([charge(10, 100)], id="same", lease=LEASE)
-    assert case.used(charge(0, 100)) == 10
+        case.peer.reserve([charge(60, 100)], id="same", lease=LEASE)
+    assert case.used(charge(0, 100)) == 60
 
 
 def test_no_charges_are_a_reservation_too(case):

@@ -2,8 +2,8 @@
 
 `SQLiteStore` serves the processes of one host without anything to install, `PostgresStore` those of many; `MemoryStore` behaves the same in
 a test. Each is a `Store`, and so an `AccountSource` and a `RecordStore` of `tos_guard.protocols`. `MemoryLimits` and `SQLiteLimits` are
-its `LimitEngine`, `ValkeyLimits` and `AsyncValkeyLimits` those of a fleet; `FallbackLimits` knows what to do when they fail. The same names
-with ``Replays`` keep which proofs were used.
+its `LimitEngine`, `ValkeyLimits` and `AsyncValkeyLimits` those of a fleet, of which `LeasedLimits` spends blocks alone; `FallbackLimits`
+knows what to do when they fail. The same names with ``Replays`` keep which proofs were used.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from tos_guard.stores._appeals import MAX_ANSWER_CHARS, MAX_APPEAL_CHARS, Appeal
 from tos_guard.stores._files import load_terms, read_secret_file, write_secret_file
 from tos_guard.stores._keys import FileSigner, KeyFolder
 from tos_guard.stores._limits_fallback import AsyncFallbackLimits, FallbackLimits
+from tos_guard.stores._limits_leased import AsyncLeasedLimits, LeasedLimits
 from tos_guard.stores._limits_memory import MemoryLimits
 from tos_guard.stores._limits_sqlite import SQLiteLimits
 from tos_guard.stores._memory import MemoryStore
@@ -47,6 +48,7 @@ __all__ = [
     "AppealState",
     "AsyncFallbackLimits",
     "AsyncFallbackReplays",
+    "AsyncLeasedLimits",
     "AsyncPostgresStore",
     "AsyncValkeyLimits",
     "AsyncValkeyReplays",
@@ -54,6 +56,7 @@ __all__ = [
     "FallbackReplays",
     "FileSigner",
     "KeyFolder",
+    "LeasedLimits",
     "MemoryLimits",
     "MemoryReplays",
     "MemoryStore",

@@ -339,7 +339,7 @@ for at = 3, #a, 10 do
     if kind == SLIDING then
         row = ring(key, a[at + 6])
         base, mark = row[2], row[1]
-        known_from = since + 12 * a[at + 6]
+        known_from = since + RING * a[at + 6] -- a slot more: what was reserved as a block before may be spent until its slot ends
         local bucket, burst = a[at + 7], a[at + 8]
         if bucket > 0 then
             local span, flow = a[at + 9], max(1, limit)
