@@ -4,19 +4,19 @@
 -- The rules are those of tos_guard.limits (_counters.py, _admission.py); _limits_valkey_wire.py says what is handed over. Times are
 -- milliseconds since 1970, of buckets microseconds; all numbers are whole and below 2^53, where a double is exact.
 --
---   KEYS[1]     the epoch of the domain: {id, history, run, since, clock, alone}, and no end
+--   KEYS[1]     the epoch of the domain: {id, history, run, since, clock, sound, evicted}, and no end
 --   reservation {end, marks}; gone with its lease
 --   sliding     {newest slot, total, 13 slots in a ring}; gone when its slots have left the window
 --   calendar    {start, end, total}; gone with its window
 --   slots       sorted set: who holds one, and until when
 --   bucket      when it is full; gone then
 --
--- Whatever writes does so after the last return: a script that leaves early has changed nothing.
+-- Whatever writes does so after the last return: a script that leaves early has changed nothing but the epoch's clock.
 
 local RING, CAP = 13, 9007199254740991
 local DONE, REFUSED, FORGOTTEN, OPEN, GONE, OTHER, CHANGED, WHEN = 0, 1, 2, 3, 4, 5, 6, 7
 local SLIDING, CALENDAR, SLOTS = 1, 2, 3
-local CHECK_MS = 100
+local CHECK_MS, SLACK_MS = 100, 1000
 local NEVER_A_REPLICA = 'master_replid2:0000000000000000000000000000000000000000'
 local ASK_AGAIN_MS = 1000
 local TEST_LIFE_MS = 3600000
@@ -43,8 +43,9 @@ end
 if operation == 'attach' then
     -- Whether the engine is the one that has counted so far, or what it has lost; see the module in Python.
     local seen_run, is_durable, mode, new_id, age = ARGV[5], ARGV[6] == '1', ARGV[7], ARGV[8], tonumber(ARGV[9])
-    local info = call('INFO', 'server', 'replication')
+    local info = call('INFO', 'server', 'replication', 'stats')
     local run, history = string.match(info, 'run_id:(%x+)'), string.match(info, 'master_replid:(%x+)')
+    local evicted = tonumber(string.match(info, 'evicted_keys:(%d+)'))
     local never_replica = string.find(info, NEVER_A_REPLICA, 1, true) ~= nil
     local alone = never_replica and string.find(info, 'connected_slaves:0\r', 1, true) ~= nil
     if run ~= seen_run then
@@ -56,19 +57,23 @@ if operation == 'attach' then
             return {number, GONE}
         end
         what = (mode == 'fresh' and known == '') and 'begun' or 'gone'
-        epoch = {new_id, history, run, what == 'begun' and 0 or now, now, alone and 1 or 0}
-    elseif epoch[2] ~= history and not (epoch[3] == run and never_replica) then
-        if is_durable and alone and epoch[6] == 1 then
+        epoch = {new_id, history, run, what == 'begun' and 0 or now, now, 0, evicted}
+    else
+        local is_same_run = epoch[3] == run and (epoch[2] == history or never_replica)
+        if not is_same_run and is_durable and alone and epoch[6] == 1 then
             what = 'kept'
-        else
+        elseif not is_same_run or epoch[7] ~= evicted then
             what = 'changed'
+        end
+        if known == epoch[1] and test_time == '' and now - age > epoch[5] + CHECK_MS + SLACK_MS then
+            what = 'changed' -- somebody has counted later than it remembers: it was given an older memory
+        end
+        if what == 'changed' then
             epoch[1], epoch[4] = new_id, now
         end
     end
-    epoch[2], epoch[3], epoch[5] = history, run, now
-    if not alone then
-        epoch[6] = 0
-    end
+    -- Sound is what loses nothing with its process: it says so itself, it said so before it was restarted, and nobody else has a copy.
+    epoch[2], epoch[3], epoch[5], epoch[6], epoch[7] = history, run, now, is_durable and alone and 1 or 0, evicted
     if what == 'same' and known ~= '' and known ~= epoch[1] then
         -- Whoever comes from another epoch has counted there until then: nothing of that is known here.
         epoch[4] = max(epoch[4], now - age)
@@ -83,18 +88,17 @@ end
 if epoch[1] ~= known then
     return {number, OTHER}
 end
-local checked
 if now - epoch[5] >= CHECK_MS then
     -- A restarted engine has no script, and is noticed by that. One that was a replica meanwhile may have it: its history is another.
-    local info = call('INFO', 'replication')
-    if not string.find(info, 'master_replid:' .. epoch[2], 1, true) then
+    local info = call('INFO', 'replication', 'stats')
+    if not string.find(info, 'master_replid:' .. epoch[2], 1, true) or tonumber(string.match(info, 'evicted_keys:(%d+)')) ~= epoch[7] then
         return {number, CHANGED}
     end
     if not string.find(info, 'connected_slaves:0\r', 1, true) then
         epoch[6] = 0
     end
     epoch[5] = now
-    checked = true
+    call('SET', KEYS[1], pack(epoch))
 end
 local since = epoch[4]
 local a = {struct.unpack('>' .. string.rep('i8', #ARGV[5] / 8), ARGV[5])}
@@ -121,9 +125,6 @@ if operation == 'renew' then
     local lease, longest = a[1], a[2]
     local until_, at = now + lease, 3
     local may_forget = now < since + longest
-    if checked then
-        call('SET', KEYS[1], pack(epoch))
-    end
     while a[at] do
         local key, sets = a[at], a[at + 1]
         local held = kept[key] and cmsgpack.unpack(kept[key])
@@ -266,9 +267,6 @@ if operation == 'settle' then
         if a[at] == CALENDAR and a[at + 2] > 0 and not window(a[at + 1], at + 6) then
             return {number, WHEN, now}
         end
-    end
-    if checked then
-        call('SET', KEYS[1], pack(epoch))
     end
     call('DEL', KEYS[2])
     for at = 1, #a, 11 do
@@ -413,9 +411,6 @@ for at = 3, #a, 10 do
     filled = filled + 4
 end
 
-if checked then
-    call('SET', KEYS[1], pack(epoch))
-end
 if refusing then
     -- Nothing is taken: the states are those of before.
     filled = 5

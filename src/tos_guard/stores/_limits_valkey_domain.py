@@ -6,8 +6,8 @@ never lost anything). Each call names the epoch it knows, and the script answers
 - A process *attaches* before its first call, after each that failed, and whenever the script is gone (the engine was restarted, or is a
   replica that was promoted), the epoch is gone or another, or the engine's history is another. The script compares the engine with the
   epoch's in the step that brings it to the engine, so that nobody counts before.
-- An engine that is another, or another run, begins a new epoch, *in doubt*: unless it says that it loses nothing (``appendonly`` with
-  ``appendfsync always``, and no replica has ever been seen on either side).
+- An engine that is another, or another run, begins a new epoch, *in doubt*: unless it says, and said before, that it loses nothing
+  (``appendonly`` with ``appendfsync always``), and no replica was seen at it. So does one that evicted keys, or knows less than we do.
 - An epoch that is gone begins anew in doubt too, unless the store says that the domain has never lived.
 - Who comes from another epoch tells how long ago it counted there (a primary lived on beside its successor): no doubt begins earlier.
 - In doubt, limits whose window reaches back before the epoch fail (`LimitsForgottenError`); those that refuse by what is known refuse.
