@@ -77,6 +77,7 @@ _NO_FILE_NAME: Final = re.compile(r"[^a-z0-9.-]")
 
 MAX_LIMIT_AMOUNT: Final = 2**53 - 1  # what JSON carries exactly, and sums of it fit into an engine's 64 bits
 MAX_LIMIT_SECONDS: Final = 366 * 86_400
+MAX_LIMIT_BLOCK: Final = 0.25  # four such blocks are the whole limit
 _SLIDING: Final = re.compile(r"([1-9][0-9]{0,8})([smhd])")
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 _CALENDAR: Final = re.compile(r"calendar (minute|hour|day|week|month)(?: (\S+))?")
@@ -767,6 +768,7 @@ class GuardSettings(_Settings):
         limits: Limits of the accounts; ids differ.
         limits_shared_by: Who counts together: all processes of this ``host``, over a file; those of a ``fleet``, over Valkey; or each
             ``process`` alone, in memory. With several processes the last allows each of them the whole of every limit.
+        limits_block: Which part of a limit a process may reserve at once, to spend it without a question; 0 for none.
         valkey: The server that a fleet shares, where anything is shared by one.
         estimates: How much a request could take.
         models: What is known of single models.
@@ -798,6 +800,7 @@ class GuardSettings(_Settings):
     retention: Retention = Retention()
     limits: tuple[LimitSettings, ...] = ()
     limits_shared_by: Literal["host", "process", "fleet"] = "host"
+    limits_block: Annotated[float, Field(ge=0, le=MAX_LIMIT_BLOCK)] = 0.0
     valkey: ValkeySettings | None = None
     estimates: EstimateSettings = EstimateSettings()
     models: dict[str, ModelSettings] = Field(default_factory=dict)
@@ -894,6 +897,8 @@ class GuardSettings(_Settings):
         for setting, by in shared.items():
             if by == "fleet" and self.valkey is None:
                 raise ValueError(f'{setting} = "fleet" needs the server that the fleet shares: [valkey] url = "redis://…"')
+        if self.limits_block and self.limits_shared_by == "process":
+            raise ValueError('limits_block is for limits that processes share: leave it out, or set limits_shared_by = "fleet"')
         if self.postgres.announcements == "valkey" and self.valkey is None:
             raise ValueError('postgres.announcements = "valkey" needs the server: [valkey] url = "redis://…"')
         return self

@@ -12,8 +12,9 @@ import pytest
 from provisioned import Provider
 from tos_guard.errors import LimitExceededError, RequestError
 from tos_guard.guard import Guard, RequestView, utc_now
+from tos_guard.limits import Charge, Dimension, Limit, Quantity, Sliding
 from tos_guard.rights import Account, hash_secret, new_api_key
-from tos_guard.stores import SQLiteStore
+from tos_guard.stores import SQLiteStore, _limits_blocks
 
 CHAT = "/v1/chat/completions"
 RULES = """
@@ -30,6 +31,9 @@ amount = 5_000
 window = "calendar month Europe/Berlin"
 shadow = true
 """
+
+
+HOURLY = Limit(id="requests", quantity=Quantity.REQUESTS, amount=160, per=(Dimension.ACCOUNT,), window=Sliding(3_600))
 
 
 def provider(folder: Path, rules: str = RULES) -> Provider:
@@ -116,6 +120,28 @@ def test_limits_per_process_are_counted_by_each_alone(tmp_path: Path) -> None:
     assert not one.settings.limits_file.exists()
     one.close_stores()
     other.close_stores()
+
+
+@pytest.mark.parametrize("shared_by", ["host", "fleet"])
+def test_blocks_are_spent_to_the_last_request_and_given_back(
+    tmp_path: Path, valkey: str, monkeypatch: pytest.MonkeyPatch, shared_by: str
+) -> None:
+    """A guard with ``limits_block`` admits exactly the limit; one that is closed leaves nothing reserved to the next."""
+    made = provider(tmp_path, RULES.replace("amount = 3", "amount = 160").replace("shadow = true", 'kinds = ["free"]'))
+    head = f'limits_shared_by = "{shared_by}"\nlimits_block = 0.25\n'
+    engine = f'[valkey]\nurl = "{valkey}"\ndomain = "test-{secrets.token_hex(6)}"\ndeadline_ms = 10_000\n' if shared_by == "fleet" else ""
+    made.settings.write_text(head + made.settings.read_text() + engine)
+    monkeypatch.setattr(_limits_blocks, "_BUSY_SECONDS", 60.0)  # the machine may be slow
+    first = Guard.from_file(made.settings)
+    assert all(ask(first, made.keys["good"]).decision.allowed for _ in range(20))
+    used = first._limits.states([Charge(HOURLY, ("good",), 0)])[0].used  # type: ignore[union-attr]
+    assert used == 20
+    second = Guard.from_file(made.settings)
+    assert second._limits.states([Charge(HOURLY, ("good",), 0)])[0].used > 20  # type: ignore[union-attr]
+    first.close_stores()
+    assert all(ask(second, made.keys["good"]).decision.allowed for _ in range(140))
+    assert isinstance(ask(second, made.keys["good"]), LimitExceededError)
+    second.close_stores()
 
 
 def test_issuers_that_share_a_store_do_not_share_limits(tmp_path: Path) -> None:

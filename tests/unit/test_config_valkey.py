@@ -72,3 +72,14 @@ def test_issuers_are_counted_apart() -> None:
     long = [of_valkey(issuer=f"https://{letter * 80}.example").valkey_domain for letter in "ab"]
     assert len({*long}) == 2
     assert {len(name) for name in long} == {64}
+
+
+def test_blocks_are_of_limits_that_processes_share() -> None:
+    """A part of up to a quarter; none by default, and none of what a process counts alone."""
+    assert of_valkey().limits_block == 0
+    assert settings("limits_block = 0.02").limits_block == 0.02
+    for part in ("-0.1", "0.26", "true", '"2 %"'):
+        with pytest.raises(ConfigurationError, match="limits_block"):
+            settings(f"limits_block = {part}")
+    with pytest.raises(ConfigurationError, match="limits that processes share"):
+        settings('limits_block = 0.02\nlimits_shared_by = "process"')

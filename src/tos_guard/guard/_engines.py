@@ -51,6 +51,10 @@ class _Watch:
         if (operation, mode) != ("reserve", "deny"):  # of which the guard hears
             self._telemetry.failed("limits", failure)
 
+    def kept_block(self, failure: StoreError) -> None:
+        """What a block did not spend could not be given back."""
+        self.used_limits("settle", self._mode, failure)
+
     def used_replays(self, failure: StoreError) -> None:
         """This process decided alone."""
         self._telemetry.failed("replay", failure)
@@ -82,7 +86,7 @@ def limits_from_settings(
     Raises:
         ConfigurationError: The engine cannot be named, or its client is not installed.
     """
-    from tos_guard.stores import AsyncFallbackLimits, FallbackLimits, MemoryLimits, SQLiteLimits
+    from tos_guard.stores import AsyncFallbackLimits, AsyncLeasedLimits, FallbackLimits, LeasedLimits, MemoryLimits, SQLiteLimits
 
     if settings.limits_shared_by == "process":
         return MemoryLimits(clock=clock)
@@ -90,16 +94,20 @@ def limits_from_settings(
     watch = _Watch("limits", failure.limits, telemetry)
     modes: Any = {"mode": failure.limits, "on_use": watch.used_limits, "clock": clock, "local_share": failure.local_share}
     modes["on_change"] = watch.changed
+    blocks: Any = {"share": settings.limits_block, "told": watch.kept_block}
     if settings.limits_shared_by == "host":
-        return FallbackLimits(SQLiteLimits(settings.limits_file, clock=clock), **modes)
+        file = SQLiteLimits(settings.limits_file, clock=clock)
+        return FallbackLimits(LeasedLimits(file, **blocks) if settings.limits_block else file, **modes)
 
     from tos_guard.stores import AsyncValkeyLimits, ValkeyLimits
 
     url, fleet = _fleet(settings)
     fleet |= {"note_domain": store.note_limits_domain, "told": watch.came_to}
     if awaits:
-        return AsyncFallbackLimits(AsyncValkeyLimits(url, **fleet), **modes)
-    return FallbackLimits(ValkeyLimits(url, **fleet), **modes)
+        engine = AsyncValkeyLimits(url, **fleet)
+        return AsyncFallbackLimits(AsyncLeasedLimits(engine, **blocks) if settings.limits_block else engine, **modes)
+    valkey = ValkeyLimits(url, **fleet)
+    return FallbackLimits(LeasedLimits(valkey, **blocks) if settings.limits_block else valkey, **modes)
 
 
 def replays_from_settings(settings: GuardSettings, *, clock: Clock, telemetry: Telemetry, awaits: bool) -> ReplayCache | AsyncReplayCache:

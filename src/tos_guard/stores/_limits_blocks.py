@@ -42,6 +42,7 @@ from typing import Any, Final, TypeVar
 
 from cachetools import LRUCache
 
+from tos_guard.config import MAX_LIMIT_BLOCK
 from tos_guard.errors import ConfigurationError, StoreError
 from tos_guard.limits import MAX_AMOUNT, Amounts, Charge, Limit, LimitRefusal, LimitState, Quantity, Reservation, Sliding
 from tos_guard.limits._counters import SLOTS
@@ -74,7 +75,7 @@ _LONGEST_LEASE: Final = timedelta(hours=1)
 _BUSY_SECONDS: Final = 1.0
 """Whoever asks less often than once in so many seconds gains nothing by a block."""
 
-MOST_SHARE: Final = 0.25
+MOST_SHARE: Final = MAX_LIMIT_BLOCK
 """Four such blocks are the whole limit."""
 
 _PARTS: Final = 16
