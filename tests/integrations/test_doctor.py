@@ -33,6 +33,7 @@ from loopback_issuer import made_key
 from sample_records import sample_record
 from serving import serve_app
 from tos_guard.cli import main
+from tos_guard.guard import SourceState
 from tos_guard.keys import KeyRecord
 from tos_guard.stores import KeyFolder, SQLiteStore
 from tos_guard.types import KeyPurpose
@@ -339,6 +340,25 @@ def shadowed_clause(installed: Installation) -> None:
     installed.run("accounts", "add", "acme", "--model", "small")
 
 
+WEBHOOK = '\n[[webhooks]]\nname = "trust"\nsecret = "env:NO_SUCH_VARIABLE"\nmay = ["standing"]\n'
+SOURCE = '\n[[entitlements]]\nname = "crm"\nurl = "http://127.0.0.1:9/entitlements.json"\n'
+
+
+def silent_source(installation: Installation) -> None:
+    """A source that does not answer."""
+    installation.append(SOURCE)
+    assert main(["entitlements", "pull", "crm", "--config", str(installation.folder / "tos-guard.toml")]) == 3
+    installation.capsys.readouterr()
+
+
+def lapsed_source(installation: Installation) -> None:
+    """A source that was heard last a month ago."""
+    installation.append(SOURCE)
+    state = SourceState(heard=datetime(2026, 11, 1, tzinfo=UTC), failed=datetime.now(UTC), failure="no answer", lapsed=True)
+    with installation.store() as store:
+        store.put_turn("entitlements:crm", state=state.text())
+
+
 PLANTED: dict[str, tuple[str, Callable[[Installation], object]]] = {
     "a setting that is none": ("settings", lambda i: i.edit("tos-guard.toml", "issuer =", "isuer =")),
     "settings that are gone": ("settings", lambda i: (i.folder / "tos-guard.toml").unlink()),
@@ -396,6 +416,14 @@ PLANTED: dict[str, tuple[str, Callable[[Installation], object]]] = {
         "permissive-failure-mode",
         lambda i: i.append('\n[failure]\naccounts = "local"\nstale_seconds = 86_400\n'),
     ),
+    "a webhook without its secret": (
+        "secret-unreadable",
+        lambda i: (i.edit("tos-guard.toml", 'keys = "keys"', 'keys = "keys"\nadmin_routes = "/admin"'), i.append(WEBHOOK)),
+    ),
+    "a source without its token": ("secret-unreadable", lambda i: i.append(SOURCE + 'token = "env:NO_SUCH_VARIABLE"\n')),
+    "a source inside": ("unsafe-setting", lambda i: i.append(SOURCE + "unsafe_any_address = true\n")),
+    "a source that fails": ("entitlements-silent", silent_source),
+    "a source that has failed for too long": ("entitlements-lapsed", lapsed_source),
     "a name that is enough to accept": ("unsafe-setting", lambda i: i.append('\n[acceptance]\norganization = "declared"\n')),
     "stored responses that nobody can have again": (
         "stored-responses-refused",
@@ -412,6 +440,7 @@ PLANTED: dict[str, tuple[str, Callable[[Installation], object]]] = {
 }
 WARNINGS = {
     "key-old", "key-published-late", "clause-in-shadow", "terms-not-accepted", "grace-ends-soon", "unknown-limit", "limit-in-shadow",
+    "entitlements-silent",
     "nowhere-to-accept", "monitor-mode", "permissive-failure-mode", "unsafe-setting", "terms-odd", "stored-responses-refused",
 }  # fmt: skip
 

@@ -107,6 +107,7 @@ def _key(given: str) -> str:
 
 def _examine(stack: ExitStack, config: Path, at: datetime, target: str | None, asking: _Asking | None, *, factory: bool) -> Iterator[Check]:
     from tos_guard.cli._doctor._installation import check_clock, check_engine, check_files, check_keys, read_settings_file
+    from tos_guard.cli._doctor._outside import check_outside
     from tos_guard.cli._doctor._rules import check_modes, check_routes, check_terms
 
     settings, read = read_settings_file(config)
@@ -124,6 +125,7 @@ def _examine(stack: ExitStack, config: Path, at: datetime, target: str | None, a
         yield from _as_far_as_it_goes(_of_accounts(settings, store, at))
         yield from check_modes(settings)
         yield from check_routes(settings)
+        yield from _as_far_as_it_goes(check_outside(settings, store, at))
     if target is not None:
         yield from _as_far_as_it_goes(check_app(target, factory=factory, settings=settings, store=store))
     if asking is not None:
