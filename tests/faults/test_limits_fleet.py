@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
+import shutil
 import subprocess
 import sys
 import threading
@@ -284,6 +285,30 @@ def test_everything_killed_at_once_is_noticed(tmp_path: Path, domain: str, recor
     record_property("counts", f"{heard} admitted, engine and workers killed; those that came after: {told}")
     assert [admitted for admitted, _ in told] == [0, 0]
     assert sorted(why for _, why in told) == ["LimitsForgottenError gone", "LimitsForgottenError same"]
+
+
+def test_an_engine_that_was_restored_from_a_backup_is_noticed(tmp_path: Path, domain: str) -> None:
+    """It promises that it loses nothing, and the backup has an epoch: but not the one that its processes have counted in since."""
+    with running(lambda folder: Valkey(folder, persist="always")) as engine, limits(engine.url, tmp_path, domain) as own:
+        kept, backup = engine.folder / "appendonlydir", tmp_path / "backup"
+        assert isinstance(retried(lambda: own.reserve([REQUESTS], id="before", lease=LEASE)), Reservation)
+        engine.kill()
+        shutil.copytree(kept, backup)
+        shutil.rmtree(kept)
+        engine.start()
+        for _ in range(2):  # the first finds that the connection is gone
+            with pytest.raises(StoreError):
+                own.reserve([REQUESTS], id="meanwhile", lease=LEASE)
+        engine.kill()
+        shutil.rmtree(kept)
+        shutil.copytree(backup, kept)
+        engine.start()
+        causes = []
+        for _ in range(3):
+            with pytest.raises(StoreError):
+                own.reserve([REQUESTS], id="after", lease=LEASE)
+            causes.append(own.epoch.cause if own.epoch is not None else "")
+        assert "changed" in causes
 
 
 @dataclass

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import secrets
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +14,10 @@ import pytest
 
 from provisioned import Provider
 from tos_guard.errors import LimitExceededError, RequestError
-from tos_guard.guard import Guard, RequestView, utc_now
+from tos_guard.guard import AsyncGuard, Guard, RequestView, utc_now
 from tos_guard.limits import Charge, Dimension, Limit, Quantity, Sliding
 from tos_guard.rights import Account, hash_secret, new_api_key
-from tos_guard.stores import SQLiteStore, _limits_blocks
+from tos_guard.stores import AsyncFallbackLimits, FallbackLimits, SQLiteStore, _limits_blocks
 
 CHAT = "/v1/chat/completions"
 RULES = """
@@ -142,6 +145,79 @@ def test_blocks_are_spent_to_the_last_request_and_given_back(
     assert all(ask(second, made.keys["good"]).decision.allowed for _ in range(140))
     assert isinstance(ask(second, made.keys["good"]), LimitExceededError)
     second.close_stores()
+
+
+def fleet(url: str) -> str:
+    """Settings by which a fleet counts; the deadline is not what is tested, and the machine may be busy."""
+    return f'[valkey]\nurl = "{url}"\ndomain = "test-{secrets.token_hex(6)}"\ndeadline_ms = 5000\n'
+
+
+async def test_guards_of_both_colours_on_several_hosts_share_one_limit(tmp_path: Path, valkey: str) -> None:
+    """Each host with a store of its own; a command tells what all of them have used."""
+    shared = 'limits_shared_by = "fleet"\n'
+    made = []
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+        made.append(provider(tmp_path / name))
+    valkey_settings = fleet(valkey)
+    for each in made:
+        each.settings.write_text(shared + each.settings.read_text() + valkey_settings)
+    one, other = Guard.from_file(made[0].settings), AsyncGuard.from_file(made[1].settings)
+    assert isinstance(one._limits, FallbackLimits)
+    assert isinstance(other._async_limits, AsyncFallbackLimits)
+    served = [
+        await asyncio.to_thread(ask, one, made[0].keys["good"]),
+        await ask_async(other, made[1].keys["good"]),
+        await asyncio.to_thread(ask, one, made[0].keys["good"]),
+    ]
+    assert all(exchange.decision.allowed for exchange in served)
+    refused = await ask_async(other, made[1].keys["good"])
+    assert isinstance(refused, LimitExceededError)
+    assert (refused.details["limit"], refused.details["remaining"]) == ("requests", 0)
+    done = await asyncio.to_thread(run_command, "accounts", "usage", "good", "--config", str(made[1].settings), "--json")
+    assert [(limit["id"], limit["used"]) for limit in json.loads(done)["limits"]] == [("requests", 3)]
+    assert not one.settings.limits_file.exists()
+    one.close_stores()
+    await asyncio.to_thread(other.close_stores)
+
+
+def run_command(*arguments: str) -> str:
+    """What ``tos-guard`` says."""
+    done = subprocess.run([sys.executable, "-m", "tos_guard.cli", *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+async def ask_async(guard: AsyncGuard, key: str) -> Any:
+    """As `ask`."""
+    view = RequestView("POST", CHAT, [(b"authorization", f"Bearer {key}".encode())])
+    route = guard.route(CHAT)
+    assert route is not None
+    body = json.dumps({"model": "smollm2-135m", "messages": []}).encode()
+    exchange = await guard.run(guard.admit(await guard.run(guard.authenticate(view)), view, route, body))
+    return await guard.run(guard.keep_denial(exchange)) if exchange.is_refused else exchange
+
+
+@pytest.mark.parametrize("colour", [Guard, AsyncGuard])
+def test_whoever_watches_a_fleet_sees_an_engine_that_is_left_alone(
+    tmp_path: Path, colour: type[Guard] | type[AsyncGuard], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Told once, by log, event and gauge; no line of the log has the password."""
+    made = provider(tmp_path, RULES + '[valkey]\nurl = "redis://guard:s3cret@127.0.0.1:1/0"\n')
+    made.settings.write_text('limits_shared_by = "fleet"\n' + made.settings.read_text())
+    guard = colour.from_file(made.settings)
+    for _ in range(3):
+        if isinstance(guard, Guard):
+            assert isinstance(ask(guard, made.keys["good"]), RequestError)
+        else:
+            with pytest.raises(RequestError):
+                asyncio.run(ask_async(guard, made.keys["good"]))
+    gauges = {gauge: guard.telemetry.readings(gauge) for gauge in ("engine.left_alone", "limits.doubt")}
+    assert gauges == {"engine.left_alone": [(1, {"tos_guard.class": "limits"})], "limits.doubt": [(0.0, {})]}
+    assert guard.counts["failed:limits"] == 3
+    assert caplog.text.count("the engine is left alone, and 'deny' decides") == 1
+    assert "s3cret" not in caplog.text
+    guard.close_stores()
 
 
 def test_issuers_that_share_a_store_do_not_share_limits(tmp_path: Path) -> None:

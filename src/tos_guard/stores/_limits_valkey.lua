@@ -68,6 +68,9 @@ if operation == 'attach' then
         if known == epoch[1] and test_time == '' and now - age > epoch[5] + CHECK_MS + SLACK_MS then
             what = 'changed' -- somebody has counted later than it remembers: it was given an older memory
         end
+        if what == 'kept' and known ~= '' and known ~= epoch[1] then
+            what = 'changed' -- likewise: it kept all of a memory in which its processes have not counted last
+        end
         if what == 'changed' then
             epoch[1], epoch[4] = new_id, now
         end
