@@ -16,7 +16,7 @@ from tos_guard.errors import AccountError
 from tos_guard.exchange import Exchange
 from tos_guard.guard import Guard, Meter, RequestView, explain_moment, explain_request
 from tos_guard.limits import Dimension, Limit, Quantity, Sliding
-from tos_guard.rights import Account, AuthorizedPerson, Grant, Organization
+from tos_guard.rights import Account, AuthorizedPerson, Grant, Measure, Organization
 from tos_guard.stores import SQLiteStore
 from tos_guard.stores._limits_memory import MemoryLimits
 from tos_guard.terms import TermsVersion, new_acceptance, new_withdrawal, parse_terms
@@ -130,7 +130,7 @@ class World:
 
     def change(self, chance: random.Random, step: int) -> None:
         """Something that alters what the account may do."""
-        match chance.randrange(8):
+        match chance.randrange(10):
             case 0:
                 self.store.set_standing("acme", chance.choice([Standing.GOOD, Standing.GOOD, Standing.SUSPENDED]), "test")
             case 1:
@@ -164,6 +164,25 @@ class World:
                 account = self.store.by_id("acme")
                 assert account is not None
                 self.store.put_account(account.model_copy(update={"models": frozenset(chance.sample(MODELS, chance.randrange(3)))}))
+            case 7:
+                begins = self.clock() + timedelta(hours=chance.randrange(-12, 12))
+                deadline = begins + timedelta(hours=chance.randrange(1, 24))
+                measure = Measure(
+                    id=f"m-{step}",
+                    step=chance.choice([Standing.WARNED, Standing.THROTTLED, Standing.RESTRICTED]),
+                    reason="test",
+                    begins=begins,
+                    requires=chance.choice(["accept", "contact"]),
+                    deadline=deadline,
+                    then=chance.choice([None, Standing.SUSPENDED]),
+                    expires=deadline + timedelta(hours=chance.randrange(1, 24)),
+                )
+                self.store.take_measure("acme", measure)
+            case 8:
+                account = self.store.by_id("acme")
+                assert account is not None
+                for taken in [one for one in account.measures if one.lifted is None][:1]:
+                    self.store.lift_measure("acme", taken.id, "test")
             case _:
                 self.store.block_end_user("acme", self.guard.end_user_hash("acme", f"user-{step}"), "test")
 
@@ -192,6 +211,35 @@ def test_a_past_decision_is_explained_as_it_was_made(tmp_path: Path, seed: int) 
             assert told.explanation.decision == exchange.decision
             assert told.explanation.rights.usage.sha256 == exchange.in_force.usage.sha256
     assert len(outcomes) >= 3, outcomes
+
+
+def test_the_measure_that_held_then_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """By the command too: a measure that has ended since, and one that held and did not decide."""
+    world = World(tmp_path)
+    world.accept(world.first)
+    until = world.clock() + timedelta(hours=1)
+    for name, step in (("m-1", Standing.SUSPENDED), ("m-2", Standing.WARNED)):
+        world.store.take_measure("acme", Measure(id=name, step=step, reason="spam", begins=world.clock(), expires=until))
+    denied = world.ask()
+    world.clock.advance(timedelta(days=1))
+    assert world.ask().decision.allowed
+    world.store.lift_measure("acme", "m-1", "a mistake")
+    world.store.flush()
+    told = explain_request(world.store, denied.ids.rid)
+    standing = told.explanation.standing
+    assert told.agrees
+    assert (standing.step, standing.measure and standing.measure.id) == (Standing.SUSPENDED, "m-1")
+    (tmp_path / "t.toml").write_text("unused")
+    settings = f'issuer = "{ISSUER}"\nterms = "t.toml"\nstore = "tos-guard.db"\nkeys = "keys"\n[routes]\n"{CHAT}" = "openai-chat"\n'
+    (tmp_path / "tos-guard.toml").write_text(settings)
+    config = ["--config", str(tmp_path / "tos-guard.toml")]
+    assert main(["accounts", "explain", "--request", denied.ids.rid, *config]) == 0
+    said = capsys.readouterr().out
+    for words in ("the account was suspended, by measure m-1", "m-1 suspended", "(decided the standing)", "m-2 warned", "(in force)"):
+        assert words in said
+    assert main(["accounts", "explain", "--request", denied.ids.rid, "--json", *config]) == 0
+    measures = json.loads(capsys.readouterr().out)["explanation"]["measures"]
+    assert [(one["id"], one["decided"]) for one in measures] == [("m-1", True), ("m-2", False)]
 
 
 def test_a_limit_that_refused_is_told_from_the_record(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from tos_guard.types import Standing, SubjectKind
 from tos_guard.web import AccountRoutes
 from tos_guard.web.asgi import TosGuardMiddleware
 
-PAGES = ("", "/terms", "/terms/2026-11", "/rights", "/usage", "/receipts", "/nothing")
+PAGES = ("", "/terms", "/terms/2026-11", "/standing", "/rights", "/usage", "/receipts", "/nothing")
 WIDTHS = {"desktop": 1_100, "phone": 390, "narrow": 320}
 NASTY = "</p><script>window.hit=1</script><img src=x onerror=window.hit=1><svg onload=window.hit=1>\"'&"
 

@@ -24,12 +24,14 @@ from tos_guard.cli._documents import (
     acceptance_document,
     account_document,
     amounts_text,
+    appeal_document,
     change_document,
     change_text,
     grant_text,
     key_document,
     key_text,
     known_account,
+    measure_text,
     show_changed,
     show_member,
 )
@@ -178,14 +180,18 @@ def list_accounts(config: ConfigOption = None, as_json: JSONOption = False) -> N
 
 @app.command("show")
 def show_account(account_id: AccountArgument, config: ConfigOption = None, as_json: JSONOption = False) -> None:
-    """Show one account with its keys, grants and history."""
-    with opened(config) as (_, store):
+    """Show one account with its standing, measures, keys, grants and history."""
+    from tos_guard.guard import ladder_of
+
+    with opened(config) as (settings, store):
         account = known_account(store, account_id)
         keys, history = store.api_keys(account_id), store.history(account_id)
+        held = account.standing_at(now(), acceptances=store.rights_of(account).acceptances, ladder=ladder_of(settings))
     if as_json:
         show_json(
             {
                 "account": account_document(account),
+                "standing": {"step": held.step.value, "in_force": [measure.id for measure in held.in_force]},
                 "keys": [key_document(key) for key in keys],
                 "history": [change_document(change) for change in history],
             }
@@ -198,6 +204,11 @@ def show_account(account_id: AccountArgument, config: ConfigOption = None, as_js
         show_member("limits", amounts_text(account.limits))
     for end_user in members["blocked_end_users"]:
         show_member("blocked", end_user)
+    if held.step is not account.standing:
+        show_member("holds", f"{held.step}, by measure {held.measure.id}" if held.measure is not None else held.step)
+    for measure in account.measures:
+        mark = "in force" if measure in held.in_force else "not in force"
+        show_member("measure", f"{measure_text(measure, now())} ({mark})")
     for grant in account.grants:
         show_member("grant", grant_text(grant))
     for key in keys:
@@ -228,9 +239,11 @@ def reinstate(
     config: ConfigOption = None,
     as_json: JSONOption = False,
 ) -> None:
-    """Bring an account back into good standing."""
+    """Bring an account back into good standing. Measures hold as before: 'lift' ends one."""
     with opened(config) as (_, store):
         account = store.set_standing(account_id, Standing.GOOD, reason, actor=acting(actor))
+    if (held := account.standing_at(now())).in_force and not as_json:
+        note(f"Measures still in force: {plain(', '.join(one.id for one in held.in_force))}.")
     show_changed(account, "in good standing", as_json=as_json)
 
 
@@ -343,6 +356,7 @@ def export(account_id: AccountArgument, config: ConfigOption = None) -> None:
         acceptances = store.acceptances(SubjectKind.ACCOUNT, account_id)
         records = store.of_account(settings.issuer, account_id)
         seals = store.kept_of(account_id)
+        appeals = store.appeals(account_id=account_id)
     show_json(
         {
             "issuer": settings.issuer,
@@ -351,6 +365,7 @@ def export(account_id: AccountArgument, config: ConfigOption = None) -> None:
             "keys": [key_document(key) for key in keys],
             "history": [change_document(change) for change in history],
             "acceptances": [acceptance_document(acceptance) for acceptance in acceptances],
+            "appeals": [appeal_document(appeal) for appeal in appeals],
             "records": [record.to_document() for record in records],
             "kept_seals": [seal.to_document() for seal in seals],
         }
@@ -364,7 +379,10 @@ def erase(
     config: ConfigOption = None,
     as_json: JSONOption = False,
 ) -> None:
-    """Forget an account, its keys, grants, history and kept seals, and which records were its; records and acceptances stay."""
+    """Forget an account with all that it holds, and which records were its; records and acceptances stay.
+
+    It holds keys, grants, measures, appeals, its history, and kept seals.
+    """
     if not yes:
         raise ConfigurationError("erasing cannot be undone", where=f"account {account_id}", cure="Repeat it with --yes.")
     with opened(config) as (settings, store):

@@ -15,6 +15,7 @@ from tos_guard.cli import (
     _acceptances,
     _accounts,
     _admins,
+    _appeals,
     _doctor,
     _end_users,
     _entitlements,
@@ -24,6 +25,7 @@ from tos_guard.cli import (
     _inspect,
     _keys,
     _limits,
+    _measures,
     _organizations,
     _records,
     _store,
@@ -58,6 +60,8 @@ app.command("init")(_init.init)
 app.add_typer(_keys.app, name="keys")
 _accounts.app.command("grant")(_grants.grant)
 _accounts.app.command("void-grant")(_grants.void_grant)
+_accounts.app.command("measure")(_measures.measure)
+_accounts.app.command("lift")(_measures.lift)
 _accounts.app.command("limit")(_limits.limit_account)
 _accounts.app.command("usage")(_limits.usage)
 _accounts.app.command("block-end-user")(_end_users.block)
@@ -67,6 +71,7 @@ _accounts.app.command("withdraw")(_acceptances.withdraw_for_account)
 _accounts.app.command("acceptances")(_acceptances.list_of_account)
 _accounts.app.command("explain")(_explain.explain)
 app.add_typer(_accounts.app, name="accounts")
+app.add_typer(_appeals.app, name="appeals")
 _organizations.app.command("limit")(_limits.limit_organization)
 _organizations.app.command("accept")(_acceptances.accept_for_organization)
 _organizations.app.command("withdraw")(_acceptances.withdraw_for_organization)

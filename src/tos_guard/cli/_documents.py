@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from tos_guard.cli._arguments import now
@@ -11,8 +12,8 @@ from tos_guard.cli._output import moment, plain, show, show_json
 from tos_guard.errors import AccountError
 
 if TYPE_CHECKING:
-    from tos_guard.rights import Account, Grant, Organization
-    from tos_guard.stores import AccountChange, OrganizationChange, Store, StoredKey
+    from tos_guard.rights import Account, Grant, Measure, Organization
+    from tos_guard.stores import AccountChange, Appeal, OrganizationChange, Store, StoredKey
     from tos_guard.terms import Acceptance, TermsVersion
 
 __all__ = [
@@ -20,12 +21,14 @@ __all__ = [
     "acceptance_state",
     "account_document",
     "amounts_text",
+    "appeal_document",
     "change_document",
     "change_text",
     "grant_text",
     "key_document",
     "known_account",
     "known_organization",
+    "measure_text",
     "organization_document",
     "show_changed",
     "show_member",
@@ -143,6 +146,46 @@ def grant_text(grant: Grant) -> str:
     if grant.voided is not None:
         parts.append(f"voided {moment(grant.voided)}" + (f" ({grant.void_reason})" if grant.void_reason else ""))
     return " ".join(parts) + (f": {grant.reason}" if grant.reason else "")
+
+
+def measure_text(measure: Measure, at: datetime) -> str:
+    """A measure in words, as it is at a moment."""
+    parts = [f"{measure.id} {measure.step_at(at)}", f"from {moment(measure.begins)}"]
+    if measure.expires is not None:
+        parts.append(f"until {moment(measure.expires)}")
+    if measure.requires is not None:
+        parts.append(f"asks to {_ASKED[measure.requires]}" + (f" by {moment(measure.deadline)}" if measure.deadline is not None else ""))
+    if measure.then is not None and not measure.is_missed(at):
+        parts.append(f"then {measure.then}")
+    if measure.clauses:
+        parts.append(f"clauses {', '.join(measure.clauses)}")
+    if measure.issuer:
+        parts.append(f"by {measure.issuer}" + (", automated" if measure.automated else ""))
+    if measure.evidence:
+        parts.append(f"evidence {measure.evidence}")
+    if measure.lifted is not None:
+        who = f" by {measure.lifted_by}" if measure.lifted_by else ""
+        parts.append(f"lifted {moment(measure.lifted)}{who}" + (f" ({measure.lift_reason})" if measure.lift_reason else ""))
+    return f"{', '.join(parts)}: {measure.reason}"
+
+
+_ASKED = {"accept": "accept the terms again", "verify": "be verified", "contact": "make contact"}
+
+
+def appeal_document(appeal: Appeal) -> dict[str, Any]:
+    """An appeal as JSON members."""
+    return {
+        "id": appeal.id,
+        "account": appeal.account_id,
+        "measure": appeal.measure_id,
+        "text": appeal.text,
+        "filed": appeal.filed.isoformat(),
+        "filed_by": appeal.filed_by,
+        "state": appeal.state,
+        "ended": None if appeal.ended is None else appeal.ended.isoformat(),
+        "ended_by": appeal.ended_by,
+        "answer": appeal.answer,
+    }
 
 
 def amounts_text(amounts: Mapping[str, int]) -> str:

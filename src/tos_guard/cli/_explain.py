@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tos_guard.cli._arguments import ConfigOption, JSONOption, load_settings, now, open_store, parse_moment
+from tos_guard.cli._documents import measure_text
 from tos_guard.cli._output import moment, plain, show, show_json
 from tos_guard.errors import AccountError, ConfigurationError
 from tos_guard.types import UNDECLARED, Facts
@@ -22,6 +23,10 @@ __all__ = ["explain"]
 
 _MEANINGS = {
     "tos_account_suspended": "the account was suspended",
+    "tos_account_terminated": "the account was closed",
+    "tos_restricted": "the account was restricted, and this was not open to it",
+    "tos_reaccept": "the terms were to be accepted again",
+    "tos_verification_required": "the account was to be verified",
     "tos_end_user_blocked": "the end user was blocked",
     "tos_model_not_allowed": "the account had no right to the model",
     "tos_action_not_allowed": "the account had no right to the action",
@@ -47,12 +52,12 @@ def explain(
 
     With --request it decides a recorded request once more and compares: exit 0 if both say the same, 1 if not.
     """
-    from tos_guard.guard import explain_moment, explain_request
+    from tos_guard.guard import explain_moment, explain_request, ladder_of
 
     settings = load_settings(config)
     with open_store(settings) as store:
         if request_id is not None:
-            told = explain_request(store, request_id)
+            told = explain_request(store, request_id, ladder=ladder_of(settings))
             if account_id not in (None, told.record.account_id):
                 raise AccountError("the request is of another account", where=f"request {request_id}", cure="Leave the account out.")
             return _show_request(told, as_json=as_json)
@@ -60,7 +65,7 @@ def explain(
             raise ConfigurationError("nothing to explain was named", where="explain", cure="Give --request RID, or an account and --model.")
         when = now() if at is None else parse_moment(at, where="--at")
         facts = _facts(store, settings, account_id, Facts(action, model, purpose, region, verification), when)
-        found = explain_moment(store, account_id, facts, when)
+        found = explain_moment(store, account_id, facts, when, ladder=ladder_of(settings))
     if as_json:
         show_json({"explanation": _document(found)})
     else:
@@ -110,7 +115,10 @@ def _show(found: Explanation) -> None:
     )
     for reason in found.decision.reasons:
         show(f"{'because':<13} {plain(_meaning(found, reason))}")
-    show(f"{'account':<13} {plain(account.id)} version {account.version}, {account.standing.value}, kind {plain(account.kind)}")
+    show(f"{'account':<13} {plain(account.id)} version {account.version}, {found.standing.step}, kind {plain(account.kind)}")
+    for measure in found.standing.in_force:
+        mark = "decided the standing" if measure is found.standing.measure else "in force"
+        show(f"{'measure':<13} {plain(f'{measure_text(measure, found.at)} ({mark})')}")
     for terms in found.documents:
         show(f"{'terms':<13} {plain(f'{terms.title} ({terms.series} {terms.version}), {terms.uri}')}")
     if (acceptance := found.acceptance) is not None:
@@ -130,7 +138,8 @@ def _meaning(found: Explanation, reason: Reason) -> str:
         return f"clause {clause.id} ({clause.effect.value}): {clause.text}{unknown}{shadow}"
     if reason.code == "tos_terms_not_accepted":
         return f"terms {reason.clause} were not accepted"
-    return f"{_MEANINGS.get(reason.code, reason.code)}{unknown}{shadow}"
+    measure = f", by measure {reason.clause}" if reason.clause is not None else ""
+    return f"{_MEANINGS.get(reason.code, reason.code)}{measure}{unknown}{shadow}"
 
 
 def _grant(grant: Grant, mark: str) -> str:
@@ -162,7 +171,17 @@ def _document(found: Explanation) -> dict[str, Any]:
             "channel": facts.channel,
             "end_user": None if facts.end_user == UNDECLARED else facts.end_user,
         },
-        "account": {"id": found.account.id, "version": found.account.version, "standing": found.account.standing.value},
+        "account": {"id": found.account.id, "version": found.account.version, "standing": found.standing.step.value},
+        "measures": [
+            {
+                "id": measure.id,
+                "step": measure.step_at(found.at).value,
+                "reason": measure.reason,
+                "clauses": list(measure.clauses),
+                "decided": measure is found.standing.measure,
+            }
+            for measure in found.standing.in_force
+        ],
         "terms": [
             {"series": terms.series, "version": terms.version, "uri": terms.uri, "sha256": terms.sha256} for terms in found.documents
         ],

@@ -5,6 +5,7 @@
 - An authorized person is identified by more than their own word, unless the settings say ``declared``.
 - What is accepted is the newest version in effect, or one that will come into effect: whoever accepted an older one now would only get
   a grace that was meant for those who had accepted it then. Administrators may record what was accepted in the past.
+- Who has accepted what is in effect accepts it again only where a measure asks for it, since that began.
 - The receipt is signed first and kept with its record. Both are in the store, which every process reads, when a step returns.
 """
 
@@ -137,8 +138,17 @@ class Accepting(Admitting):
                 method=method,
                 identified_by=identified_by,
                 authority=authority,
+                since=self.demanded_since(holder),
             )
         )
+
+    def demanded_since(self, holder: Holder) -> datetime | None:
+        """Since when an acceptance of the general terms is demanded once more of an account, by a measure or its step; None for no such."""
+        held, rung = self.standing(holder)
+        begins = [measure.begins for measure in held.in_force if measure.requires == "accept"]
+        if rung.accept and held.measure is not None and not held.measure.is_answered(holder.acceptances):
+            begins.append(held.measure.begins)
+        return max(begins).replace(microsecond=0) if begins else None  # receipts count in whole seconds
 
     def withdraw(
         self,
@@ -206,7 +216,7 @@ class Accepting(Admitting):
             accepted_by: The person; for an organization, one of its authorized ones.
             authority: What gave the person the right, and where the evidence lies.
             method: How it reached the provider.
-            at: When it was accepted; now by default.
+            at: When it was accepted; now by default. Later than an acceptance that is known, it is another one.
             expires: Last moment in which it counts, or None.
             actor: The administrator.
 
@@ -343,14 +353,22 @@ class Accepting(Admitting):
             )
         return None
 
-    def acceptable(self, subject: Subject, now: datetime) -> tuple[TermsVersion, ...]:
-        """Versions that can be accepted for the subject at *now* and are not yet: of each series the newest in effect, and later ones."""
-        return tuple(
-            terms
-            for series in self.rulebook.shelf.series()
-            for terms in _choices(self.rulebook.shelf.versions_of(series), now)
-            if subject.may_know(terms) and terms.acceptance is AcceptanceRule.REQUIRED and _counting(subject, terms, now, None) is None
-        )
+    def acceptable(self, subject: Subject, now: datetime, *, since: datetime | None = None) -> tuple[TermsVersion, ...]:
+        """Versions that can be accepted for the subject and are not yet: of each series the newest in effect, and later ones.
+
+        Args:
+            subject: For whom.
+            now: The moment.
+            since: As of `demanded_since`: general terms in effect that were accepted before are to be accepted again.
+        """
+
+        def is_acceptable(terms: TermsVersion) -> bool:
+            demanded = since if _is_demanded(terms, now) else None
+            is_to_be = terms.acceptance is AcceptanceRule.REQUIRED or demanded is not None
+            return subject.may_know(terms) and is_to_be and _counting(subject, terms, now, None, demanded) is None
+
+        series = (self.rulebook.shelf.versions_of(name) for name in self.rulebook.shelf.series())
+        return tuple(terms for versions in series for terms in _choices(versions, now) if is_acceptable(terms))
 
     def _accept(
         self,
@@ -364,12 +382,15 @@ class Accepting(Admitting):
         at: datetime | None = None,
         expires: datetime | None = None,
         actor: str = "",
+        since: datetime | None = None,
     ) -> Steps[Acceptance]:
         store, now = self._own_store(), self.clock()
         yield from self._read_terms()
-        terms = self._wanted(subject, version, now, is_past=identified_by is Identification.ADMINISTRATOR)
+        is_past = identified_by is Identification.ADMINISTRATOR
+        terms = self._wanted(subject, version, now, is_past=is_past, is_demanded=since is not None)
+        demanded = at.replace(microsecond=0) if at is not None else since if _is_demanded(terms, now) else None
         authority = self._authority(subject, accepted_by, identified_by, authority)
-        if (earlier := _counting(subject, terms, now, expires)) is not None:
+        if (earlier := _counting(subject, terms, now, expires, demanded)) is not None:
             return earlier
         if at is not None and at > now:
             raise MalformedRequestError("lies in the future", where="at")
@@ -443,14 +464,14 @@ class Accepting(Admitting):
             raise ConfigurationError("the guard has no store to keep acceptances in", where="store=", cure="Give one, as from_file does.")
         return self.store
 
-    def _wanted(self, subject: Subject, version: str, now: datetime, *, is_past: bool) -> TermsVersion:
+    def _wanted(self, subject: Subject, version: str, now: datetime, *, is_past: bool, is_demanded: bool) -> TermsVersion:
         """The version of this name, if it can be accepted for the subject."""
         terms = self.rulebook.shelf.version(version)
         if terms is None or not (subject.may_know(terms) or is_past):
             raise NotFoundError("no terms of this version", where=f"version {version[:64]}")
         if not subject.may_know(terms):
             raise ConflictError(f"is a contract of the organization {terms.organization}", where=f"version {version}")
-        if terms.acceptance is AcceptanceRule.NONE:
+        if terms.acceptance is AcceptanceRule.NONE and not (is_demanded and _is_demanded(terms, now)):
             raise ConflictError("binds without being accepted", where=f"version {version}", cure="There is nothing to do.")
         choices = _choices(self.rulebook.shelf.versions_of(terms.series), now)
         if not is_past and terms not in choices:
@@ -489,9 +510,16 @@ def _choices(versions: tuple[TermsVersion, ...], now: datetime) -> tuple[TermsVe
     return (*in_effect[-1:], *to_come.values())
 
 
-def _counting(subject: Subject, terms: TermsVersion, now: datetime, expires: datetime | None) -> Acceptance | None:
-    """An acceptance of these very terms that counts now, and for at least as long as is asked for."""
-    counting = (one for one in subject.acceptances if one.is_of(terms) and one.is_active(now))
+def _is_demanded(terms: TermsVersion, now: datetime) -> bool:
+    """Whether it is of such terms that an acceptance may be demanded again: general ones, in effect."""
+    return terms.series == "general" and terms.effective <= now.astimezone(UTC).date()
+
+
+def _counting(
+    subject: Subject, terms: TermsVersion, now: datetime, expires: datetime | None, since: datetime | None = None
+) -> Acceptance | None:
+    """An acceptance of these very terms that counts now, given no earlier and for at least as long as is asked for."""
+    counting = (one for one in subject.acceptances if one.is_of(terms) and one.is_active(now) and (since is None or one.at >= since))
     return next((one for one in counting if one.expires is None or (expires is not None and one.expires >= expires)), None)
 
 

@@ -44,7 +44,7 @@ from tos_guard.protocols import (
     Signer,
     TermsArchive,
 )
-from tos_guard.rights import Account, KeyedHolder, end_user_key
+from tos_guard.rights import Account, HeldStanding, Holder, KeyedHolder, Rung, end_user_key
 from tos_guard.telemetry import Observed, Telemetry
 from tos_guard.terms import TermsVersion
 from tos_guard.types import KeyPurpose
@@ -300,6 +300,12 @@ class GuardBase:
                     where=f"terms {terms.version}",
                     cure=f"Fulfilled are: {', '.join(sorted(FULFILLED_DUTIES))}. Remove the duty from the terms.",
                 )
+
+    def standing(self, holder: Holder) -> tuple[HeldStanding, Rung]:
+        """Where an account stands now, and what that does."""
+        ladder = self.rulebook.ladder
+        held = holder.account.standing_at(self.clock(), acceptances=holder.acceptances, ladder=ladder)
+        return held, ladder.rung(held.step)
 
     @property
     def standing_url(self) -> str | None:

@@ -10,7 +10,7 @@ from tos_guard.guard._admitting import Admitting
 from tos_guard.guard._needs import AskLimits, Steps
 from tos_guard.limits import Amounts, Charge, Dimension, Limit, LimitState
 from tos_guard.policy import UsagePolicy
-from tos_guard.rights import Account, HeldStanding, Holder, Rung
+from tos_guard.rights import Account, Holder
 from tos_guard.terms import TermsBinding
 from tos_guard.types import UNDECLARED, Facts
 
@@ -66,12 +66,6 @@ class Reporting(Admitting):
         """
         yield from self._read_terms()
         return self.rulebook.shelf.binding(holder.account.organization, holder.acceptances, self.clock())
-
-    def standing(self, holder: Holder) -> tuple[HeldStanding, Rung]:
-        """Where the account stands now, and what that does."""
-        ladder = self.rulebook.ladder
-        held = holder.account.standing_at(self.clock(), acceptances=holder.acceptances, ladder=ladder)
-        return held, ladder.rung(held.step)
 
     def usage_policies(self, holder: Holder) -> Steps[tuple[PolicyFor, ...]]:
         """What the account may do with output. Models with one policy stand together.

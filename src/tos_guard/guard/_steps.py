@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import inspect
 
-from tos_guard.guard._accepting import Accepting
 from tos_guard.guard._administering import Administering
+from tos_guard.guard._appealing import Appealing
 from tos_guard.guard._batch import Batching
 from tos_guard.guard._messages import AdmittingMessages
 from tos_guard.guard._reporting import Reporting
@@ -18,7 +18,7 @@ from tos_guard.protocols import ReplayCache
 __all__ = ["GuardSteps"]
 
 
-class GuardSteps(Accepting, Administering, AdmittingMessages, Batching, Reporting, Sealing):
+class GuardSteps(Appealing, Administering, AdmittingMessages, Batching, Reporting, Sealing):
     """What both colours share: everything but how needs are served."""
 
     def purge(self) -> int:

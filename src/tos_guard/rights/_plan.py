@@ -180,6 +180,11 @@ class Plan:
     _granted: _Cases | None
     """As if grants were not suspended, to tell what is refused because of that; None where they are not."""
 
+    @property
+    def refuses_all(self) -> bool:
+        """Whether no request is served, whatever it asks for."""
+        return self._whatever is not None or bool(self.rung.verify and self.account.verification not in self.rung.verify)
+
     def rights(self, facts: Facts) -> Rights:
         """What holds for requests like this one."""
         return self._cases.rights(facts)

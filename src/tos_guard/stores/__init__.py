@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tos_guard.errors import ConfigurationError
-from tos_guard.stores._appeals import MAX_ANSWER_CHARS, MAX_APPEAL_CHARS, Appeal, AppealState
+from tos_guard.stores._appeals import MAX_ANSWER_CHARS, MAX_APPEAL_CHARS, MAX_APPEALS_PER_MEASURE, Appeal, AppealState
 from tos_guard.stores._files import load_terms, read_secret_file, write_secret_file
 from tos_guard.stores._keys import FileSigner, KeyFolder
 from tos_guard.stores._limits_fallback import AsyncFallbackLimits, FallbackLimits
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 __all__ = [
     "DELIVERIES_KEPT",
     "MAX_ANSWER_CHARS",
+    "MAX_APPEALS_PER_MEASURE",
     "MAX_APPEAL_CHARS",
     "AccountChange",
     "Appeal",

@@ -9,33 +9,32 @@ import json
 import math
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any
 
 from tos_guard.errors import DeniedError
 from tos_guard.guard import LimitUse, Person, PolicyFor, Subject
 from tos_guard.ledger import KeptSeal
 from tos_guard.limits import Calendar, Quantity, Sliding, Window
-from tos_guard.rights import Account, Grant, Holder
+from tos_guard.rights import Account, Grant, HeldStanding, Holder, Ladder, Measure
+from tos_guard.stores import MAX_APPEALS_PER_MEASURE, Appeal
 from tos_guard.terms import Acceptance, Bound, GrantType, TermsBinding, TermsVersion
 from tos_guard.types import UNDECLARED, Standing
 
 __all__ = [
-    "BARRED",
     "acceptance_document",
     "account_document",
+    "appeal_document",
     "moment",
     "overview_document",
     "receipts_document",
     "rights_document",
     "seal_document",
+    "standing_document",
     "terms_document",
     "terms_members",
     "usage_document",
     "who_document",
 ]
-
-BARRED: Final = frozenset({Standing.SUSPENDED, Standing.TERMINATED})
-"""Standings in which no request is served."""
 
 
 def moment(at: datetime | None) -> str | None:
@@ -43,19 +42,21 @@ def moment(at: datetime | None) -> str | None:
     return None if at is None else at.isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
-def account_document(holder: Holder) -> dict[str, Any]:
-    """Who the account is."""
+def account_document(holder: Holder, standing: Standing) -> dict[str, Any]:
+    """Who the account is, and where it stands."""
     account, organization = holder.account, holder.organization
     named = {"id": account.organization, "name": organization.name if organization is not None else ""}
     return {
         "id": account.id,
         "kind": account.kind,
         "organization": named if account.organization is not None else None,
-        "standing": account.standing.value,
+        "standing": standing.value,
     }
 
 
-def overview_document(holder: Holder, binding: TermsBinding, *, appeal_url: str | None, here: str) -> dict[str, Any]:
+def overview_document(
+    holder: Holder, binding: TermsBinding, standing: Standing, *, served: bool, appeal_url: str | None, here: str
+) -> dict[str, Any]:
     """Whether requests are served, what is to be done, and where the rest is."""
     owed = [
         {
@@ -70,10 +71,10 @@ def overview_document(holder: Holder, binding: TermsBinding, *, appeal_url: str 
         if bound.to_accept is not None
     ]
     return {
-        "account": account_document(holder),
+        "account": account_document(holder, standing),
         "appeal_url": appeal_url,
-        "links": {name: f"{here}/{name}" for name in ("terms", "rights", "usage", "receipts")},
-        "served": holder.account.standing not in BARRED and not binding.refusing(None),
+        "links": {name: f"{here}/{name}" for name in ("terms", "standing", "rights", "usage", "receipts")},
+        "served": served,
         "to_accept": owed,
     }
 
@@ -145,21 +146,44 @@ def terms_document(
     holder: Holder,
     binding: TermsBinding,
     upcoming: Iterable[TermsVersion],
+    standing: HeldStanding,
     *,
+    again: bool,
     who: Mapping[str, Any],
     here: str,
 ) -> dict[str, Any]:
-    """What binds, what is to be accepted and until when, and what is to come; each with its text."""
+    """What binds, what is to be accepted and until when, and what is to come; each with its text.
+
+    Args:
+        holder: Who reads it.
+        binding: What binds.
+        upcoming: What is to come and can be accepted.
+        standing: Where the account stands.
+        again: Whether the general terms in effect are to be accepted again.
+        who: Who accepts.
+        here: Where the routes are.
+    """
+    deadlines = [one.deadline for one in standing.in_force if one.requires == "accept" and one.deadline is not None]
+    by = min(deadlines, default=None) if again else None
     return {
-        "account": account_document(holder),
-        "series": [_bound(bound, here) for bound in binding.bounds],
+        "account": account_document(holder, standing.step),
+        "series": [_bound(bound, here, again=again and bound.series == "general", by=by) for bound in binding.bounds],
         "upcoming": [terms_members(terms, here) for terms in upcoming],
         "who_accepts": dict(who),
     }
 
 
-def _bound(bound: Bound, here: str) -> dict[str, Any]:
-    """The state of a series: ``binding``, ``grace`` (served until `accept_by`), ``refused``, or ``to_come``."""
+def _bound(bound: Bound, here: str, *, again: bool, by: datetime | None) -> dict[str, Any]:
+    """The state of a series: ``binding``, ``grace`` (served until `accept_by`), ``refused``, ``again`` (a measure asks), or ``to_come``."""
+    if again and bound.to_accept is None and bound.version is not None:
+        return {
+            "accept_by": moment(by),
+            "acceptance": None if bound.acceptance is None else acceptance_document(bound.acceptance, here),
+            "binding": _with_text(bound.version, here),
+            "series": bound.series,
+            "state": "again",
+            "to_accept": _with_text(bound.version, here),
+        }
     state = (
         "refused" if bound.refused else "grace" if bound.grace_ends is not None else "binding" if bound.version is not None else "to_come"
     )
@@ -182,17 +206,25 @@ def _with_text(terms: TermsVersion | None, here: str) -> dict[str, Any] | None:
 
 
 def rights_document(
-    holder: Holder, policies: Iterable[PolicyFor], kinds: Iterable[GrantType], *, appeal_url: str | None, issuer: str, now: datetime
+    holder: Holder,
+    policies: Iterable[PolicyFor],
+    kinds: Iterable[GrantType],
+    standing: Standing,
+    *,
+    grants_suspended: bool,
+    appeal_url: str | None,
+    issuer: str,
+    now: datetime,
 ) -> dict[str, Any]:
     """Models, actions, grants and standing, and what may be done with output."""
     account = holder.account
     known = {kind.id: kind for kind in kinds}
     return {
-        "account": account_document(holder),
+        "account": account_document(holder, standing),
         "actions": sorted(account.actions),
         "appeal_url": appeal_url,
         "blocked_end_users": len(account.blocked_end_users),
-        "grants": [_grant(grant, known.get(grant.type), now) for grant in account.grants],
+        "grants": [_grant(grant, known.get(grant.type), now, suspended=grants_suspended) for grant in account.grants],
         "models": sorted(account.models),
         "output": [_policy(policy, issuer) for policy in policies],
         "region": account.region,
@@ -200,7 +232,7 @@ def rights_document(
     }
 
 
-def _grant(grant: Grant, kind: GrantType | None, now: datetime) -> dict[str, Any]:
+def _grant(grant: Grant, kind: GrantType | None, now: datetime, *, suspended: bool) -> dict[str, Any]:
     return {
         "actions": sorted(grant.actions),
         "id": grant.id,
@@ -211,7 +243,7 @@ def _grant(grant: Grant, kind: GrantType | None, now: datetime) -> dict[str, Any
         "purposes": sorted(grant.purposes),
         "reason": grant.reason,
         "regions": sorted(grant.regions),
-        "state": _state_of(grant, now),
+        "state": "suspended" if suspended and grant.is_active(now) else _state_of(grant, now),
         "text": kind.text if kind is not None else "",
         "title": kind.title if kind is not None else "",
         "type": grant.type,
@@ -238,6 +270,98 @@ def _policy(said: PolicyFor, issuer: str) -> dict[str, Any]:
         "purpose": None if said.purpose == UNDECLARED else said.purpose,
         "sha256": policy.sha256,
         "url": f"{issuer}/.well-known/ai-provenance/usage/{policy.sha256}",
+    }
+
+
+# Standing
+
+
+def standing_document(
+    holder: Holder,
+    standing: HeldStanding,
+    ladder: Ladder,
+    appeals: Iterable[Appeal],
+    *,
+    served: bool,
+    appeal_url: str | None,
+    here: str,
+    now: datetime,
+) -> dict[str, Any]:
+    """Where the account stands and what that does; each measure, the newest first, with what to do by when, and the appeals against it."""
+    by_measure: dict[str, list[Appeal]] = {}
+    for appeal in appeals:
+        by_measure.setdefault(appeal.measure_id, []).append(appeal)
+    rung = ladder.rung(standing.step)
+    measures = sorted(holder.account.measures, key=lambda one: (one.begins, one.id), reverse=True)
+    return {
+        "account": account_document(holder, standing.step),
+        "appeal_url": appeal_url,
+        "appeal_to": f"{here}/standing/appeal",
+        "effects": {
+            "accept": rung.accept,
+            "limit_share": rung.limit_share,
+            "models": sorted(rung.models) if rung.models is not None else None,
+            "refuse": rung.refuse,
+            "verify": sorted(rung.verify),
+            "without_actions": sorted(rung.without_actions),
+            "without_grants": rung.without_grants,
+        },
+        "measures": [_measure(one, standing, ladder, by_measure.get(one.id, []), here, now) for one in measures],
+        "served": served,
+        "withdraw_to": f"{here}/standing/withdraw",
+    }
+
+
+def _measure(measure: Measure, standing: HeldStanding, ladder: Ladder, appeals: list[Appeal], here: str, now: datetime) -> dict[str, Any]:
+    """A measure as its account may read it: neither where its evidence lies nor who decided."""
+    state = _measure_state(measure, standing, now)
+    is_open = any(appeal.state == "filed" for appeal in appeals)
+    return {
+        "accept_url": f"{here}/terms" if measure.requires == "accept" and state == "in_force" else None,
+        "appeals": [appeal_document(appeal) for appeal in appeals],
+        "automated": measure.automated,
+        "begins": moment(measure.begins),
+        "clauses": list(measure.clauses),
+        "deadline": moment(measure.deadline),
+        "deadline_missed": measure.is_missed(now),
+        "decides": measure is standing.measure,
+        "expires": moment(measure.expires),
+        "id": measure.id,
+        "lift_reason": measure.lift_reason,
+        "lifted": moment(measure.lifted),
+        "may_appeal": measure.lifted is None and not is_open and len(appeals) < MAX_APPEALS_PER_MEASURE,
+        "notice": measure.notice,
+        "reason": measure.reason,
+        "requires": measure.requires,
+        "state": state,
+        "step": measure.step_at(now).value,
+        "then": measure.then.value if measure.then is not None and not measure.is_missed(now) else None,
+        "verify": sorted(ladder.levels(measure.step)) if measure.requires == "verify" else [],
+    }
+
+
+def _measure_state(measure: Measure, standing: HeldStanding, now: datetime) -> str:
+    """``in_force``, ``lifted``, ``ended``, ``to_come``, or ``done``: what it asks for."""
+    if measure in standing.in_force:
+        return "in_force"
+    if measure.lifted is not None and measure.lifted <= now:
+        return "lifted"
+    if measure.begins > now:
+        return "to_come"
+    return "ended" if measure.expires is not None and measure.expires <= now else "done"
+
+
+def appeal_document(appeal: Appeal) -> dict[str, Any]:
+    """An appeal as its account may read it: not who decided."""
+    return {
+        "answer": appeal.answer,
+        "ended": moment(appeal.ended),
+        "filed": moment(appeal.filed),
+        "filed_by": appeal.filed_by,
+        "id": appeal.id,
+        "measure": appeal.measure_id,
+        "state": appeal.state,
+        "text": appeal.text,
     }
 
 
@@ -291,12 +415,13 @@ def _window(window: Window | None) -> dict[str, Any] | None:
 # Receipts
 
 
-def receipts_document(holder: Holder, titles: Mapping[str, str], here: str) -> dict[str, Any]:
+def receipts_document(holder: Holder, titles: Mapping[str, str], standing: Standing, here: str) -> dict[str, Any]:
     """Receipts of acceptances and withdrawals, newest first.
 
     Args:
         holder: Whose.
         titles: Titles of terms by version.
+        standing: Where the account stands.
         here: Where the routes are.
     """
     found: list[dict[str, Any]] = []
@@ -313,4 +438,4 @@ def receipts_document(holder: Holder, titles: Mapping[str, str], here: str) -> d
         if (taken := acceptance.withdrawal) is not None and taken.receipt is not None:
             by = {"event": "withdrawal", "id": taken.id, "at": moment(taken.at), "person": taken.withdrawn_by}
             found.append(same | by | {"url": f"{here}/receipts/{taken.id}", "expires": None})
-    return {"account": account_document(holder), "receipts": sorted(found, key=lambda one: str(one["at"]), reverse=True)}
+    return {"account": account_document(holder, standing), "receipts": sorted(found, key=lambda one: str(one["at"]), reverse=True)}

@@ -5,27 +5,40 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
+from tos_guard.stores import MAX_APPEAL_CHARS
 from tos_guard.web._frame import Frame, State, chip, day, facts, notice, page, table, time
 from tos_guard.web._html import Html, el, join, prose
 
-__all__ = ["accepted_page", "overview_page", "receipts_page", "refusal_page", "rights_page", "terms_page", "usage_page", "version_page"]
+__all__ = [
+    "accepted_page",
+    "appealed_page",
+    "overview_page",
+    "receipts_page",
+    "refusal_page",
+    "rights_page",
+    "standing_page",
+    "terms_page",
+    "usage_page",
+    "version_page",
+]
 
 Members = Mapping[str, Any]
 
 _STANDINGS: Final[Mapping[str, tuple[State, str, str]]] = {
     "good": ("good", "In good standing", ""),
-    "noticed": ("wait", "Noticed", "The provider has written to you about how the account is used."),
-    "warned": ("wait", "Warned", "The provider has warned the account. Read its message, and answer it."),
-    "throttled": ("wait", "Throttled", "The account's limits are lowered."),
+    "noticed": ("wait", "Noticed", "The provider has something to tell about how the account is used."),
+    "warned": ("wait", "Warned", "The provider has warned the account."),
+    "throttled": ("wait", "Throttled", "The account may do less than before."),
     "restricted": ("wait", "Restricted", "Some uses are closed to the account."),
-    "suspended": ("bad", "Suspended", "No request is served."),
-    "terminated": ("bad", "Terminated", "The account is closed. No request is served."),
+    "suspended": ("bad", "Suspended", "The account is suspended."),
+    "terminated": ("bad", "Terminated", "The account is closed."),
 }
 _GRANT_STATES: Final[Mapping[str, tuple[State, str]]] = {
     "active": ("good", "In force"),
     "to_come": ("none", "Not yet in force"),
     "ended": ("none", "Ended"),
     "voided": ("bad", "Taken back"),
+    "suspended": ("bad", "Suspended, because of where the account stands"),
 }
 _IDENTIFIED: Final = {
     "administrator": "the provider's own people say who it was",
@@ -73,7 +86,9 @@ def overview_page(frame: Frame, document: Members) -> bytes:
         ),
         class_="card",
     )
-    return page(frame, "Your account", *_to_do(owed, document["links"]["terms"]), about, _places(document["links"]), current="")
+    why = el("a", "Read why, and what to do", href=document["links"]["standing"])
+    told = notice(state, f"{words}. {said}", why) if state != "good" else None
+    return page(frame, "Your account", told, *_to_do(owed, document["links"]["terms"]), about, _places(document["links"]), current="")
 
 
 def _to_do(owed: Iterable[Members], terms_url: str) -> Iterable[Html]:
@@ -90,6 +105,7 @@ def _to_do(owed: Iterable[Members], terms_url: str) -> Iterable[Html]:
 def _places(links: Members) -> Html:
     said = {
         "terms": ("Terms", "What binds the account, what is to be accepted, and the texts."),
+        "standing": ("Standing", "Where the account stands and why, what to do by when, and appeals."),
         "rights": ("Rights", "Models, actions and grants, and what may be done with output."),
         "usage": ("Usage", "Each limit, how much of it is used, and when it comes back."),
         "receipts": ("Receipts", "Signed proof of what was accepted, to download and keep."),
@@ -127,6 +143,9 @@ def _series(series: Members, who: Members, here: str, token: str) -> Html:
         else None
     )
     refused = f"Requests{_on_models(shown)} are refused until it is accepted." if series["state"] == "refused" else None
+    if series["state"] == "again":
+        by = join((" by ", el("b", time(series["accept_by"])))) if series["accept_by"] is not None else None
+        until = join(("The provider asks to accept it again", by, "."))
     return el(
         "section",
         el("div", el("h2", shown["title"]), chip(state, words), class_="top"),
@@ -135,7 +154,7 @@ def _series(series: Members, who: Members, here: str, token: str) -> Html:
         _text(shown, is_open=wanted is not None),
         _accept_form(shown, who, here, token) if wanted is not None else None,
         _text(binding, is_open=False, summary=f"The text of version {binding['version']}, which binds now")
-        if wanted is not None and binding is not None
+        if wanted is not None and binding is not None and series["state"] != "again"
         else None,
         _withdraw_form(acceptance, who, here, token) if acceptance is not None else None,
         class_="card",
@@ -148,6 +167,8 @@ def _series_state(series: Members) -> tuple[State, str]:
             return "bad", "To be accepted"
         case "grace":
             return "wait", "New version to accept"
+        case "again":
+            return "wait", "To be accepted again"
         case _:
             return ("good", "Accepted") if series["acceptance"] is not None else ("good", "In force")
 
@@ -304,6 +325,170 @@ def accepted_page(frame: Frame, document: Members) -> bytes:
     )
     back = el("p", el("a", "Back to the terms", href=f"{frame.here}/terms"))
     return page(frame, "Accepted" if taken is None else "Taken back", said, receipt, back, current="terms")
+
+
+# Standing
+
+
+_MEASURE_STATES: Final[Mapping[str, tuple[State, str]]] = {
+    "in_force": ("wait", "In force"),
+    "to_come": ("none", "Not yet in force"),
+    "ended": ("none", "Ended"),
+    "done": ("good", "Ended: what it asked for is done"),
+    "lifted": ("good", "Lifted"),
+}
+_APPEAL_STATES: Final[Mapping[str, tuple[State, str]]] = {
+    "filed": ("wait", "Open"),
+    "withdrawn": ("none", "Withdrawn"),
+    "upheld": ("good", "Upheld"),
+    "rejected": ("bad", "Rejected"),
+}
+_ASKED: Final = {
+    "accept": "Accept the terms again",
+    "verify": "Have the account verified",
+    "contact": "Contact the provider",
+}
+
+
+def standing_page(frame: Frame, document: Members, *, token: str, person: str | None) -> bytes:
+    """Where the account stands, why, what to do by when, and how to appeal."""
+    state, words, said = _STANDINGS[document["account"]["standing"]]
+    effects = list(_effects(document["effects"]))
+    appeal = document["appeal_url"]
+    about = el(
+        "section",
+        el("div", el("h2", "Where the account stands"), chip(state, words), class_="top"),
+        el("p", said) if said else None,
+        el("ul", *(el("li", effect) for effect in effects)) if effects else None,
+        el("p", "Appeals are also taken at ", el("a", appeal, href=appeal), ".") if appeal is not None and state != "good" else None,
+        class_="card",
+    )
+    measures = [_measure(one, document, token=token, person=person) for one in document["measures"]]
+    return page(frame, "Standing", about, *measures, current="standing")
+
+
+def _effects(effects: Members) -> Iterable[Html | str]:
+    if effects["refuse"]:
+        yield "No request is served."
+    if effects["limit_share"] < 1:
+        yield f"The account's own limits are at {effects['limit_share']:.0%}."
+    if effects["models"] is not None:
+        yield join(("Only these models are served: ", _words(effects["models"])))
+    if effects["without_actions"]:
+        yield join(("These actions are closed: ", _words(effects["without_actions"])))
+    if effects["without_grants"]:
+        yield "Grants are suspended."
+    if effects["accept"]:
+        yield "Requests wait until the terms are accepted again."
+    if effects["verify"]:
+        yield join(("Requests wait until the account is verified: ", _words(effects["verify"])))
+
+
+def _measure(measure: Members, document: Members, *, token: str, person: str | None) -> Html:
+    _, step, _ = _STANDINGS[measure["step"]]
+    state, words = _MEASURE_STATES[measure["state"]]
+    is_over = measure["state"] in ("lifted", "ended", "done")
+    return el(
+        "section",
+        el("div", el("h2", step), chip(state, words), class_="top"),
+        None if is_over else _what_to_do(measure),
+        *_lines(measure["notice"]),
+        facts(
+            ("Measure", el("code", measure["id"])),
+            ("Reason", measure["reason"]),
+            ("Clauses", _words(measure["clauses"]) if measure["clauses"] else None),
+            ("Decided", "by a machine, without a person" if measure["automated"] else "by a person"),
+            ("From", time(measure["begins"])),
+            ("Until", time(measure["expires"])),
+            ("Lifted", join((time(measure["lifted"]), f": {measure['lift_reason']}")) if measure["lifted"] is not None else None),
+        ),
+        *(_appeal(one, document, token=token, person=person) for one in measure["appeals"]),
+        _appeal_form(measure, document, token=token, person=person) if measure["may_appeal"] else None,
+        class_="card",
+    )
+
+
+def _lines(text: str) -> Iterable[Html]:
+    """Text of people, line by line: none of it means anything but itself."""
+    return (el("p", line) for line in text.splitlines() if line.strip())
+
+
+def _what_to_do(measure: Members) -> Html | None:
+    if measure["requires"] is None:
+        return None
+    asked = _ASKED[measure["requires"]]
+    levels = f": {' or '.join(measure['verify'])}" if measure["verify"] else ""
+    what: Html | str = el("a", asked, href=measure["accept_url"]) if measure["accept_url"] is not None else f"{asked}{levels}"
+    by = join((" by ", el("b", time(measure["deadline"])))) if measure["deadline"] is not None else None
+    then = f" After that the account is {measure['then']}." if measure["then"] is not None else None
+    missed = " The time for it is over; it counts all the same." if measure["deadline_missed"] else None
+    return notice("bad" if measure["deadline_missed"] else "wait", join((what, by, ".", then, missed)))
+
+
+def _appeal(appeal: Members, document: Members, *, token: str, person: str | None) -> Html:
+    state, words = _APPEAL_STATES[appeal["state"]]
+    form = el(
+        "form",
+        _hidden("csrf", token),
+        _hidden("appeal", appeal["id"]),
+        *_name_fields(person, "withdrawn_by", appeal["id"]),
+        _agree("I withdraw this appeal."),
+        el("button", "Withdraw the appeal", type="submit", class_="quiet"),
+        method="post",
+        action=document["withdraw_to"],
+    )
+    return el(
+        "div",
+        el("div", el("h3", "Appeal"), chip(state, words), class_="top"),
+        facts(
+            ("Appeal", el("code", appeal["id"])),
+            ("Filed", join((time(appeal["filed"]), appeal["filed_by"] and f" by {appeal['filed_by']}"))),
+            ("Ended", time(appeal["ended"])),
+            ("Answer", appeal["answer"]),
+        ),
+        *_lines(appeal["text"]),
+        el("details", el("summary", "Withdraw it"), el("div", form)) if appeal["state"] == "filed" else None,
+        class_="grant",
+    )
+
+
+def _appeal_form(measure: Members, document: Members, *, token: str, person: str | None) -> Html:
+    field = f"text-{measure['id']}"
+    form = el(
+        "form",
+        _hidden("csrf", token),
+        _hidden("measure", measure["id"]),
+        el("label", "Why it is wrong, or too much", for_=field),
+        el("textarea", name="text", id=field, required=True, rows="8", maxlength=str(MAX_APPEAL_CHARS)),
+        *_name_fields(person, "filed_by", measure["id"]),
+        _agree(f"I appeal for the account {document['account']['id']}."),
+        el("button", "File the appeal", type="submit"),
+        method="post",
+        action=document["appeal_to"],
+    )
+    return el("details", el("summary", "Appeal against this"), el("div", form))
+
+
+def _name_fields(person: str | None, name: str, of: str) -> Iterable[Html]:
+    if person is not None:
+        yield el("p", "You act as ", el("b", person), ".")
+        return
+    yield el("label", "Your name", for_=f"{name}-{of}")
+    yield el("input", type="text", name=name, id=f"{name}-{of}", required=True, maxlength="128", autocomplete="name")
+
+
+def appealed_page(frame: Frame, document: Members) -> bytes:
+    """What was done."""
+    appeal = document["appeal"]
+    is_filed = appeal["state"] == "filed"
+    said = (
+        notice("good", "The appeal is filed.", "The provider decides. The answer stands beside the measure.")
+        if is_filed
+        else notice("wait", "The appeal is withdrawn.")
+    )
+    about = facts(("Appeal", el("code", appeal["id"])), ("Measure", el("code", appeal["measure"])), ("Filed", time(appeal["filed"])))
+    back = el("p", el("a", "Back to where the account stands", href=f"{frame.here}/standing"))
+    return page(frame, "Appeal", said, el("section", about, class_="card"), back, current="standing")
 
 
 # Rights

@@ -6,19 +6,21 @@ from collections.abc import Iterable
 from typing import Any
 
 from tos_guard.ledger import ExchangeRecord
-from tos_guard.rights import Account, Organization
-from tos_guard.stores import AccountChange, OrganizationChange, StoredKey, StoredTerms
+from tos_guard.rights import Account, HeldStanding, Organization
+from tos_guard.stores import AccountChange, Appeal, OrganizationChange, StoredKey, StoredTerms
 from tos_guard.terms import Acceptance, Finding, TermsVersion
-from tos_guard.web._account_documents import acceptance_document, moment
+from tos_guard.web._account_documents import acceptance_document, appeal_document, moment
 
 __all__ = [
     "acceptance_members",
     "account_members",
+    "appeal_members",
     "change_members",
     "finding_members",
     "key_members",
     "organization_members",
     "record_members",
+    "standing_members",
     "terms_members",
 ]
 
@@ -29,6 +31,21 @@ def account_members(account: Account) -> dict[str, Any]:
     grants = [{name: _sorted(value) for name, value in grant.items()} for grant in document["grants"]]
     sorted_members = {name: _sorted(value) for name, value in document.items()}
     return sorted_members | {"blocked_end_users": len(account.blocked_end_users), "grants": grants}
+
+
+def standing_members(held: HeldStanding) -> dict[str, Any]:
+    """Where an account stands now, because of which measure, and until when nothing changes by itself."""
+    return {
+        "changes": moment(held.changes),
+        "in_force": [measure.id for measure in held.in_force],
+        "measure": held.measure.id if held.measure is not None else None,
+        "step": held.step.value,
+    }
+
+
+def appeal_members(appeal: Appeal) -> dict[str, Any]:
+    """An appeal, whose it is, and who decided."""
+    return appeal_document(appeal) | {"account": appeal.account_id, "ended_by": appeal.ended_by}
 
 
 def _sorted(value: Any) -> Any:

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated, Any, ClassVar, Final, TypeVar
+from typing import Annotated, Any, ClassVar, Final, Literal, TypeVar
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from tos_guard.config import describe
 from tos_guard.errors import AccountError, MalformedRequestError
 from tos_guard.rights import Binding, KeyTerms
-from tos_guard.types import SubjectKind
+from tos_guard.stores import MAX_ANSWER_CHARS
+from tos_guard.types import Standing, SubjectKind
 from tos_guard.web._routes import MAX_BODY_BYTES, WebRequest, json_members
 
 __all__ = [
     "ChangeAccount",
     "ChangeOrganization",
+    "DecideAppeal",
     "EndUser",
     "NewAccount",
     "NewGrant",
     "NewKey",
+    "NewMeasure",
     "NewOrganization",
     "PublishTerms",
     "Reason",
@@ -140,6 +143,31 @@ class NewGrant(Input):
     issuer: _Text = ""
     reason: _Why
     evidence: _Text = ""
+
+
+class NewMeasure(Input):
+    """A measure. Its id is made where none is given, and it begins now."""
+
+    id: _Text | None = None
+    step: Standing
+    reason: _Why
+    clauses: Annotated[list[_Text], Field(max_length=16)] = []
+    notice: _Said = ""
+    evidence: _Text = ""
+    issuer: Annotated[str, Field(max_length=200)] = ""
+    automated: bool = False
+    begins: _Moment | None = None
+    requires: Literal["accept", "verify", "contact"] | None = None
+    deadline: _Moment | None = None
+    then: Standing | None = None
+    expires: _Moment | None = None
+
+
+class DecideAppeal(Input):
+    """The decision on an appeal, and what the account is told of it."""
+
+    upheld: bool
+    answer: Annotated[str, Field(min_length=1, max_length=MAX_ANSWER_CHARS)]
 
 
 class SetLimit(Input):

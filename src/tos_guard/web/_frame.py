@@ -46,7 +46,14 @@ _SIGNS: Final[dict[State, str]] = {
 """A tick, a warning, a cross, a clock."""
 
 _MONTHS: Final = ("January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December")
-_NAVIGATION: Final = (("", "Overview"), ("terms", "Terms"), ("rights", "Rights"), ("usage", "Usage"), ("receipts", "Receipts"))
+_NAVIGATION: Final = (
+    ("", "Overview"),
+    ("terms", "Terms"),
+    ("standing", "Standing"),
+    ("rights", "Rights"),
+    ("usage", "Usage"),
+    ("receipts", "Receipts"),
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """The account routes: what an account may know of itself, and where its people accept terms (docs/guides/account-routes.md).
 
 - Whoever may make requests for the account may look: the credential is the same, and judged by the same step. An account that has
-  accepted nothing, or is suspended, may look all the same: these are the people who need to know.
+  accepted nothing, or is suspended or closed, may look all the same, and appeal: these are the people who need to.
 - Everything is a JSON document and a page that shows its members. ``Accept: application/json`` or a path ending in ``.json`` asks for the
   document.
 - A person accepts: as the host names them (``acceptor=``), or as a bearer token does, or by a name they give. The record says which.
@@ -19,14 +19,17 @@ from typing import Any, Final
 from tos_guard.errors import ConfigurationError, ConflictError, DeniedError, MalformedRequestError, NotFoundError, RequestError
 from tos_guard.guard import Ask, Caller, GuardSteps, Person, Steps, Subject
 from tos_guard.rights import ACCOUNT_ROUTES, Holder
+from tos_guard.stores import Appeal
 from tos_guard.terms import Acceptance, TermsVersion, parse_receipt
-from tos_guard.types import AcceptanceMethod, Identification
+from tos_guard.types import AcceptanceMethod, Identification, Standing
 from tos_guard.web._account_documents import (
     acceptance_document,
+    appeal_document,
     overview_document,
     receipts_document,
     rights_document,
     seal_document,
+    standing_document,
     terms_document,
     terms_members,
     usage_document,
@@ -34,10 +37,12 @@ from tos_guard.web._account_documents import (
 )
 from tos_guard.web._account_pages import (
     accepted_page,
+    appealed_page,
     overview_page,
     receipts_page,
     refusal_page,
     rights_page,
+    standing_page,
     terms_page,
     usage_page,
     version_page,
@@ -104,6 +109,7 @@ class AccountRoutes:
         self._pages: Mapping[str, Callable[[Caller, WebRequest, Frame], Steps[tuple[dict[str, Any], Callable[[], bytes]]]]] = {
             "overview": self._overview,
             "terms": self._terms,
+            "standing": self._standing,
             "rights": self._rights,
             "usage": self._usage,
             "receipts": self._receipts,
@@ -151,6 +157,10 @@ class AccountRoutes:
                 return (yield from self._accept(who, request))
             case ("terms", "withdraw") if request.view.method not in _READ:
                 return (yield from self._withdraw(who, request))
+            case ("standing", "appeal") if request.view.method not in _READ:
+                return (yield from self._appeal(who, request))
+            case ("standing", "withdraw") if request.view.method not in _READ:
+                return (yield from self._withdraw_appeal(who, request))
             case ("terms", version):
                 return (yield from self._version(who, request, version))
             case ("receipts", name):
@@ -190,7 +200,14 @@ class AccountRoutes:
 
     def _overview(self, caller: Caller, request: WebRequest, frame: Frame) -> Steps[tuple[dict[str, Any], Callable[[], bytes]]]:
         binding = yield from self._guard.binding(caller.holder)
-        document = overview_document(caller.holder, binding, appeal_url=self._guard.settings.appeal_url, here=self._here(request))
+        document = overview_document(
+            caller.holder,
+            binding,
+            self._step(caller),
+            served=self._is_served(caller),
+            appeal_url=self._guard.appeal_url,
+            here=self._here(request),
+        )
         return document, lambda: overview_page(frame, document)
 
     def _terms(self, caller: Caller, request: WebRequest, frame: Frame) -> Steps[tuple[dict[str, Any], Callable[[], bytes]]]:
@@ -198,8 +215,17 @@ class AccountRoutes:
         binding = yield from self._guard.binding(holder)
         person = yield from self._guard.identify_person(request.view, caller)
         subject = Subject.of(holder)
-        upcoming = [terms for terms in self._guard.acceptable(subject, now) if terms.effective > now.astimezone(UTC).date()]
-        document = terms_document(holder, binding, upcoming, who=self._who(subject, person), here=self._here(request))
+        since = self._guard.demanded_since(holder)
+        acceptable = self._guard.acceptable(subject, now, since=since)
+        document = terms_document(
+            holder,
+            binding,
+            [terms for terms in acceptable if terms.effective > now.astimezone(UTC).date()],
+            self._guard.standing(holder)[0],
+            again=since is not None,
+            who=self._who(subject, person),
+            here=self._here(request),
+        )
         return document, lambda: terms_page(frame, document, token=self._token(caller, person))
 
     def _rights(self, caller: Caller, request: WebRequest, frame: Frame) -> Steps[tuple[dict[str, Any], Callable[[], bytes]]]:
@@ -207,8 +233,43 @@ class AccountRoutes:
         settings, now = self._guard.settings, self._guard.clock()
         policies = yield from self._guard.usage_policies(caller.holder)
         kinds = {kind.id: kind for terms in self._guard.rulebook.shelf.in_force(now).values() for kind in terms.grants}
-        document = rights_document(caller.holder, policies, kinds.values(), appeal_url=settings.appeal_url, issuer=settings.issuer, now=now)
+        held, rung = self._guard.standing(caller.holder)
+        document = rights_document(
+            caller.holder,
+            policies,
+            kinds.values(),
+            held.step,
+            grants_suspended=rung.without_grants,
+            appeal_url=self._guard.appeal_url,
+            issuer=settings.issuer,
+            now=now,
+        )
         return document, lambda: rights_page(frame, document)
+
+    def _standing(self, caller: Caller, request: WebRequest, frame: Frame) -> Steps[tuple[dict[str, Any], Callable[[], bytes]]]:
+        yield from self._guard.binding(caller.holder)
+        appeals = yield from self._guard.appeals_of(caller.holder)
+        person = yield from self._guard.identify_person(request.view, caller)
+        held, _ = self._guard.standing(caller.holder)
+        document = standing_document(
+            caller.holder,
+            held,
+            self._guard.rulebook.ladder,
+            appeals,
+            served=self._is_served(caller),
+            appeal_url=self._guard.settings.appeal_url,
+            here=self._here(request),
+            now=self._guard.clock(),
+        )
+        token, name = self._token(caller, person), person.id if person is not None else None
+        return document, lambda: standing_page(frame, document, token=token, person=name)
+
+    def _step(self, caller: Caller) -> Standing:
+        return self._guard.standing(caller.holder)[0].step
+
+    def _is_served(self, caller: Caller) -> bool:
+        """Whether any request is served at all."""
+        return not self._guard.rulebook.plan(caller.holder, "", self._guard.clock()).refuses_all
 
     def _usage(self, caller: Caller, request: WebRequest, frame: Frame) -> Steps[tuple[dict[str, Any], Callable[[], bytes]]]:
         del request
@@ -219,7 +280,7 @@ class AccountRoutes:
     def _receipts(self, caller: Caller, request: WebRequest, frame: Frame) -> Steps[tuple[dict[str, Any], Callable[[], bytes]]]:
         yield from self._guard.binding(caller.holder)
         titles = {terms.version: terms.title for terms in self._guard.rulebook.shelf.versions}
-        document = receipts_document(caller.holder, titles, self._here(request))
+        document = receipts_document(caller.holder, titles, self._step(caller), self._here(request))
         return document, lambda: receipts_page(frame, document)
 
     def _version(self, caller: Caller, request: WebRequest, name: str) -> Steps[Answer]:
@@ -240,7 +301,8 @@ class AccountRoutes:
             return answer(200, b"application/json", found.document_bytes)
         person = yield from self._guard.identify_person(request.view, caller)
         here = self._here(request)
-        is_acceptable = found in self._guard.acceptable(subject, self._guard.clock())
+        since = self._guard.demanded_since(caller.holder)
+        is_acceptable = found in self._guard.acceptable(subject, self._guard.clock(), since=since)
         page = partial(
             version_page,
             self._frame(request, caller.account.id),
@@ -312,6 +374,25 @@ class AccountRoutes:
         )
         receipt = acceptance.withdrawal.receipt if acceptance.withdrawal is not None else None
         return self._done(caller, request, acceptance, receipt, status=200)
+
+    # Appealing
+
+    def _appeal(self, caller: Caller, request: WebRequest) -> Steps[Answer]:
+        members, person = yield from self._instruction(caller, request, {"measure", "text", "filed_by"}, "filed_by")
+        text = _required({"text": members.get("text", "").replace("\r\n", "\n").strip()}, "text")
+        appeal = yield from self._guard.file_appeal(caller.holder, _required(members, "measure"), text, filed_by=person.id)
+        return self._appealed(caller, request, appeal, status=201)
+
+    def _withdraw_appeal(self, caller: Caller, request: WebRequest) -> Steps[Answer]:
+        members, person = yield from self._instruction(caller, request, {"appeal", "withdrawn_by"}, "withdrawn_by")
+        appeal = yield from self._guard.withdraw_appeal(caller.holder, _required(members, "appeal"), withdrawn_by=person.id)
+        return self._appealed(caller, request, appeal, status=200)
+
+    def _appealed(self, caller: Caller, request: WebRequest, appeal: Appeal, *, status: int) -> Answer:
+        document = {"appeal": appeal_document(appeal)}
+        if is_json(request.view) or prefers_json(request.view):
+            return json_answer(document, status=status)
+        return _html(appealed_page(self._frame(request, caller.account.id), document), status=status)
 
     def _instruction(self, caller: Caller, request: WebRequest, known: set[str], name: str) -> Steps[tuple[dict[str, str], Person]]:
         """What a person tells us to do, and who it is.

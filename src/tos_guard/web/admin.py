@@ -10,35 +10,39 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast, get_args
 
 from tos_guard.errors import AccountError, ConfigurationError, ConflictError, MalformedRequestError, NotFoundError, RequestError, TermsError
 from tos_guard.guard import Ask, GuardSteps, Steps
-from tos_guard.rights import Account, AuthorizedPerson, Grant, Organization, hash_secret, new_api_key
-from tos_guard.stores import Store
+from tos_guard.rights import Account, AuthorizedPerson, Grant, Measure, Organization, hash_secret, new_api_key
+from tos_guard.stores import Appeal, AppealState, Store
 from tos_guard.terms import TermsVersion, check_terms, parse_terms, terms_from_document
 from tos_guard.types import Standing, SubjectKind
 from tos_guard.web._admin_documents import (
     acceptance_members,
     account_members,
+    appeal_members,
     change_members,
     finding_members,
     key_members,
     organization_members,
     record_members,
+    standing_members,
     terms_members,
 )
 from tos_guard.web._admin_inputs import (
     ChangeAccount,
     ChangeOrganization,
+    DecideAppeal,
     EndUser,
     NewAccount,
     NewGrant,
     NewKey,
+    NewMeasure,
     NewOrganization,
     PublishTerms,
     Reason,
@@ -93,11 +97,20 @@ class Asked:
             MalformedRequestError: The query says something else.
         """
         parameters = self.parameters("after", "limit")
+        return parameters.get("after", ""), self.limit(parameters)
+
+    @staticmethod
+    def limit(parameters: Mapping[str, str]) -> int:
+        """How much a page holds at most.
+
+        Raises:
+            MalformedRequestError: The query says something else.
+        """
         text = parameters.get("limit", str(DEFAULT_PAGE))
         limit = int(text) if text.isascii() and text.isdigit() and len(text) < 6 else 0
         if not 1 <= limit <= MAX_PAGE:
             raise MalformedRequestError(f"is not a number from 1 to {MAX_PAGE}", where="limit")
-        return parameters.get("after", ""), limit
+        return limit
 
     def parameters(self, *known: str) -> dict[str, str]:
         """Members of the query.
@@ -155,11 +168,16 @@ class AdminRoutes:
             ("POST", ("accounts", _ANY, "keys", _ANY, "rotate"), self._blocking(self._rotate_key)),
             ("POST", ("accounts", _ANY, "grants"), self._blocking(self._add_grant)),
             ("POST", ("accounts", _ANY, "grants", _ANY, "void"), self._blocking(self._void_grant)),
+            ("POST", ("accounts", _ANY, "measures"), self._blocking(self._take_measure)),
+            ("POST", ("accounts", _ANY, "measures", _ANY, "lift"), self._blocking(self._lift_measure)),
             ("POST", ("accounts", _ANY, "limits"), self._blocking(self._set_limit)),
             ("GET", ("accounts", _ANY, "end-users"), self._blocking(self._end_users)),
             ("POST", ("accounts", _ANY, "end-users", "block"), self._blocking(self._block)),
             ("POST", ("accounts", _ANY, "end-users", "unblock"), self._blocking(self._unblock)),
             ("GET", ("accounts", _ANY, "acceptances"), self._blocking(partial(self._acceptances, SubjectKind.ACCOUNT))),
+            ("GET", ("appeals",), self._blocking(self._appeals)),
+            ("GET", ("appeals", _ANY), self._blocking(self._show_appeal)),
+            ("POST", ("appeals", _ANY, "decide"), self._blocking(self._decide_appeal)),
             ("GET", ("organizations",), self._blocking(self._organizations)),
             ("POST", ("organizations",), self._blocking(self._add_organization)),
             ("GET", ("organizations", _ANY), self._blocking(self._show_organization)),
@@ -251,7 +269,8 @@ class AdminRoutes:
     def _show_account(self, asked: Asked) -> Said:
         account = _account(asked)
         keys = [key_members(key) for key in asked.store.api_keys(account.id)]
-        return 200, {"account": account_members(account), "keys": keys}
+        holder = asked.store.rights_of(account)
+        return 200, {"account": account_members(account), "keys": keys, "standing": standing_members(self._guard.standing(holder)[0])}
 
     def _change_account(self, asked: Asked) -> Said:
         account, given = _account(asked), read_input(ChangeAccount, asked.request).given()
@@ -301,6 +320,57 @@ class AdminRoutes:
         if all(grant.id != asked.names[1] for grant in account.grants):
             raise NotFoundError("the account has no such grant", where=f"grant {asked.names[1][:64]}")
         return self._changed("grant_voided", asked.store.void_grant(account.id, asked.names[1], given.reason, actor=asked.actor))
+
+    # Standing
+
+    def _take_measure(self, asked: Asked) -> Said:
+        account, given = _account(asked), read_input(NewMeasure, asked.request)
+        if given.requires == "verify" and not self._guard.rulebook.ladder.levels(given.step):
+            raise ConflictError(
+                "no step of the ladder names a level of verification", where="requires", cure=f"Set [standing.{given.step}] verify = […]."
+            )
+        members = given.model_dump() | {
+            "id": given.id or f"m-{secrets.token_hex(8)}",
+            "begins": given.begins or self._guard.clock(),
+            "issuer": given.issuer or asked.actor,
+        }
+        taken = _built(Measure, members)
+        changed = asked.store.take_measure(account.id, taken, actor=asked.actor)
+        self._guard.telemetry.changed("measure_taken", standing=taken.step)
+        return 201, {"account": account_members(changed), "measure": taken.id}
+
+    def _lift_measure(self, asked: Asked) -> Said:
+        account, given = _account(asked), read_input(Reason, asked.request)
+        if all(measure.id != asked.names[1] for measure in account.measures):
+            raise NotFoundError("the account has no such measure", where=f"measure {asked.names[1][:64]}")
+        return self._changed("measure_lifted", asked.store.lift_measure(account.id, asked.names[1], given.reason, actor=asked.actor))
+
+    def _appeals(self, asked: Asked) -> Said:
+        """Appeals, the oldest first: those that wait longest."""
+        parameters = asked.parameters("account", "state", "after", "limit")
+        state = parameters.get("state")
+        if state is not None and state not in get_args(AppealState):
+            raise MalformedRequestError(f"is none of {', '.join(get_args(AppealState))}", where="state")
+        limit = asked.limit(parameters)
+        found = asked.store.appeals(
+            account_id=parameters.get("account"),
+            state=cast("AppealState | None", state),
+            after=parameters.get("after", ""),
+            limit=limit + 1,
+        )
+        page = found[:limit]
+        return 200, {"appeals": [appeal_members(one) for one in page], "next": page[-1].id if len(found) > limit else None}
+
+    def _show_appeal(self, asked: Asked) -> Said:
+        return 200, {"appeal": appeal_members(_appeal(asked))}
+
+    def _decide_appeal(self, asked: Asked) -> Said:
+        appeal, given = _appeal(asked), read_input(DecideAppeal, asked.request)
+        decided = asked.store.decide_appeal(appeal.id, upheld=given.upheld, answer=given.answer, actor=asked.actor)
+        self._guard.telemetry.changed("measure_lifted" if given.upheld else "appeal_rejected")
+        return 200, {"appeal": appeal_members(decided)}
+
+    # Limits and end users
 
     def _set_limit(self, asked: Asked) -> Said:
         account, given = _account(asked), read_input(SetLimit, asked.request)
@@ -473,6 +543,13 @@ def _key(asked: Asked) -> str:
     if all(key.public_id != public_id for key in asked.store.api_keys(account.id)):
         raise NotFoundError("the account has no such key", where=f"key {public_id[:64]}")
     return public_id
+
+
+def _appeal(asked: Asked) -> Appeal:
+    appeal = asked.store.appeal(asked.names[0])
+    if appeal is None:
+        raise NotFoundError("no such appeal", where=f"appeal {asked.names[0][:64]}")
+    return appeal
 
 
 def _organization(asked: Asked) -> Organization:

@@ -23,7 +23,7 @@ from tos_guard.verify import ExpectedReceipt, verify_receipt
 from tos_guard.web import AccountRoutes
 from tos_guard.web._routes import WebRequest
 
-PAGES = ("", "/terms", "/rights", "/usage", "/receipts")
+PAGES = ("", "/terms", "/standing", "/rights", "/usage", "/receipts")
 
 
 def at(desk: Desk, path: str, account: str | None = "solo", **more: Any) -> Page:
