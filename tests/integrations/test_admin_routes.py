@@ -72,7 +72,7 @@ def served(answer: httpx.Response) -> bool:
 
 
 def test_a_day_in_the_office(tmp_path: Path, serve_process: ServeProcess, record_property: Callable[[str, object], None]) -> None:
-    """Paper acceptance, suspension, reinstatement, a limit, a grant, new terms: each holds everywhere within a second."""
+    """Paper acceptance, suspension, reinstatement, a measure, an appeal that is upheld, a limit, a grant, new terms: each holds everywhere within a second."""
     with office(tmp_path, serve_process) as (desk, provider):
         desk.everywhere(code("tos_terms_not_accepted"))
         paper = {"subject": {"kind": "account", "id": "good"}, "version": "2026-11", "accepted_by": "Sam", "authority": "order form 7"}
@@ -83,6 +83,18 @@ def test_a_day_in_the_office(tmp_path: Path, serve_process: ServeProcess, record
         desk.do("/accounts/good/suspend", {"reason": "abuse"})
         desk.everywhere(code("tos_account_suspended"))
         desk.do("/accounts/good/reinstate", {"reason": "appeal"})
+        desk.everywhere(served)
+
+        taken = {"id": "m-1", "step": "terminated", "reason": "copied outputs"}
+        desk.do("/accounts/good/measures", taken, 201)
+        desk.everywhere(code("tos_account_terminated"))
+        desk.do("/accounts/good/measures/m-1/lift", {"reason": "a mistake"})
+        desk.everywhere(served)
+        desk.do("/accounts/good/measures", taken | {"id": "m-2"}, 201)
+        desk.everywhere(code("tos_account_terminated"))
+        appeal = desk.clients[0].post("/account/standing/appeal", json={"measure": "m-2", "text": "It was not us.", "filed_by": "Sam"})
+        assert appeal.status_code == 201
+        desk.do(f"/appeals/{appeal.json()['appeal']['id']}/decide", {"upheld": True, "answer": "You are right."})
         desk.everywhere(served)
 
         desk.do("/accounts/good/limits", {"limit": "requests", "amount": 0, "reason": "test"})
@@ -118,7 +130,7 @@ def test_a_day_in_the_office(tmp_path: Path, serve_process: ServeProcess, record
         record = desk.admin.get(f"/records/{rid}").json()
         assert (record["account"], record["record"]["terms_version"]) == ("good", "2026-11b")
         history = desk.admin.get("/accounts/good/history").json()["history"]
-        assert {step["actor"] for step in history if step["what"] not in ("added", "key_added")} == {"dana"}
+        assert {step["actor"] for step in history if step["what"] not in ("added", "key_added", "appeal_filed")} == {"dana"}
         record_property("counts", f"each change obeyed by all workers within {desk.slowest * 1000:.0f} ms")
 
 

@@ -338,15 +338,16 @@ class Telemetry:
         self._count(("acceptances", named))
 
     def changed(self, change: str, *, standing: Standing | None = None) -> None:
-        """An account was changed in this process; says what and not whose.
+        """An account was changed in this process, or has appealed; says what and not whose.
 
         Args:
             change: What was changed, a word of `tos_guard.stores.AccountChange`.
-            standing: The new standing, where that is what changed.
+            standing: The new standing, or the step of the measure, where that is what changed.
         """
         attributes = {words.CHANGE: _closed(change, words.CHANGES)}
         if standing is not None:
             attributes[words.STANDING] = str(standing)
+        self._count(("changes", tuple(attributes.items())))
         self._event("tos_guard.account.changed", _INFO, attributes)
 
     # Gauges

@@ -223,6 +223,13 @@ INSTRUMENTS: Final = {
             "Acceptances of terms and their withdrawals",
             (OUTCOME, METHOD),
         ),
+        Instrument(
+            "tos_guard.changes",
+            "counter",
+            "{change}",
+            "Changes of accounts through this process, and appeals",
+            (CHANGE, STANDING),
+        ),
         Instrument("tos_guard.bearer.refused", "counter", "{token}", "Bearer tokens of others that were not accepted", (REASON,)),
         Instrument("tos_guard.proof.refused", "counter", "{request}", "Bound credentials that came without a proof we accept", (REASON,)),
         Instrument("tos_guard.bearer.keys", "counter", "{event}", "What happened to the keys of issuers of bearer tokens", (EVENT,)),

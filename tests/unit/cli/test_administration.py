@@ -280,7 +280,8 @@ def test_export_gives_everything_that_is_linked(provider: Path, call: Call) -> N
         for rid, account in (("r1", "acme"), ("r2", "acme"), ("r3", "other")):
             opened.append(record(rid, account)).result(30)
     exported = call("accounts", "export", "acme").document
-    assert exported.keys() == {"version", "issuer", "exported", "account", "keys", "history", "acceptances", "records", "kept_seals"}
+    members = {"version", "issuer", "exported", "account", "keys", "history", "acceptances", "appeals", "records", "kept_seals"}
+    assert exported.keys() == members
     assert [found["rid"] for found in exported["records"]] == ["r1", "r2"]
     assert len(exported["keys"]) == 1
 

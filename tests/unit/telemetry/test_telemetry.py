@@ -260,6 +260,7 @@ def test_changes_are_events_that_say_what_and_not_whose(sdk: Sdk) -> None:
         ("tos_guard.account.changed", {"tos_guard.change": "grant_added"}),
     ]
     assert sdk.points("tos_guard.acceptances") == {named(outcome="accepted", method="account-route"): 1}
+    assert sdk.points("tos_guard.changes") == {named(change="standing", standing="suspended"): 1, named(change="grant_added"): 1}
 
 
 def test_what_must_never_happen_is_shown_as_zero_before_it_does(sdk: Sdk) -> None:
