@@ -72,7 +72,7 @@ def served(answer: httpx.Response) -> bool:
 
 
 def test_a_day_in_the_office(tmp_path: Path, serve_process: ServeProcess, record_property: Callable[[str, object], None]) -> None:
-    """Paper acceptance, suspension, reinstatement, a measure, an appeal that is upheld, a limit, a grant, new terms: each holds everywhere within a second."""
+    """Paper acceptance, suspension, a measure, an upheld appeal, a limit, a grant, new terms: each holds everywhere within a second."""
     with office(tmp_path, serve_process) as (desk, provider):
         desk.everywhere(code("tos_terms_not_accepted"))
         paper = {"subject": {"kind": "account", "id": "good"}, "version": "2026-11", "accepted_by": "Sam", "authority": "order form 7"}
