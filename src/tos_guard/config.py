@@ -167,7 +167,7 @@ class ValkeySettings(_Settings):
     Attributes:
         url: Where it is; ``rediss://`` takes ``?ssl_ca_certs=``, ``ssl_certfile=`` and ``ssl_keyfile=``.
         domain: Under which name this issuer counts there; by default one made from the issuer.
-        deadline_ms: How long one call may take, connecting included.
+        deadline_ms: How long one call may take. A thread's may take as long for each of a free connection, a new one and the answer.
     """
 
     url: EngineAddress

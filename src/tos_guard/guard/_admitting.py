@@ -355,6 +355,7 @@ class Admitting(Keeping):
         try:
             answer = yield from self._taken(charges, id, background)
         except StoreError as failure:
+            self.telemetry.reserve_failed(time.perf_counter() - began)
             self.report_failure("limits", failure)
             raise unavailable() from failure
         self.telemetry.reserved(answer, time.perf_counter() - began)

@@ -262,6 +262,10 @@ class Telemetry:
         for state in told.shadowed:
             self._count(_over_limit(state, shadow=True))
 
+    def reserve_failed(self, seconds: float) -> None:
+        """A limits engine failed, or was left alone, after *seconds*."""
+        self._measure(self._reserve, seconds, {words.OUTCOME: "failed"})
+
     def settled(self, outcome: str = "settled") -> None:
         """A reservation came to its end: ``settled``, or ``cancelled`` where the client left while it was being made."""
         self._count(_reservation(_closed(outcome, words.RESERVATION_ENDS)))

@@ -296,6 +296,7 @@ def test_reservations_tell_the_limit_and_never_whose_it_is(sdk: Sdk) -> None:
     charge = Charge(RPM, ("acct-4711",), 1)
     sdk.telemetry.reserved(Reservation("req_1", (charge,), shadowed=(state(TPM),)), 0.25)
     sdk.telemetry.reserved(LimitRefusal(state(RPM), 1, 30.0), 0.25)
+    sdk.telemetry.reserve_failed(0.5)
     sdk.telemetry.settled()
     sdk.telemetry.settled("cancelled")
     assert sdk.points("tos_guard.reservations") == {
@@ -305,8 +306,30 @@ def test_reservations_tell_the_limit_and_never_whose_it_is(sdk: Sdk) -> None:
         named(outcome="settled"): 1,
         named(outcome="cancelled"): 1,
     }
-    assert sdk.points("tos_guard.reserve.duration") == {named(outcome="reserved"): 0.25, named(outcome="refused"): 0.25}
+    durations = {named(outcome="reserved"): 0.25, named(outcome="refused"): 0.25, named(outcome="failed"): 0.5}
+    assert sdk.points("tos_guard.reserve.duration") == durations
     assert "acct-4711" not in str(sdk.reader.get_metrics_data())
+
+
+def test_engines_show_whether_they_are_left_alone_and_for_how_long_limits_are_in_doubt(sdk: Sdk) -> None:
+    assert sdk.points("tos_guard.engine.left_alone") == {}
+    for part in ("limits", "replay"):
+        sdk.telemetry.watch_engine(part)
+    both = {"limits": named(**{"class": "limits"}), "replay": named(**{"class": "replay"})}
+    assert sdk.points("tos_guard.engine.left_alone", zeros=True) == {both["limits"]: 0, both["replay"]: 0}
+    assert sdk.points("tos_guard.limits.doubt", zeros=True) == {named(): 0}
+    sdk.telemetry.engine_changed("limits", "failed")
+    sdk.telemetry.in_doubt(60.0)
+    sdk.telemetry.in_doubt(30.0)
+    sdk.seconds += 10
+    assert sdk.points("tos_guard.engine.left_alone") == {both["limits"]: 1}
+    assert sdk.points("tos_guard.limits.doubt") == {named(): 50}
+    sdk.telemetry.engine_changed("limits", "answered")
+    sdk.telemetry.engine_changed("limits", "lost")
+    sdk.seconds += 60
+    assert sdk.points("tos_guard.engine.left_alone") == {}
+    assert sdk.points("tos_guard.limits.doubt") == {}
+    assert [record.event_name for record in sdk.events.records] == ["tos_guard.engine.changed"] * 3
 
 
 # Streams
