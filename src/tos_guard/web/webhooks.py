@@ -207,7 +207,9 @@ class WebhookRoutes:
             verify_webhook(who.unverified, request.body, secrets=self._hooks[who.hook.name][1])
         except VerificationError:
             raise _refused() from None
-        kind, message = self._message(who, request)
+        reading = partial(self._message, who, request)
+        read: tuple[str, _Message] = (yield Ask(reading)) if len(request.body) > MAX_BODY_BYTES else reading()
+        kind, message = read
         right, handler = self._types[kind]
         if right not in who.hook.may:
             raise DeniedError(f"this webhook may not send {kind}", reason="tos_denied", cure=f"Its settings would name {right!r}.")

@@ -125,7 +125,7 @@ def _examine(stack: ExitStack, config: Path, at: datetime, target: str | None, a
         yield from _as_far_as_it_goes(_of_accounts(settings, store, at))
         yield from check_modes(settings)
         yield from check_routes(settings)
-        yield from _as_far_as_it_goes(check_outside(settings, store, at))
+        yield from _as_far_as_it_goes(check_outside(settings, store))
     if target is not None:
         yield from _as_far_as_it_goes(check_app(target, factory=factory, settings=settings, store=store))
     if asking is not None:

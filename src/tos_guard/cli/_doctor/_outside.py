@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from tos_guard.cli._doctor._check import Check, ok, problem, warning
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 __all__ = ["check_outside"]
 
 
-def check_outside(settings: GuardSettings, store: Store | None, now: datetime) -> Iterator[Check]:
+def check_outside(settings: GuardSettings, store: Store | None) -> Iterator[Check]:
     """Whether webhooks, notices and entitlements can work, and do. Nothing is sent or asked."""
     if not (settings.webhooks or settings.notices or settings.entitlements):
         return
     found = [*_secrets(settings), *_inside(settings)]
     if store is not None:
-        found += [check for source in settings.entitlements for check in _heard(source, store, now)]
+        found += [check for source in settings.entitlements for check in _heard(source, store)]
     yield from found
     if not found:
         counts = f"{len(settings.webhooks)} webhooks, {len(settings.notices)} notices, {len(settings.entitlements)} sources of entitlements"
@@ -60,7 +60,7 @@ def _inside(settings: GuardSettings) -> Iterator[Check]:
         yield warning("unsafe-setting", f"{what} private addresses", where=where, cure=cure)
 
 
-def _heard(source: EntitlementSettings, store: Store, now: datetime) -> Iterator[Check]:
+def _heard(source: EntitlementSettings, store: Store) -> Iterator[Check]:
     from tos_guard.guard import SourceState
     from tos_guard.rights import entitlement_actor
 
@@ -72,6 +72,8 @@ def _heard(source: EntitlementSettings, store: Store, now: datetime) -> Iterator
         what = f"it has not been heard since {moment(state.heard)}: the rights that it gave have lapsed ({state.failure})"
         yield problem("entitlements-lapsed", what, where=where, cure=cure)
     elif state.failed is not None:
-        left = (state.heard or now) + timedelta(seconds=source.stale_if_error_seconds)
-        what = f"it fails ({state.failure}); what it gave holds until {moment(left)}"
+        left = "it has never been heard"
+        if state.heard is not None:
+            left = f"what it gave holds until {moment(state.heard + timedelta(seconds=source.stale_if_error_seconds))}"
+        what = f"it fails ({state.failure}); {left}"
         yield warning("entitlements-silent", what, where=where, cure=cure)
