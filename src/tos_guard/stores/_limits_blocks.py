@@ -186,6 +186,7 @@ class Blocks:
         self._shapes: LRUCache[_Key, _Shape] = LRUCache(_MAX_SHAPES)
         self._blocks: dict[_Key, _Group] = {}
         self._ended: list[_Group] = []
+        self._rests: list[_Group] = []
         self._unsettled: list[_Ended] = []
         self._open: dict[str, _Held] = {}
         self._numbers = count(1)
@@ -195,7 +196,12 @@ class Blocks:
     @property
     def is_idle(self) -> bool:
         """Whether nothing is to be given back."""
-        return not (self._blocks or self._ended or self._unsettled)
+        return not (self._blocks or self._ended or self._rests or self._unsettled)
+
+    @property
+    def is_holding(self) -> bool:
+        """Whether a block that has ended holds what others could use."""
+        return any(_is_worth_it(group) for group in self._ended)
 
     # Reserve.
 
@@ -364,7 +370,7 @@ class Blocks:
         """How far the limits are used; what our own blocks have left is not."""
         answer: tuple[LimitState, ...] = yield lambda engine: engine.states(charges)
         with self._lock:
-            groups = [group for group in (*self._blocks.values(), *self._ended) if not group.is_rest]
+            groups = [*self._blocks.values(), *self._ended]
             if not groups:
                 return answer
             return tuple(self._seen(state, self._free_of(charge, groups)) for state, charge in zip(answer, charges, strict=True))
@@ -413,8 +419,9 @@ class Blocks:
             for block in [each for each in self._blocks.values() if is_last or each.ends <= now]:
                 self._end(block)
             self._ended = [group for group in self._ended if group.until > now]
+            self._rests = [group for group in self._rests if group.until > now]
             self._unsettled = [ended for ended in self._unsettled if ended.until > now]
-            groups = [group for group in self._ended if group.reservation is not None and (is_last or _is_worth_it(group))]
+            groups = [*self._ended, *(group for group in self._rests if is_last or _is_worth_it(group))]
             if is_last:
                 self._is_closed = True
                 self._open.clear()
@@ -428,14 +435,22 @@ class Blocks:
         for group in groups:
             yield from self._give_back(group, is_last=is_last)
 
+    def give_back_held(self) -> Steps[None]:
+        """The same for blocks alone that hold what others could use."""
+        with self._lock:
+            groups = [group for group in self._ended if _is_worth_it(group)]
+        for group in groups:
+            yield from self._give_back(group)
+
     def _give_back(self, group: _Group, *, is_last: bool = False) -> Steps[None]:
         """Settle a group that ends; requests that are open in it are moved into one of their own."""
         with self._lock:
             if not group.is_ended:
                 self._end(group)
-            if group not in self._ended or group.reservation is None:
+            groups = self._rests if group.is_rest else self._ended
+            if group not in groups or group.reservation is None:
                 return  # another thread is at it
-            self._ended.remove(group)
+            groups.remove(group)
             rest = self._rest_of(group) if group.open and not is_last else None
             if rest is None:
                 self._forget(group)
@@ -482,23 +497,23 @@ class Blocks:
         for held in rest.open.values():
             held.group = rest
         group.free = [free + amount for free, amount in zip(group.free, moved, strict=True)]
-        self._ended.append(rest)
+        self._rests.append(rest)
         return rest
 
     def _merge(self, group: _Group, rest: _Group) -> None:
         """The rest was not reserved: its requests are the group's again."""
-        self._ended.remove(rest)
+        self._rests.remove(rest)
         group.is_rest = True  # what its requests count as requests is no longer theirs
         group.free = [free - spent for free, spent in zip(group.free, rest.spent, strict=True)]
         group.open = rest.open
         for held in group.open.values():
             held.group = group
-        self._ended.append(group)
+        self._rests.append(group)
 
     def _holding(self, refusal: LimitRefusal, charges: tuple[Charge, ...]) -> list[_Group]:
         """Our groups that have something left of what the request lacks, if they have enough."""
         with self._lock:
-            groups = [*self._blocks.values(), *self._ended]
+            groups = [*self._blocks.values(), *self._ended, *self._rests]
             lacking = [charge for charge, state in zip(charges, refusal.states, strict=True) if charge.amount > state.remaining]
             for charge, state in zip(charges, refusal.states, strict=True):
                 if charge.amount > state.remaining + max(0, self._free_of(charge, groups)):
@@ -578,8 +593,8 @@ def _spendable(reservation: Reservation, lease: timedelta) -> float:
 
 
 def _is_worth_it(group: _Group) -> bool:
-    """Whether enough of an ended group is free to give it back now."""
-    if not group.is_rest or not group.open:
+    """Whether enough of an ended group is free to give it back now: all, or half of something."""
+    if not group.open:
         return True
     return any(2 * free >= charge.amount > 0 for charge, free in zip(group.charges, group.free, strict=True))
 

@@ -1,7 +1,7 @@
 """Limits of which a process spends blocks alone, over an engine that processes share (`tos_guard.stores._limits_blocks` has the rules).
 
-Whatever has ended goes back from a thread, once a second while there is anything: requests wait for the engine only when there is no
-block for them. What others see as used includes what this process has reserved and not spent yet.
+What has ended goes back from a thread: at once where others could use it, and else once a second while there is anything. Requests wait
+for the engine only when there is no block for them. What others see as used includes what this process has reserved and not spent yet.
 """
 
 from __future__ import annotations
@@ -75,7 +75,8 @@ class LeasedLimits:
         self._every = every
         self._told = told
         self._starting = threading.Lock()
-        self._stopping = threading.Event()
+        self._is_stopping = False
+        self._wake = threading.Event()
         self._thread: threading.Thread | None = None
         self._process = os.getpid()
 
@@ -149,7 +150,7 @@ class LeasedLimits:
 
     def close(self) -> None:
         """Give all blocks back, and close the engine. Further use raises `StoreError`."""
-        self._stopping.set()
+        self._stop()
         try:
             self._run(self._blocks.give_back(is_last=True))
         except StoreError as failure:
@@ -180,27 +181,41 @@ class LeasedLimits:
     # The thread.
 
     def _watch(self) -> None:
-        """Have a thread that gives back, if there is anything."""
+        """Have a thread that gives back, if there is anything; wake it, if it should not wait."""
         if self._every is None or self._blocks.is_idle:
             return
         if self._process != os.getpid():  # forked: the thread, and whoever held the lock, stayed there
-            self._process, self._thread, self._starting = os.getpid(), None, threading.Lock()
+            self._process, self._thread, self._starting, self._wake = os.getpid(), None, threading.Lock(), threading.Event()
         with self._starting:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._give_back_often, name="tos-guard-blocks", daemon=True)
                 self._thread.start()
+        if self._blocks.is_holding:
+            self._wake.set()
 
     def _give_back_often(self) -> None:
         assert self._every is not None  # noqa: S101 - else there is no thread
-        while not self._stopping.wait(self._every.total_seconds()):
+        seconds, due = self._every.total_seconds(), 0.0
+        while True:
+            self._wake.wait(max(0.0, due - time.monotonic()))
+            self._wake.clear()
+            if self._is_stopping:
+                return
+            is_due = time.monotonic() >= due
             try:
-                self.give_back()
+                self._run(self._blocks.give_back() if is_due else self._blocks.give_back_held())
             except StoreError as failure:
                 self._told(failure)
+            if is_due:
+                due = time.monotonic() + seconds
             with self._starting:
                 if self._blocks.is_idle:
                     self._thread = None
                     return
+
+    def _stop(self) -> None:
+        self._is_stopping = True
+        self._wake.set()
 
 
 class AsyncLeasedLimits:
@@ -265,7 +280,7 @@ class AsyncLeasedLimits:
 
     async def close(self) -> None:
         """Give all blocks back, and close the engine, in both colours. Further use raises `StoreError`."""
-        self._blocking._stopping.set()
+        self._blocking._stop()
         try:
             await self._run(self._blocks.give_back(is_last=True))
         except StoreError as failure:
