@@ -1149,6 +1149,8 @@ async def test_failure_of_the_limits_while_a_response_runs() -> None:
 class FragileStore:
     """The store of accounts, acceptances and terms of a kit, which can be told to fail."""
 
+    awaitable = None
+
     def __init__(self) -> None:
         self.kit: Kit | None = None
         self.down = False
