@@ -1,4 +1,5 @@
 # make demo    the scripted day: a real model behind a guarded provider; MODEL=replay needs no weights
+# make fleet   four workers over PostgreSQL and Valkey, under load, and what happens to them
 # make test    builds the wheel once, installs it, runs every test against it
 # make lint    format, rules, layers, types
 # make bench   ratios measured in one run, beside their budgets
@@ -46,7 +47,7 @@ export RUFF_CACHE_DIR := $(BUILD)/cache/ruff
 export PYTHONPYCACHEPREFIX := $(BUILD)/cache/pycache
 unexport PYTHONPATH VIRTUAL_ENV PYTHONHOME
 
-.PHONY: demo test doors fuzz bench lock clean wheel lint lint-format lint-rules lint-layers lint-mypy lint-pyright lint-public
+.PHONY: demo fleet test doors fuzz bench lock clean wheel lint lint-format lint-rules lint-layers lint-mypy lint-pyright lint-public
 .DEFAULT_GOAL := test
 
 $(STAMPS):
@@ -92,6 +93,10 @@ else
 demo: $(STAMPS)/demo.installed $(STAMPS)/demo.model
 	@$(DEMO)/tos-guard demo --directory $(BUILD)/demo $(ARGS)
 endif
+
+# PostgreSQL and Valkey come with the tests' environment.
+fleet: $(STAMPS)/test.installed
+	@cd examples && $(TEST)/python -m fleet
 
 # The clients for Node.js, which comes with the tests' environment.
 $(STAMPS)/node: tests/clients/package.json tests/clients/package-lock.json $(STAMPS)/test.env

@@ -1,0 +1,1 @@
+"""A fleet under load, and what happens to it: see README.md."""
