@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from desk import ISSUER, JANE, Desk, contract, terms
 from serving import Serve
 from tos_guard.guard import AsyncGuard, Meter, RequestView
 from tos_guard.limits import Calendar, Dimension, Limit, Quantity, Sliding
-from tos_guard.rights import Grant
+from tos_guard.rights import Grant, Measure
 from tos_guard.stores import MemoryLimits
 from tos_guard.testing import FixedClock
 from tos_guard.types import Standing, SubjectKind
@@ -72,6 +73,22 @@ def desk(**more: Any) -> Desk:
     return Desk(clock=clock, overrides=overrides, published=(contract(),), **more)
 
 
+def warning(made: Desk, measure_id: str, words: str = "prompts that only vary one word") -> Measure:
+    """A measure with all that a page may show."""
+    return Measure(
+        id=measure_id,
+        step=Standing.WARNED,
+        reason=words,
+        notice=words,
+        clauses=("no-competing-model",),
+        begins=made.clock(),
+        requires="contact",
+        deadline=made.clock() + timedelta(days=7),
+        then=Standing.SUSPENDED,
+        expires=made.clock() + timedelta(days=30),
+    )
+
+
 def guarded(made: Desk) -> TosGuardMiddleware:
     guard = AsyncGuard(made.given, **made.parts)
     return TosGuardMiddleware(FastAPI(), guard=guard, routes=[AccountRoutes(guard)])
@@ -95,6 +112,10 @@ def test_pages_load_fit_and_fetch_nothing(tab: Tab, serve: Serve, tmp_path: Path
     made = desk()
     made.store.add_grant("acme", Grant(id="res-1", type="research", purposes=frozenset({"benchmark"}), reason="a paper"))
     made.guard.run(made.guard.record_acceptance(SubjectKind.ORGANIZATION, "acme-corp", "2026-11", accepted_by=JANE.id))
+    made.store.take_measure("acme", warning(made, "answered"))
+    made.store.take_measure("acme", warning(made, "new"))
+    appeal = made.store.file_appeal("acme", "answered", "It was a benchmark.\n\nSee the paper.", actor=JANE.id)
+    made.store.decide_appeal(appeal.id, upheld=False, answer="Which paper?")
     with serve(guarded(made)) as base_url:
         tab.cookie(base_url, "who", f"acme:{JANE.id}")
         for name, width in WIDTHS.items():
@@ -179,6 +200,9 @@ def test_what_stands_in_a_page_runs_nowhere(tab: Tab, serve: Serve) -> None:
     made.store.add_grant("solo", grant)
     made.guard.run(made.guard.record_acceptance(SubjectKind.ACCOUNT, "solo", "2026-11", accepted_by=NASTY[:128]))
     made.store.set_standing("solo", Standing.SUSPENDED, NASTY)
+    made.store.take_measure("solo", warning(made, "m-1", NASTY))
+    appeal = made.store.file_appeal("solo", "m-1", NASTY, actor=NASTY[:128])
+    made.store.decide_appeal(appeal.id, upheld=False, answer=NASTY)
     with serve(guarded(made)) as base_url:
         tab.cookie(base_url, "who", "solo")
         tab.look(width=1_100)

@@ -51,6 +51,14 @@ async def test_who_is_served_all_the_same_reads_in_each_response_where_it_stands
     assert sum(len(name) + len(value) + 4 for name, value in answer.headers.items()) <= 2_300
 
 
+async def test_any_address_of_the_settings_makes_a_field_that_can_be_sent() -> None:
+    """One that is no ASCII, or would end the field, is percent-encoded."""
+    kit = kit_with(settings={"appeal_url": "https://example.com/ä>b\r\nx: y"})
+    take(kit, Standing.WARNED)
+    answer = await asked(kit)
+    assert answer.headers["link"].endswith('<https://example.com/%C3%A4%3Eb%0D%0Ax:%20y>; rel="status"; title="warned"')
+
+
 @pytest.mark.parametrize(("step", "code"), [(Standing.SUSPENDED, "tos_account_suspended"), (Standing.TERMINATED, "tos_account_terminated")])
 async def test_a_refusal_names_the_measure_its_reasons_and_what_there_is_to_do(step: Standing, code: str) -> None:
     kit = kit_with()

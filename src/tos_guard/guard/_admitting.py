@@ -281,7 +281,7 @@ class Admitting(Keeping):
             plan=plan,
             request_body=body,
             nonce=nonce,
-            standing_url=self.standing_url or self.settings.appeal_url,
+            standing_url=self.notice_url,
             monitored=self.settings.mode == "monitor",
             checkpoint_seconds=settings.checkpoint_seconds,
             checkpoint_events=settings.checkpoint_events,

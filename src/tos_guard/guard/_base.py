@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, TypeVar
+from urllib.parse import quote
 
 from cachetools import LRUCache
 
@@ -55,6 +56,9 @@ if TYPE_CHECKING:
 __all__ = ["Acceptor", "AdminAuthorizer", "Assertions", "GuardBase", "Identifier", "swallows", "utc_now"]
 
 _log = logging.getLogger("tos_guard")
+_OF_AN_ADDRESS: Final = "%/:?#[]@!$&'()*+,;=~"
+"""Characters that mean something in an address; what is none of these, nor a letter, digit or -._, is percent-encoded."""
+
 _T = TypeVar("_T")
 
 MAX_CACHED_ACCOUNTS: Final = 10_000
@@ -213,6 +217,8 @@ class GuardBase:
         self._check_kept()
         self.check_exempt(settings.exempt, where="exempt")
         self.check_fulfillable(terms)
+        told = self.standing_url or settings.appeal_url
+        self._notice_url = quote(told, safe=_OF_AN_ADDRESS) if told is not None else None
         ladder = ladder_of(settings)
         check_ladder(ladder, FULFILLED_DUTIES)
         self.rulebook: Rulebook = Rulebook(settings.issuer, terms, self.check_fulfillable, ladder)
@@ -306,6 +312,11 @@ class GuardBase:
         ladder = self.rulebook.ladder
         held = holder.account.standing_at(self.clock(), acceptances=holder.acceptances, ladder=ladder)
         return held, ladder.rung(held.step)
+
+    @property
+    def notice_url(self) -> str | None:
+        """Where accounts that are served all the same learn where they stand, as a header field can carry it; None where nobody said."""
+        return self._notice_url
 
     @property
     def standing_url(self) -> str | None:

@@ -101,7 +101,8 @@ class EntitledGrant(_Said):
 
     def grant(self, grant_id: str, issuer: str) -> Grant:
         """The grant that an account is given."""
-        return Grant(**self.model_dump() | {"id": grant_id, "issuer": issuer})
+        members: dict[str, Any] = self.model_dump() | {"id": grant_id, "issuer": issuer}
+        return Grant(**members)
 
 
 class Entitlement(_Said):

@@ -297,6 +297,7 @@ def standing_document(
         "account": account_document(holder, standing.step),
         "appeal_url": appeal_url,
         "appeal_to": f"{here}/standing/appeal",
+        "because_of": standing.measure.id if standing.measure is not None else None,
         "effects": {
             "accept": rung.accept,
             "limit_share": rung.limit_share,

@@ -360,6 +360,7 @@ def standing_page(frame: Frame, document: Members, *, token: str, person: str | 
         el("div", el("h2", "Where the account stands"), chip(state, words), class_="top"),
         el("p", said) if said else None,
         el("ul", *(el("li", effect) for effect in effects)) if effects else None,
+        el("p", "No measure says why: ask the provider.") if document["because_of"] is None and state != "good" else None,
         el("p", "Appeals are also taken at ", el("a", appeal, href=appeal), ".") if appeal is not None and state != "good" else None,
         class_="card",
     )

@@ -94,6 +94,16 @@ def test_an_account_in_good_standing_reads_that() -> None:
     assert "In good standing" in at(desk_of(), "/standing", headers=HTML).text
 
 
+def test_a_standing_without_a_measure_is_said_to_be_one() -> None:
+    """There is nothing to appeal against here, and the page does not pretend that there is."""
+    desk = desk_of()
+    desk.store.set_standing("solo", Standing.SUSPENDED, "abuse")
+    assert (standing(desk)["because_of"], standing(desk)["measures"]) == (None, [])
+    assert "No measure says why: ask the provider." in at(desk, "/standing", headers=HTML).text
+    take(desk)
+    assert standing(desk)["because_of"] == "m-1"
+
+
 def test_every_document_says_the_standing_that_holds() -> None:
     desk = desk_of()
     take(desk, Standing.RESTRICTED)
