@@ -6,11 +6,17 @@ import json
 from datetime import timedelta
 from typing import Any
 
+import pytest
+
 from dpop_kit import Holder
 from kit import CHAT, ISSUER, Answer, Kit, ask, whole
-from tos_guard.rights import Binding, KeyTerms, hash_secret, new_api_key
+from tos_guard.guard import AsyncGuard
+from tos_guard.rights import Binding, KeyTerms, Measure, hash_secret, new_api_key
 from tos_guard.stores import MemoryReplays
-from tos_guard.testing import SeededEntropy
+from tos_guard.testing import FixedClock, SeededEntropy, SeededSigner
+from tos_guard.types import KeyPurpose, Standing
+from tos_guard.web import own_routes
+from tos_guard.web.asgi import TosGuardMiddleware
 
 BODY = b'{"choices":[{"index":0,"message":{"role":"assistant","content":"Hello."},"finish_reason":"stop"}]}'
 ENTROPY = SeededEntropy("keys of these tests")
@@ -92,3 +98,33 @@ async def test_an_action_that_the_handler_demands_is_the_keys_too() -> None:
     assert (await ask(kit.wrap(handler), key=kit.key, body=body)).status == 200
     answer = await ask(kit.wrap(handler), key=key, body=body)
     assert (answer.status, code(answer)) == (403, "tos_key_scope")
+
+
+async def test_a_proof_is_asked_for_once_however_slowly_the_body_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the account routes as on guarded ones; that the key was revoked meanwhile is seen all the same."""
+    monkeypatch.setattr("tos_guard.guard._admitting.MAX_FOUND_SECONDS", 0.0)
+    monkeypatch.setattr("tos_guard.web._door.MAX_FOUND_SECONDS", 0.0)
+    path = "/account/standing/appeal"
+    holder, clock = Holder(), FixedClock()
+    parts = {"replays": MemoryReplays(clock=clock), "receipts": SeededSigner("receipts", purpose=KeyPurpose.RECEIPT)}
+    kit = Kit(clock=clock, settings={"dpop": {}, "account_routes": "/account"}, overrides=parts)
+    guard = AsyncGuard(kit.guard.settings, **kit.parts, store=kit.store)
+    app = TosGuardMiddleware(whole(BODY), guard=guard, routes=own_routes(guard))
+    clock.advance(timedelta(minutes=1))
+    kit.store.take_measure("acme", Measure(id="m-1", step=Standing.WARNED, reason="test", begins=clock()))
+    key = key_of(kit, binding=Binding(jkt=holder.thumbprint))
+    body = b'{"measure":"m-1","text":"a mistake","filed_by":"Jo"}'
+
+    def head() -> list[tuple[bytes, bytes]]:
+        proof = holder.proof(key, uri=ISSUER + path, now=clock().timestamp()).encode()
+        return [(b"authorization", f"DPoP {key}".encode()), (b"dpop", proof)]
+
+    async def revoking(scope: dict[str, Any], receive: Any, send: Any) -> None:
+        async def read() -> Any:
+            kit.store.revoke_api_key(key.split("-")[1], "stolen")
+            return await receive()
+
+        await app(scope, read, send)
+
+    assert (await ask(app, path, headers=head(), body=body)).status == 201
+    assert (await ask(revoking, path, headers=head(), body=body)).status == 401

@@ -114,8 +114,15 @@ class Admitting(Keeping):
             raise unauthenticated()
         return Caller(found.holder, identity, found.terms, need, found_at)
 
-    def _still(self, caller: Caller) -> Steps[Caller]:
-        """The caller with its rights as they are now: a body comes as slowly as its client likes, and a suspension does not wait for it."""
+    def still(self, caller: Caller) -> Steps[Caller]:
+        """The caller with its rights as they are now: a body comes as slowly as its client likes, and a suspension does not wait for it.
+
+        What a credential is bound to is not proven again: a proof is good once.
+
+        Raises:
+            AuthenticationError: The account was deleted, or its key was revoked or has expired.
+            StoreError: The account source did not answer, and nothing that was read before may be used.
+        """
         if caller.key.has_expired(self.clock()):
             raise unauthenticated()
         if caller.need is None or time.monotonic() - caller.found_at < MAX_FOUND_SECONDS:
@@ -199,7 +206,7 @@ class Admitting(Keeping):
             raise MalformedRequestError(f"content encoding {encoding!r} is not accepted", where="request body", cure="Send it plain.")
         if request is None:
             request = route.dialect.read_request(body, view.head)
-        caller = yield from self._still(caller)
+        caller = yield from self.still(caller)
         holder = caller.holder
         nonce = _nonce(view)
         retry, seal = None, None

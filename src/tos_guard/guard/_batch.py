@@ -128,7 +128,7 @@ class Batching(Admitting, Refusing, Sealing):
             raise ConflictError("this batch was opened before", where=f"batch {name}", cure="Open it again, or give another id.")
         reading = _read_lines(lines.split(b"\n") if isinstance(lines, bytes) else lines, endpoint)
         while chunk := (yield Ask(lambda: list(islice(reading, _CHUNK)))):
-            caller = replace((yield from self._still(caller)), key=key)
+            caller = replace((yield from self.still(caller)), key=key)
             yield from self._admit_lines(batch, caller, route, chunk)
         return batch
 

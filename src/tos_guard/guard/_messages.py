@@ -56,7 +56,7 @@ class AdmittingMessages(Admitting):
             beyond = _beyond(estimate, exchange.estimate)
             yield from self._reserve_further(exchange, caller.holder, exchange.plan, exchange.facts, beyond)
             return caller
-        caller = yield from self._still(caller)
+        caller = yield from self.still(caller)
         facts = self._facts(caller, view, request)
         yield from self._read_terms()
         plan = self.rulebook.plan(caller.holder, request.model, self.clock())

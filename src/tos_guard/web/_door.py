@@ -248,7 +248,7 @@ class Door:
             if body is None:
                 return None
             if time.monotonic() - entered > MAX_FOUND_SECONDS:
-                who = yield from routes.enter(request)  # a key may have been revoked while the body came
+                who = yield from routes.still(who, request)  # a key may have been revoked while the body came
             answer = yield from routes.answer(who, replace(request, body=body))
         except RequestError as error:
             self._guard.count_refusal(error, view.observed)

@@ -129,6 +129,14 @@ class OwnRoutes(Protocol[_Who]):
         """
         ...
 
+    def still(self, who: _Who, request: WebRequest) -> Steps[_Who]:
+        """Who asks, as it is now that the body has come slowly. What proved it before, and is good once, is not asked for again.
+
+        Raises:
+            RequestError, StoreError: As of `enter`.
+        """
+        ...
+
     def body_limit(self, request: WebRequest) -> int:
         """Largest body that is read, in bytes."""
         ...

@@ -126,14 +126,12 @@ class AccountRoutes:
             AuthenticationError, RequestError, StoreError: As `GuardSteps.authenticate`.
             DeniedError: The API key is for other things.
         """
-        caller = yield from self._guard.authenticate(request.view)
-        if not caller.key.permits_account_routes:
-            raise DeniedError(
-                "This API key is not for the account routes",
-                reason="tos_key_scope",
-                cure=f"Use another key of the account, or one with the action {ACCOUNT_ROUTES!r}.",
-            )
-        return caller
+        return _permitted((yield from self._guard.authenticate(request.view)))
+
+    def still(self, who: Caller, request: WebRequest) -> Steps[Caller]:
+        """The account as it is now. Errors as of `enter`."""
+        del request
+        return _permitted((yield from self._guard.still(who)))
 
     def body_limit(self, request: WebRequest) -> int:
         """Largest body that is read, in bytes."""
@@ -443,6 +441,21 @@ class AccountRoutes:
     def _token(self, caller: Caller, person: Person | None) -> str:
         name = person.id if person is not None else ""
         return form_token(self._guard.form_key, account=caller.account.id, person=name, now=self._guard.clock())
+
+
+def _permitted(caller: Caller) -> Caller:
+    """The caller, whose key is for the account routes.
+
+    Raises:
+        DeniedError: It is for other things.
+    """
+    if not caller.key.permits_account_routes:
+        raise DeniedError(
+            "This API key is not for the account routes",
+            reason="tos_key_scope",
+            cure=f"Use another key of the account, or one with the action {ACCOUNT_ROUTES!r}.",
+        )
+    return caller
 
 
 def _html(page: bytes, *, status: int = 200) -> Answer:
