@@ -297,6 +297,8 @@ class EntitlementSync:
     ) -> bool:
         """Whether there is such an account."""
         before = self._store.by_id(account_id)
+        if before is None and not create:
+            return False  # without a lock that writers wait for
         after = self._store.entitle(name, account_id, entitlement, create=create, lapse=lapse)
         if after is not None and (before is None or after.version != before.version):
             changed.append(account_id)
