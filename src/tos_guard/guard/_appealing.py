@@ -18,16 +18,21 @@ __all__ = ["Appealing"]
 class Appealing(Accepting):
     """The steps by which accounts appeal."""
 
-    def appeals_of(self, holder: Holder) -> Steps[tuple[Appeal, ...]]:
-        """The appeals of an account, oldest first.
+    def appeals_of(self, holder: Holder) -> Steps[tuple[Appeal, ...] | None]:
+        """The appeals of an account, oldest first; None of an account that the host keeps itself, whose appeals are the host's to hear.
 
         Raises:
             ConfigurationError: The guard has no store.
             StoreError: The store failed.
         """
         store = self._own_store()
-        found: tuple[Appeal, ...] = yield Ask(lambda: tuple(store.appeals(account_id=holder.account.id)))
-        return found
+        name = holder.account.id
+
+        def found() -> tuple[Appeal, ...] | None:
+            return None if store.by_id(name) is None else tuple(store.appeals(account_id=name))
+
+        appeals: tuple[Appeal, ...] | None = yield Ask(found)
+        return appeals
 
     def file_appeal(self, holder: Holder, measure_id: str, text: str, *, filed_by: str) -> Steps[Appeal]:
         """File an appeal against a measure of the account.

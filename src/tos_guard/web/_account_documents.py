@@ -280,7 +280,7 @@ def standing_document(
     holder: Holder,
     standing: HeldStanding,
     ladder: Ladder,
-    appeals: Iterable[Appeal],
+    appeals: Iterable[Appeal] | None,
     *,
     served: bool,
     appeal_url: str | None,
@@ -289,7 +289,7 @@ def standing_document(
 ) -> dict[str, Any]:
     """Where the account stands and what that does; each measure, the newest first, with what to do by when, and the appeals against it."""
     by_measure: dict[str, list[Appeal]] = {}
-    for appeal in appeals:
+    for appeal in appeals or ():
         by_measure.setdefault(appeal.measure_id, []).append(appeal)
     rung = ladder.rung(standing.step)
     measures = sorted(holder.account.measures, key=lambda one: (one.begins, one.id), reverse=True)
@@ -307,13 +307,15 @@ def standing_document(
             "without_actions": sorted(rung.without_actions),
             "without_grants": rung.without_grants,
         },
-        "measures": [_measure(one, standing, ladder, by_measure.get(one.id, []), here, now) for one in measures],
+        "measures": [_measure(one, standing, ladder, by_measure.get(one.id, []), here, now, hears=appeals is not None) for one in measures],
         "served": served,
         "withdraw_to": f"{here}/standing/withdraw",
     }
 
 
-def _measure(measure: Measure, standing: HeldStanding, ladder: Ladder, appeals: list[Appeal], here: str, now: datetime) -> dict[str, Any]:
+def _measure(
+    measure: Measure, standing: HeldStanding, ladder: Ladder, appeals: list[Appeal], here: str, now: datetime, *, hears: bool
+) -> dict[str, Any]:
     """A measure as its account may read it: neither where its evidence lies nor who decided."""
     state = _measure_state(measure, standing, now)
     is_open = any(appeal.state == "filed" for appeal in appeals)
@@ -330,7 +332,7 @@ def _measure(measure: Measure, standing: HeldStanding, ladder: Ladder, appeals: 
         "id": measure.id,
         "lift_reason": measure.lift_reason,
         "lifted": moment(measure.lifted),
-        "may_appeal": measure.lifted is None and not is_open and len(appeals) < MAX_APPEALS_PER_MEASURE,
+        "may_appeal": hears and measure.lifted is None and not is_open and len(appeals) < MAX_APPEALS_PER_MEASURE,
         "notice": measure.notice,
         "reason": measure.reason,
         "requires": measure.requires,

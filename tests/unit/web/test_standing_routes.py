@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from desk import CHAT, HTML, ISSUER, JANE, Desk, Page, form, sent, terms, visit
 from tos_guard.guard import RequestView
-from tos_guard.rights import Grant, Measure
+from tos_guard.rights import Account, Grant, Measure
 from tos_guard.types import Standing
 from tos_guard.web import AccountRoutes, AdminRoutes
 
@@ -237,6 +237,36 @@ def test_what_is_no_appeal_is_refused(members: Any, status: int) -> None:
     take(desk)
     assert at(desk, "/standing/appeal", **sent(members)).status == status
     assert desk.store.appeals() == ()
+
+
+class Host:
+    """A provider that keeps its own accounts."""
+
+    def __init__(self, account: Account) -> None:
+        self.account = account
+
+    def version(self) -> int:
+        return 1
+
+    def by_api_key(self, public_id: str, secret_hash: bytes) -> Account | None:
+        del public_id, secret_hash
+        return None
+
+    def by_id(self, account_id: str) -> Account | None:
+        return self.account if account_id == self.account.id else None
+
+
+def test_accounts_of_the_host_have_measures_and_appeal_to_the_host() -> None:
+    """The page promises no appeal that could not be filed."""
+    taken = Measure(id="m-1", step=Standing.SUSPENDED, reason="spam", begins=datetime(2020, 1, 1, tzinfo=UTC))
+    host = Host(Account(id="theirs", models=frozenset({"small"}), measures=(taken,)))
+    desk = Desk(general=terms("2026-11", acceptance="none"), overrides={"accounts": host, "identify": lambda view: "theirs"})
+    assert asked(desk) == "tos_account_suspended"
+    (measure,) = standing(desk)["measures"]
+    assert (measure["state"], measure["may_appeal"]) == ("in_force", False)
+    page = at(desk, "/standing", headers=HTML).text
+    assert ("File the appeal" in page, f"{ISSUER}/appeal" in page) == (False, True)
+    assert at(desk, "/standing/appeal", **sent({"measure": "m-1", **WORDS})).status == 409
 
 
 # Accepting again
