@@ -3,7 +3,7 @@
 - Nothing is ever asked twice: a call whose answer was lost may have been carried out, and only its caller knows what that means. So
   redis-py's own retries are off.
 - A call of an event loop has one deadline for everything. A thread's has it for each of what it waits for: a free connection, a new one,
-  the answer.
+  the whole answer, however it trickles in.
 - What cannot be read, comes late or is cut ends the connection, and is a `StoreError`. So is what the caller finds senseless: `discard`.
 - Answers come as the engine gave them, and not as redis-py would read them.
 - After a fork the child makes its own connections.
@@ -143,6 +143,31 @@ def _closed() -> StoreError:
     return StoreError("the connections are closed")
 
 
+_Parser: Any = redis.connection.DefaultParser
+
+
+class _BoundedParser(_Parser):  # type: ignore[misc]
+    """Reads an answer in the time of a connection as a whole: redis-py's own gives it anew to each part that arrives."""
+
+    _seconds = _ends = float("inf")
+
+    def on_connect(self, connection: Any, **options: Any) -> None:
+        self._seconds = connection.socket_timeout
+        super().on_connect(connection, **options)
+
+    def read_response(self, *arguments: Any, **options: Any) -> Any:
+        self._ends = time.monotonic() + self._seconds
+        return super().read_response(*arguments, **options)
+
+    def read_from_socket(self, *arguments: Any, **options: Any) -> Any:
+        if "raise_on_timeout" in options:  # nobody waits for an answer
+            return super().read_from_socket(*arguments, **options)
+        left = self._ends - time.monotonic()
+        if left <= 0:
+            raise redis.TimeoutError("no answer in time")
+        return super().read_from_socket(timeout=left)
+
+
 class Connections:
     """Connections of the threads of a process. Nothing is opened before the first call.
 
@@ -161,6 +186,7 @@ class Connections:
             "retry": Retry(NoBackoff(), 0),
             "max_connections": _MOST_CONNECTIONS,
             "timeout": deadline,
+            "parser_class": _BoundedParser,
         }
         self._client = redis.Redis(connection_pool=redis.BlockingConnectionPool.from_url(address.url, **options))
         self._client.response_callbacks.clear()
