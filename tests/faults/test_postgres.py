@@ -24,6 +24,7 @@ from sample_records import sample_acceptance, sample_record
 from tos_guard.errors import AccountError, StoreError
 from tos_guard.rights import Account, Grant
 from tos_guard.stores import PostgresStore
+from tos_guard.stores import _postgres_database as postgres_database
 from tos_guard.stores._postgres_database import PostgresDatabase
 from tos_guard.stores._records import RECORDS_SCHEMA
 from tos_guard.types import Standing
@@ -302,6 +303,41 @@ def test_a_version_that_goes_back_is_noticed(database: str) -> None:
             while each.by_id("acme").standing is not Standing.SUSPENDED:
                 assert time.monotonic() < until
                 time.sleep(0.01)
+
+
+def test_another_change_under_a_number_that_is_known_is_noticed(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A replica took over without the newest change, and came to its number by another one: its timeline tells."""
+    with opened(database, announcements="none") as store:
+        store.add_account(account())
+        assert store.by_id("acme").standing is Standing.GOOD
+        assert store._accounts_tables.timeline() == "00000001"
+        with store._accounts.write() as connection:  # type: ignore[attr-defined]
+            # Version and row have the numbers that the lost change had given them.
+            connection.execute("UPDATE account SET document = replace(document, 'good', 'suspended') WHERE issuer = ?", (ISSUER,))
+        known = store.version()
+        assert store.by_id("acme").standing is Standing.GOOD
+        monkeypatch.setattr(PostgresDatabase, "timeline", lambda self: "00000002")
+        until = time.monotonic() + PATIENCE
+        while store.by_id("acme").standing is not Standing.SUSPENDED:
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        assert store.version() == known + 1
+        time.sleep(0.5)
+        assert store.version() == known + 1  # told once
+
+
+def test_a_server_that_tells_no_timeline_is_asked_once(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever speaks as PostgreSQL does, and keeps its log in another way, is heard of all the same."""
+    monkeypatch.setattr(postgres_database, "_TIMELINE", "SELECT no_such_function()")
+    with opened(database) as store, opened(database) as other:
+        store.add_account(account())
+        assert store._accounts_tables.timeline() == ""
+        assert not store._accounts_tables._tells_timeline
+        other.set_standing("acme", Standing.SUSPENDED, "x")
+        until = time.monotonic() + PATIENCE
+        while store.by_id("acme").standing is not Standing.SUSPENDED:
+            assert time.monotonic() < until
+            time.sleep(0.01)
 
 
 PROCESS = """

@@ -366,18 +366,33 @@ def _again(failure: StoreError) -> StoreError:
     return StoreError(failure.what, where=failure.where, cure=failure.cure)
 
 
+class TimedDatabase(Database, Protocol):
+    """A database on a server that may be followed by another."""
+
+    def timeline(self) -> str:
+        """Which of its histories the server writes."""
+        ...
+
+
 class ServerHearing(AskedVersion):
     """The version in a server's database: a `Hearing`.
 
-    A version never goes back. Where the database's does (a replica took over that had not heard of the newest changes), it is raised
-    above what is known here: a later change would otherwise come under a number that is known already, and not be heard.
+    A version never goes back. Where a replica took over that had not heard of the newest changes, it is raised above what is known here:
+    a later change would otherwise come under a number that is known already, and not be heard. That is seen by a lower number, and by
+    the server's timeline: another change may have come to the same number already.
     """
 
-    def __init__(self, database: Database, announcements: Announcements, issuer: str, monotonic: Callable[[], float]) -> None:
+    def __init__(self, database: TimedDatabase, announcements: Announcements, issuer: str, monotonic: Callable[[], float]) -> None:
         self._database = database
         self._announcements = announcements
         self._issuer = issuer
+        self._timeline: str | None = None
+        self._lost: weakref.WeakMethod[Callable[[], None]] | None = None
         super().__init__(monotonic)
+
+    def on_loss(self, forget: Callable[[], None]) -> None:
+        """Call *forget*, a method of whoever keeps what was read, where numbers of before may stand for something else by now."""
+        self._lost = weakref.WeakMethod(forget)
 
     def announce(self, connection: Connection) -> None:
         """As `Hearing.announce`."""
@@ -407,15 +422,21 @@ class ServerHearing(AskedVersion):
         self._announcements.listen(self._issuer, wake)
 
     def _learn(self, known: int) -> int:
+        timeline = self._database.timeline()  # before the version: one that is newer than it is found out with the next question
         with self._database.read() as connection:
             version = version_in(connection.execute(SELECT_VERSION, (self._issuer,)).fetchall(), self._database.where)
-        if version < known:
+        is_other = self._timeline is not None and timeline != self._timeline
+        is_lost = is_other or version < known
+        if is_lost and version <= known:
             version = known + 1
             with self._database.write() as connection:
                 query = "UPDATE issuer SET version = ? WHERE issuer = ? AND version < ?"
                 connection.execute(query, (version, self._issuer, version))
                 self.announce(connection)
             self._announcements.committed(self._issuer)
+        if is_lost and self._lost is not None and (forget := self._lost()) is not None:
+            forget()
+        self._timeline = timeline
         return version
 
 

@@ -99,6 +99,7 @@ class PostgresStore(SQLRecords, SQLAccounts):
         except BaseException:
             pool.close()
             raise
+        hearing.on_loss(self._forget)
         self.hearing: HeardVersion = hearing
         self._accounts_tables: PostgresDatabase = accounts
         self._records_tables: PostgresDatabase = records

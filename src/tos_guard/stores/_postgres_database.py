@@ -44,6 +44,10 @@ _FIND_OUT_SECONDS: Final = (0.02, 0.25)
 _UNDONE: Final = (errors.SerializationFailure, errors.DeadlockDetected)
 _NO_SCHEMA: Final = (errors.UndefinedTable, errors.InvalidSchemaName)
 
+_UNTOLD: Final = (psycopg.ProgrammingError, psycopg.NotSupportedError, errors.ObjectNotInPrerequisiteState)
+"""What servers answer that speak as PostgreSQL does and keep their log in another way."""
+
+_TIMELINE: Final = "SELECT substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)"
 _READ: Final = "BEGIN READ ONLY"
 _SNAPSHOT: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY"
 _WRITE: Final = "BEGIN ISOLATION LEVEL READ COMMITTED, READ WRITE"
@@ -133,6 +137,7 @@ class PostgresDatabase:
         self.namespace = namespace
         self._deadline = pool.server.deadline
         self._bounds = _bounds(namespace, self._deadline)
+        self._tells_timeline = True
         self._migrate()
 
     @contextmanager
@@ -211,6 +216,23 @@ class PostgresDatabase:
             self._pool.give(link, usable=True)
         except psycopg.Error as error:
             raise self._failed("clean", error) from error
+
+    def timeline(self) -> str:
+        """Which of its histories the server writes: another one after a replica took over. Empty where it does not say.
+
+        Raises:
+            StoreError: The server failed, or did not answer in time.
+        """
+        if not self._tells_timeline:
+            return ""
+        try:
+            with self.read() as connection:
+                return str(connection.execute(_TIMELINE).fetchone()[0])
+        except StoreError as error:
+            if isinstance(error.__cause__, _UNTOLD):
+                self._tells_timeline = False
+                return ""
+            raise
 
     def close(self) -> None:
         """Close the pool."""
