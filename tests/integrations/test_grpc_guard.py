@@ -19,6 +19,7 @@ from grpc_kit import DOORS, KINDS, Do, Door, Guarded, Say, ask, grpc_kit, interc
 from kit import TERMS, Kit
 from tos_guard.errors import DeniedError, IncompleteError, PolicyStop, StoreError
 from tos_guard.limits import Dimension, Limit, Quantity, Sliding
+from tos_guard.telemetry import Telemetry
 from tos_guard.types import Standing
 from tos_guard.verify import Expected
 from tos_guard_grpc import current_admission
@@ -690,6 +691,33 @@ def test_a_suspension_holds_in_the_middle_of_a_stream(door: Door, monkeypatch: p
         call = channel.stream_stream(path_of("StreamStream"))(requests(), metadata=(("authorization", f"Bearer {kit.key}"),), timeout=20)
         assert [next(call), next(call)] == [b"re:one", b"re:two"]
         answered.set()
+        with pytest.raises(grpc.RpcError) as raised:
+            next(call)
+    assert raised.value.code() is grpc.StatusCode.PERMISSION_DENIED
+
+
+def test_a_call_that_waits_with_its_first_message_is_decided_on_the_account_as_it_is_then(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever opens calls before a suspension has nothing to send on them afterwards."""
+    monkeypatch.setattr("tos_guard.guard._admitting.MAX_FOUND_SECONDS", 0.0)
+    kit = grpc_kit()
+    admitted = threading.Event()
+    decided = Telemetry.decided
+
+    def deciding(*given: Any, **named: Any) -> None:
+        decided(*given, **named)
+        admitted.set()
+
+    monkeypatch.setattr(Telemetry, "decided", deciding)
+
+    def requests() -> Iterator[bytes]:
+        assert admitted.wait(10)
+        kit.store.set_standing("acme", Standing.SUSPENDED, "test")
+        yield b"one"
+
+    with door.serving(kit) as address, grpc.insecure_channel(address) as channel:
+        call = channel.stream_stream(path_of("StreamStream"))(requests(), metadata=(("authorization", f"Bearer {kit.key}"),), timeout=20)
         with pytest.raises(grpc.RpcError) as raised:
             next(call)
     assert raised.value.code() is grpc.StatusCode.PERMISSION_DENIED

@@ -33,7 +33,8 @@ class AdmittingMessages(Admitting):
             route: Its route.
             exchange: Its exchange, as `admit` gave it.
             message: The message as received.
-            first: Whether it is the first. That was decided and counted with the call, but for its size.
+            first: Whether it is the first. That was counted with the call, but for its size, and decided with it, unless it came later: a
+                call can wait for its first message while its account is suspended.
 
         Returns:
             Who asks, with its rights as they are now.
@@ -52,19 +53,20 @@ class AdmittingMessages(Admitting):
     ) -> Steps[Caller]:
         request = route.dialect.read_request(message, view.head)
         estimate = self.meter.estimate(request, message)
-        if first:
-            beyond = _beyond(estimate, exchange.estimate)
-            yield from self._reserve_further(exchange, caller.holder, exchange.plan, exchange.facts, beyond)
+        known, caller = caller, (yield from self.still(caller))
+        if first and caller is known:
+            amounts = _beyond(estimate, exchange.estimate)
+            yield from self._reserve_further(exchange, caller.holder, exchange.plan, exchange.facts, amounts)
             return caller
-        caller = yield from self.still(caller)
         facts = self._facts(caller, view, request)
         yield from self._read_terms()
         plan = self.rulebook.plan(caller.holder, request.model, self.clock())
         decision = decided(plan, caller.key, facts)
         if not decision.allowed:
             self._met(exchange, facts, decision)
-        yield from self._reserve_further(exchange, caller.holder, plan, facts, estimate)
-        if decision.allowed:
+        amounts = _beyond(estimate, exchange.estimate) if first else estimate
+        yield from self._reserve_further(exchange, caller.holder, plan, facts, amounts)
+        if decision.allowed and not first:
             self.telemetry.decided(exchange.observed, decision, terms_version=exchange.in_force.terms.version)
         return caller
 
