@@ -30,7 +30,7 @@ class Pulling:
 
     def __init__(self, system: OutsideSystem, **settings: Any) -> None:
         mode = settings.pop("mode", "deny")
-        timeout = settings.pop("timeout", timedelta(seconds=5))
+        timeout = settings.pop("timeout", timedelta(seconds=20))
         token = settings.pop("token_is", None)
         self.system = system
         self.clock = FixedClock(START + timedelta(minutes=1))
@@ -185,20 +185,33 @@ stopped = threading.Event()
 def test_a_source_that_fails_changes_nothing_and_is_remembered(
     system: OutsideSystem, handler: Callable[[BaseHTTPRequestHandler], None], error: type[Exception], what: str
 ) -> None:
-    pulling = Pulling(system, timeout=timedelta(seconds=0.25))
-    system.say(acme={"models": ["small"]})
-    pulling.sync.pull("crm")
+    pulling = Pulling(system, timeout=timedelta(seconds=0.5 if handler is drip else 20))
+    system.accounts = {"acme": {"models": ["small"]}}
+    pulling.sync.push("crm", system.document)
     before = pulling.account
     system.handler = handler
     with pytest.raises(error, match=what):
         pulling.sync.pull("crm")
     assert pulling.account == before
     state = pulling.sync.state("crm")
-    assert (state.failed, state.etag) == (pulling.clock.now, system.etag)
+    assert (state.failed, state.heard) == (pulling.clock.now, pulling.clock.now)
     assert what in state.failure
+    if handler is not drip:  # whose patience is short
+        system.handler = None
+        assert pulling.sync.pull("crm").changed == ()
+        assert pulling.sync.state("crm").failed is None
+
+
+def test_a_failure_does_not_forget_which_document_is_in_force(system: OutsideSystem) -> None:
+    pulling = Pulling(system)
+    system.say(acme={"models": ["small"]})
+    pulling.sync.pull("crm")
+    system.handler = lambda request: write(request, 500)
+    with pytest.raises(DiscoveryError):
+        pulling.sync.pull("crm")
     system.handler = None
     assert pulling.sync.pull("crm").outcome == "unchanged"
-    assert pulling.sync.state("crm").failed is None
+    assert system.answers == [200, 304]
 
 
 def test_no_change_is_no_answer_to_whoever_has_nothing(system: OutsideSystem) -> None:

@@ -47,7 +47,7 @@ class Telling:
         on = {"standing", "measure", "lift", "appeal"}
         url = f"{system.origin}/hook?who=us"
         notice = NoticeSettings.model_validate({"url": url, "secret": "env:HOOK", "on": on} | settings)
-        self.receiver = NoticeReceiver(notice, WebhookClient(url, timeout=timedelta(seconds=0.5)).send, lambda: SECRETS)
+        self.receiver = NoticeReceiver(notice, WebhookClient(url, timeout=timedelta(seconds=20)).send, lambda: SECRETS)
         self.sender = NoticeSender(
             self.store, [self.receiver], appeal_url="https://api.example.com/appeal", telemetry=self.telemetry, clock=self.clock
         )
