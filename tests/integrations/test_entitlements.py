@@ -14,7 +14,7 @@ import pytest
 
 from outside_systems import START, OutsideSystem, serve_outside, write
 from tos_guard.config import EntitlementSettings
-from tos_guard.errors import ConfigurationError, ConflictError, DiscoveryError, MalformedError, NotFoundError
+from tos_guard.errors import ConfigurationError, ConflictError, DiscoveryError, MalformedError, NotFoundError, StoreError
 from tos_guard.guard import EntitlementSource, EntitlementSync
 from tos_guard.remote import EntitlementClient
 from tos_guard.rights import Account, Grant
@@ -338,6 +338,46 @@ def test_a_process_that_died_at_it_holds_others_up_for_a_minute(system: OutsideS
         pulling.sync.pull("crm")
     pulling.clock.advance(timedelta(minutes=1))
     assert pulling.sync.pull("crm").outcome == "applied"
+
+
+def test_a_process_that_slept_over_its_turn_does_not_apply_what_it_was_told_before(system: OutsideSystem) -> None:
+    pulling = Pulling(system)
+    system.say(acme={"models": ["small", "large"]})
+    older = system.document
+
+    def meanwhile(request: BaseHTTPRequestHandler) -> None:
+        pulling.clock.advance(timedelta(minutes=2))
+        system.say(acme={"models": ["small"]})
+        pulling.sync.push("crm", system.document)
+        write(request, 200, older)
+
+    system.handler = meanwhile
+    with pytest.raises(StoreError, match="silent for too long"):
+        pulling.sync.pull("crm")
+    assert (pulling.account.models, pulling.sync.state("crm").issued) == ({"small"}, system.issued)
+
+
+def test_a_process_that_falls_asleep_between_two_accounts_leaves_the_rest_to_whoever_went_on(
+    system: OutsideSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pulling = Pulling(system)
+    pulling.store.add_account(Account(id="beta"))
+    system.say(acme={"models": ["small"]}, beta={"models": ["small", "large"]})
+    entitle = pulling.store.entitle
+
+    def sleeping(*given: Any, **named: Any) -> Any:
+        monkeypatch.undo()
+        pulling.clock.advance(timedelta(minutes=2))
+        system.say(acme={"models": ["small"]}, beta={"models": ["small"]})
+        pulling.sync.push("crm", system.document)
+        return entitle(*given, **named)
+
+    monkeypatch.setattr(pulling.store, "entitle", sleeping)
+    with pytest.raises(StoreError, match="silent for too long"):
+        pulling.sync.pull("crm")
+    beta = pulling.store.by_id("beta")
+    assert beta is not None
+    assert (beta.models, pulling.sync.state("crm").issued) == ({"small"}, system.issued)
 
 
 def test_all_that_a_source_gave_can_be_taken_back(system: OutsideSystem) -> None:

@@ -267,6 +267,7 @@ class EntitlementSync:
                 f"issued at {document.issued.isoformat()}, before the one in force, of {state.issued.isoformat()}",
                 where=f"entitlements {name}",
             )
+        lease.renew(0)  # the state was read before the answer came, which may have taken longer than the lease
         # Noted first: once a part of it is applied, no older document may follow, nor may this one be taken for applied.
         self._put(name, replace(state, etag="", sha256="", issued=document.issued, heard=self._clock()))
         kept = {one.account_id: one for one in self._store.entitlements(name)}
@@ -288,6 +289,7 @@ class EntitlementSync:
             self._entitle(name, account_id, None, changed)
         for account_id, why in list(skipped.items())[:MAX_SKIPPED]:
             _log.warning("entitlements of %s: account %s is not as it says: %s", name, account_id, why)
+        lease.renew(0)
         now = self._clock()
         self._put(name, SourceState("" if skipped else etag, sha256_b64url(body), document.issued, now))
         return Pulled(name, "applied", len(document.accounts), tuple(changed), skipped)
@@ -359,8 +361,8 @@ class _Lease:
             self._store.put_turn(self._name, due=_BEGINNING)
 
     def renew(self, number: int) -> None:
-        """Before the account of this number. Raises `StoreError` where it was lost."""
-        if number % ACCOUNTS_PER_LEASE:
+        """Before the account of this number. Raises `StoreError` where it was lost: what this process has may be older than what holds."""
+        if number % ACCOUNTS_PER_LEASE and self._clock() < self._until:
             return
         if not self._holds():
             raise StoreError("this process was silent for too long, and another goes on", where=self._name)
