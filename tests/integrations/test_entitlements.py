@@ -214,6 +214,17 @@ def test_a_failure_does_not_forget_which_document_is_in_force(system: OutsideSys
     assert system.answers == [200, 304]
 
 
+def test_of_an_address_that_may_hold_a_secret_only_the_origin_is_told(system: OutsideSystem) -> None:
+    """What failed is logged, and kept for people to see."""
+    pulling = Pulling(system)
+    system.handler = lambda request: write(request, 500)
+    with pytest.raises(DiscoveryError) as raised:
+        pulling.sync.pull("crm")
+    for said in (str(raised.value), pulling.sync.state("crm").failure):
+        assert system.origin in said
+        assert "entitlements.json" not in said
+
+
 def test_no_change_is_no_answer_to_whoever_has_nothing(system: OutsideSystem) -> None:
     """A 304 to a question without a condition is not believed."""
     pulling = Pulling(system)

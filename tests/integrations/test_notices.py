@@ -11,7 +11,7 @@ import pytest
 
 from outside_systems import START, OutsideSystem, serve_outside
 from tos_guard.config import NoticeSettings
-from tos_guard.errors import ConfigurationError
+from tos_guard.errors import ConfigurationError, StoreError
 from tos_guard.guard import NoticeReceiver, NoticeSender
 from tos_guard.guard._notices import MAX_ATTEMPTS
 from tos_guard.keys import parse_webhook_head, verify_webhook
@@ -212,6 +212,26 @@ def test_the_thread_sends_while_the_store_works_and_stops_when_it_is_told_to(tel
     telling.sender.close()
     telling.sender.keep_up()
     assert [message["data"]["reason"] for message in messages(system)] == ["one"]
+
+
+def test_an_address_that_holds_a_secret_is_in_no_log(
+    telling: Telling, system: OutsideSystem, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("tos_guard.guard._notices.MAX_ATTEMPTS", 2)
+    system.status = 500
+    telling.store.take_measure("acme", MEASURE)
+    for _ in range(2):
+        telling.work(1)
+        telling.clock.advance(timedelta(minutes=1))
+
+    def failing(*_: Any) -> None:
+        raise StoreError("down")
+
+    monkeypatch.setattr(telling.store, "turn", failing)
+    telling.work(1)
+    said = [record.getMessage() for record in caplog.records if record.name == "tos_guard"]
+    assert len(said) == 3
+    assert all(system.origin in line and "/hook" not in line and "who=us" not in line for line in said), said
 
 
 def test_appeals_are_told_without_what_the_account_wrote(telling: Telling, system: OutsideSystem) -> None:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
 
 from tos_guard._canonical import sha256_b64url
 from tos_guard.config import NoticeSettings, SecretPlace
@@ -94,6 +95,12 @@ class NoticeReceiver:
         return f"notices:{sha256_b64url(self.settings.url.encode('utf-8'))}"
 
     @property
+    def origin(self) -> str:
+        """What logs say of it: the rest of its address may be a secret."""
+        parts = urlsplit(self.settings.url)
+        return f"{parts.scheme}://{parts.netloc}"
+
+    @property
     def steps(self) -> tuple[str, ...]:
         """Steps of the history that it is told of."""
         return tuple(step for name in self.settings.on for step in _STEPS[name])
@@ -155,7 +162,7 @@ class NoticeSender:
             return self._work(receiver)
         except StoreError as error:
             self._telemetry.failed("notices", error)
-            _log.error("notices to %s: %s", receiver.settings.url, error)
+            _log.error("notices to %s: %s", receiver.origin, error)
             return FIRST_PAUSE_SECONDS
 
     def _work(self, receiver: NoticeReceiver) -> float:
@@ -197,10 +204,10 @@ class NoticeSender:
     def _failed(self, receiver: NoticeReceiver, place: _Place, number: int, error: TosGuardError) -> float:
         self._telemetry.failed("notices", error)
         if place.attempts >= MAX_ATTEMPTS:
-            _log.error("notice %d to %s is given up after %d attempts: %s", number, receiver.settings.url, place.attempts, error)
+            _log.error("notice %d to %s is given up after %d attempts: %s", number, receiver.origin, place.attempts, error)
             place, pause = _Place(number), 0.0
         else:
-            _log.warning("notice %d to %s failed, attempt %d: %s", number, receiver.settings.url, place.attempts, error)
+            _log.warning("notice %d to %s failed, attempt %d: %s", number, receiver.origin, place.attempts, error)
             pause = min(FIRST_PAUSE_SECONDS * 2 ** (place.attempts - 1), LONGEST_PAUSE_SECONDS)
         self._store.put_turn(receiver.turn, due=self._clock() + timedelta(seconds=pause), state=place.text())
         return min(pause, LOOK_SECONDS)

@@ -63,13 +63,14 @@ class _Address:
         self._timeout = timeout
 
     def _call(self, fetch: Callable[[tuple[str, ...] | None], Fetch]) -> Fetched:
-        """Raises `DiscoveryError`."""
+        """Raises `DiscoveryError`, which names the origin alone: what follows it in an address may be a secret, and errors are logged."""
+        origin = self._server.origin
         try:
             return asyncio.run(self._run(fetch))
-        except DiscoveryError:
-            raise
+        except DiscoveryError as error:
+            raise DiscoveryError(error.what, where=origin, cure=error.cure) from None
         except Exception as error:  # what a server can make a client raise is more than its documentation says
-            raise DiscoveryError(f"could not be asked ({type(error).__name__})", where=self.url) from error
+            raise DiscoveryError(f"could not be asked ({type(error).__name__})", where=origin) from error
 
     async def _run(self, fetch: Callable[[tuple[str, ...] | None], Fetch]) -> Fetched:
         async with self._client() as client:
