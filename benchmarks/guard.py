@@ -392,7 +392,7 @@ class Client(asyncio.Protocol):
             self.done.set_exception(exc or ConnectionError("the server closed the connection"))
 
 
-async def load(port: int, authorization: bytes, seconds: float) -> float:
+async def load(port: int, authorization: bytes, seconds: float, connections: int = CONNECTIONS) -> float:
     """Answers a second."""
     body = request_body()
     request = (
@@ -406,7 +406,7 @@ async def load(port: int, authorization: bytes, seconds: float) -> float:
     )
     start = time.perf_counter()
     loop = asyncio.get_running_loop()
-    clients = [(await loop.create_connection(lambda: Client(request, start + seconds), "127.0.0.1", port))[1] for _ in range(CONNECTIONS)]
+    clients = [(await loop.create_connection(lambda: Client(request, start + seconds), "127.0.0.1", port))[1] for _ in range(connections)]
     await asyncio.gather(*(client.done for client in clients))
     return sum(client.count for client in clients) / (time.perf_counter() - start)
 
