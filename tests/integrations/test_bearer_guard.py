@@ -72,6 +72,23 @@ async def test_a_token_names_the_account_as_an_api_key_does(server: Served) -> N
         assert len(kit.store.of_account(ISSUER, "acme")) == 3
 
 
+async def test_a_token_that_expires_while_the_body_comes_opens_nothing(server: Served) -> None:
+    """As a key does not: else a request, or a stream of them, that is kept open outlives its token."""
+    async with guarded(server) as kit:
+        for seconds, status in ((50, 200), (62, 401)):
+            app, now = kit.wrap(whole(BODY)), int(server.clock().timestamp())
+
+            async def slow(scope: Any, receive: Any, send: Any, app: Any = app, seconds: int = seconds) -> None:
+                async def read() -> Any:
+                    server.pass_by(seconds=seconds)
+                    return await receive()
+
+                await app(scope, read, send)
+
+            authorization = f"Bearer {server.token(iat=now, exp=now + 1)}".encode()
+            assert (await ask(slow, headers=[(b"authorization", authorization)])).status == status
+
+
 async def test_whatever_is_wrong_with_a_credential_the_answer_is_the_same(server: Served) -> None:
     """And the reason is counted, in one word of a closed set."""
     async with guarded(server) as kit:

@@ -120,10 +120,11 @@ class Admitting(Keeping):
         What a credential is bound to is not proven again: a proof is good once.
 
         Raises:
-            AuthenticationError: The account was deleted, or its key was revoked or has expired.
+            AuthenticationError: The account was deleted, its key was revoked, or key or token has expired.
             StoreError: The account source did not answer, and nothing that was read before may be used.
         """
-        if caller.key.has_expired(self.clock()):
+        now, identity = self.clock(), caller.identity
+        if caller.key.has_expired(now) or (identity is not None and identity.has_expired(now)):
             raise unauthenticated()
         if caller.need is None or time.monotonic() - caller.found_at < MAX_FOUND_SECONDS:
             return caller

@@ -113,6 +113,10 @@ class BearerIdentity:
     jti: str
     binding: Binding = UNBOUND
 
+    def has_expired(self, now: datetime) -> bool:
+        """Whether it is good no more, however far its server's clock may differ from ours."""
+        return now - MAX_LEEWAY >= self.expires
+
 
 def check_bearer_type(header: Mapping[str, str]) -> None:
     """See that a token is an access token.
