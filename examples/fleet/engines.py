@@ -232,11 +232,12 @@ def _as_somebody() -> list[str]:
 def new_database(conninfo: str) -> str:
     """Make a database on the server of *conninfo*, and return its own."""
     import psycopg
+    from psycopg import sql
     from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
     name = f"guard_{secrets.token_hex(6)}"
     with psycopg.connect(conninfo, autocommit=True) as connection:
-        connection.execute(f'CREATE DATABASE "{name}"')
+        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
     parts: dict[str, Any] = {**conninfo_to_dict(conninfo), "dbname": name}
     return make_conninfo(**parts)
 

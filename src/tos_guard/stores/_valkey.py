@@ -25,6 +25,7 @@ import redis
 import redis.asyncio
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
+from redis.connection import DefaultParser, parse_url
 from redis.exceptions import AuthenticationError, NoScriptError, RedisError, ResponseError
 from redis.retry import Retry
 
@@ -84,7 +85,7 @@ def parse_address(url: str) -> Address:
         scheme = _SCHEMES.get(parts.scheme, parts.scheme)
         plain = url if scheme == parts.scheme else parts._replace(scheme=scheme).geturl()
         where = parts.path if scheme == "unix" else f"{parts.hostname}:{parts.port or 6379}"
-        read: dict[str, Any] = redis.connection.parse_url(plain)  # type: ignore[no-untyped-call]
+        read: dict[str, Any] = parse_url(plain)  # type: ignore[no-untyped-call]
     except ValueError:
         raise _bad("it is none of an engine") from None
     if scheme != "unix" and not parts.hostname:
@@ -143,7 +144,7 @@ def _closed() -> StoreError:
     return StoreError("the connections are closed")
 
 
-_Parser: Any = redis.connection.DefaultParser
+_Parser: Any = DefaultParser
 
 
 class _BoundedParser(_Parser):  # type: ignore[misc]
