@@ -4,7 +4,8 @@ A block is an ordinary reservation, as large as several requests of one *shape* 
 it what they are charged, without a question to the engine, for as long as it may be *spent*:
 
 - while the slot of every sliding window and the window of every calendar to which it was charged is in progress,
-- by our monotonic clock, from before the question was sent, and eight ninths of what the engine says is left (clocks differ).
+- by our monotonic clock, which goes on while the machine sleeps: from before the question was sent, and eight ninths of what the engine
+  says is left (clocks differ).
 
 **No window ever holds more than was admitted.** The engine counts a block whole in slot S, from when it admitted it until S has left the
 window whole. Each unit is spent within S. So whatever window holds the moment of its spending holds S too, or a part of it, and the

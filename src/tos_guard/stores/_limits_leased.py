@@ -18,6 +18,7 @@ from tos_guard.errors import StoreError
 from tos_guard.limits import Amounts, Charge, LimitRefusal, LimitState, Reservation
 from tos_guard.protocols import AsyncLimitEngine, LimitEngine
 from tos_guard.stores._limits_blocks import NOTHING, Blocks, Steps
+from tos_guard.stores._limits_sqlite import host_seconds
 
 __all__ = ["AsyncLeasedLimits", "LeasedLimits"]
 
@@ -43,7 +44,7 @@ class LeasedLimits:
     Args:
         engine: The other one, which processes share. No `FallbackLimits`: that goes around this.
         share: Which part of a limit's amount a block takes at most, above 0 and up to 0.25.
-        monotonic: Seconds that never go back.
+        monotonic: Seconds that never go back, and count while the machine sleeps: windows of the engine end meanwhile.
         every: How often a thread gives back what has ended; None for whoever calls `give_back`.
         told: Called with each failure to give back. It must not raise, and is called by the thread.
 
@@ -56,7 +57,7 @@ class LeasedLimits:
         engine: LimitEngine,
         *,
         share: float,
-        monotonic: Callable[[], float] = time.monotonic,
+        monotonic: Callable[[], float] = host_seconds,
         every: timedelta | None = _EVERY,
         told: Callable[[StoreError], None] = ignore,
     ) -> None:
@@ -237,7 +238,7 @@ class AsyncLeasedLimits:
         engine: AsyncLimitEngine,
         *,
         share: float,
-        monotonic: Callable[[], float] = time.monotonic,
+        monotonic: Callable[[], float] = host_seconds,
         every: timedelta | None = _EVERY,
         told: Callable[[StoreError], None] = ignore,
     ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import count
@@ -153,6 +154,20 @@ def test_what_another_process_holds_is_refused_until_it_goes_back(world: World) 
     world.seconds += 5
     world.limits.give_back()
     assert world.used(ONE) == 1_000 - held
+
+
+@pytest.mark.skipif(not hasattr(time, "CLOCK_BOOTTIME"), reason="a system that does not count its sleep")
+def test_a_block_ends_while_the_machine_sleeps(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The engine's windows go on meanwhile: what is spent after it would be in none of them."""
+    limits = LeasedLimits(world.engine, share=0.25, every=None)
+    world.admit(ONE, times=7, limits=limits)
+    world.calls()
+    world.admit(ONE, limits=limits)
+    assert world.calls() == []  # from a block
+    clock = time.clock_gettime
+    monkeypatch.setattr(time, "clock_gettime", lambda which: clock(which) + 3_600 * (which == time.CLOCK_BOOTTIME))
+    world.admit(ONE, limits=limits)
+    assert "reserve" in world.calls()
 
 
 @pytest.mark.parametrize("window", [Sliding(60), Sliding(3), Sliding(3_600), Calendar("minute")], ids=str)
