@@ -19,7 +19,6 @@ window = "1m"
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import tomllib
 from collections.abc import Mapping
@@ -137,8 +136,8 @@ class ServerAddress(_Settings):
             return cls(said=said)
         return said
 
-    def resolve(self, environment: Mapping[str, str] = os.environ) -> str:
-        """The address itself.
+    def resolve(self, environment: Mapping[str, str]) -> str:
+        """The address itself, by the variables of an environment.
 
         Raises:
             ConfigurationError: The environment has no such variable, or it holds no address.

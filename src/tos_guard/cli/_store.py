@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -38,7 +39,7 @@ def copy(
         )
     from tos_guard.stores import copy_store
 
-    counts = copy_store(source, settings.store.resolve(), namespace=settings.postgres.namespace)
+    counts = copy_store(source, settings.store.resolve(os.environ), namespace=settings.postgres.namespace)
     if as_json:
         show_json({"rows": counts})
         return

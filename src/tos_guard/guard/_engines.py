@@ -7,6 +7,7 @@ failure mode is counted besides.
 from __future__ import annotations
 
 import logging
+import os
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
@@ -145,4 +146,4 @@ def _fleet(settings: GuardSettings) -> tuple[str, dict[str, Any]]:
     valkey = settings.valkey
     if valkey is None:  # the settings see to it
         raise ConfigurationError("a fleet shares a server, and none is set", where="valkey", cure='Set [valkey] url = "redis://…"')
-    return valkey.url.resolve(), {"domain": settings.valkey_domain, "deadline": timedelta(milliseconds=valkey.deadline_ms)}
+    return valkey.url.resolve(os.environ), {"domain": settings.valkey_domain, "deadline": timedelta(milliseconds=valkey.deadline_ms)}

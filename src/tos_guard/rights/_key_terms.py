@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
 
 from tos_guard.errors import AccountError
+from tos_guard.rights._account import Holder
 from tos_guard.rights._binding import UNBOUND, Binding
-
-if TYPE_CHECKING:
-    from tos_guard.rights._account import Holder
 
 __all__ = ["ACCOUNT_ROUTES", "UNLIMITED_KEY", "KeyTerms", "KeyedHolder"]
 
@@ -20,6 +18,8 @@ ACCOUNT_ROUTES: Final = "account"
 
 MAX_NAMES: Final = 64
 MAX_NAME_CHARS: Final = 128
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND: Final = timedelta(milliseconds=1)
 _MEMBERS: Final = frozenset({"actions", "models", "expires", "jkt", "x5t"})
 
 
@@ -77,7 +77,7 @@ class KeyTerms:
         if self.models is not None:
             members["models"] = sorted(self.models)
         if self.expires is not None:
-            members["expires"] = int(self.expires.timestamp() * 1000)
+            members["expires"] = (self.expires - _EPOCH) // _MILLISECOND
         for name in ("jkt", "x5t"):
             if (thumbprint := getattr(self.binding, name)) is not None:
                 members[name] = thumbprint
@@ -97,7 +97,7 @@ class KeyTerms:
             return cls(
                 actions=None if (actions := document.get("actions")) is None else frozenset(actions),
                 models=None if (models := document.get("models")) is None else frozenset(models),
-                expires=None if expires is None else datetime.fromtimestamp(expires / 1000, UTC),
+                expires=None if expires is None else _EPOCH + expires * _MILLISECOND,
                 binding=Binding(document.get("jkt"), document.get("x5t")),
             )
         except (TypeError, ValueError, OverflowError, OSError) as error:

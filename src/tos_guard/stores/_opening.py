@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import timedelta
 from pathlib import Path
 
@@ -33,7 +34,7 @@ def open_store(settings: GuardSettings, *, clock: Clock, commit_delay: float = 0
 
     postgres = settings.postgres
     return PostgresStore(
-        settings.store.resolve(),
+        settings.store.resolve(os.environ),
         issuer=settings.issuer,
         clock=clock,
         commit_delay=commit_delay,
@@ -53,7 +54,7 @@ def _over_valkey(settings: GuardSettings) -> Announcements:
             "changes are announced over a server, and none is set", where="valkey", cure='Set [valkey] url = "redis://…"'
         )
     deadline = timedelta(milliseconds=valkey.deadline_ms)
-    return ValkeyAnnouncements(valkey.url.resolve(), domain=settings.valkey_domain, deadline=deadline)
+    return ValkeyAnnouncements(valkey.url.resolve(os.environ), domain=settings.valkey_domain, deadline=deadline)
 
 
 def is_there(settings: GuardSettings) -> bool:
@@ -67,4 +68,4 @@ def is_there(settings: GuardSettings) -> bool:
         return settings.store.is_file()
     from tos_guard.stores import PostgresStore
 
-    return PostgresStore.is_there(settings.store.resolve(), namespace=settings.postgres.namespace)
+    return PostgresStore.is_there(settings.store.resolve(os.environ), namespace=settings.postgres.namespace)

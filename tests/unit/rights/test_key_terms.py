@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -15,9 +15,7 @@ from tos_guard.rights import UNLIMITED_KEY, Binding, KeyTerms
 NAMES = st.none() | st.frozensets(
     st.text(st.characters(codec="utf-8", categories=("L", "N", "P")), min_size=1, max_size=20), min_size=1, max_size=5
 )
-TIMES = st.none() | st.integers(0, 4_000_000_000_000).map(
-    lambda ms: datetime.fromtimestamp(ms / 1000, UTC).replace(microsecond=ms % 1000 * 1000)
-)
+TIMES = st.none() | st.integers(0, 4_000_000_000_000).map(lambda ms: datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=ms))
 PRINTS = st.none() | st.sampled_from(["A" * 43, "B" * 43])
 
 

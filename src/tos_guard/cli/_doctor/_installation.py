@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 import time
 from collections.abc import Iterable, Iterator
@@ -106,7 +107,7 @@ def check_engine(settings: GuardSettings) -> Iterator[Check]:
     from tos_guard.stores import look_at_engine
 
     try:
-        seen = look_at_engine(settings.valkey.url.resolve(), deadline=ENGINE_PATIENCE)
+        seen = look_at_engine(settings.valkey.url.resolve(os.environ), deadline=ENGINE_PATIENCE)
     except (ConfigurationError, StoreError) as error:
         where = error.where or str(settings.valkey.url)
         yield problem("engine", error.what, where=where, cure=error.cure or "Start it, or correct 'valkey.url' in the settings.")
