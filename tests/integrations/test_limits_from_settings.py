@@ -7,17 +7,22 @@ import json
 import secrets
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from provisioned import Provider
+from tos_guard.config import parse_settings
 from tos_guard.errors import LimitExceededError, RequestError
 from tos_guard.guard import AsyncGuard, Guard, RequestView, utc_now
-from tos_guard.limits import Charge, Dimension, Limit, Quantity, Sliding
+from tos_guard.guard._engines import limits_from_settings
+from tos_guard.limits import Charge, Dimension, Limit, Quantity, Reservation, Sliding
+from tos_guard.protocols import AsyncLimitEngine
 from tos_guard.rights import Account, hash_secret, new_api_key
-from tos_guard.stores import AsyncFallbackLimits, FallbackLimits, SQLiteStore, _limits_blocks
+from tos_guard.stores import AsyncFallbackLimits, FallbackLimits, MemoryStore, SQLiteStore, _limits_blocks
+from tos_guard.telemetry import Telemetry
 
 CHAT = "/v1/chat/completions"
 RULES = """
@@ -218,6 +223,37 @@ def test_whoever_watches_a_fleet_sees_an_engine_that_is_left_alone(
     assert caplog.text.count("the engine is left alone, and 'deny' decides") == 1
     assert "s3cret" not in caplog.text
     guard.close_stores()
+
+
+def test_a_guard_that_awaits_spends_blocks_too(tmp_path: Path, valkey: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the event loop; what it holds goes back when it is closed."""
+    made = provider(tmp_path)
+    engine = f'[valkey]\nurl = "{valkey}"\ndomain = "test-{secrets.token_hex(6)}"\ndeadline_ms = 10_000\n'
+    made.settings.write_text('limits_shared_by = "fleet"\nlimits_block = 0.1\n' + made.settings.read_text() + engine)
+    monkeypatch.setattr(_limits_blocks, "_BUSY_SECONDS", 60.0)  # the machine may be slow
+    store = MemoryStore(issuer=made.issuer, clock=utc_now)
+    settings = parse_settings(made.settings.read_bytes())
+
+    def opened() -> AsyncLimitEngine:
+        limits = limits_from_settings(settings, store, clock=utc_now, telemetry=Telemetry(clock=utc_now), awaits=True)
+        assert isinstance(limits, AsyncLimitEngine)
+        return limits
+
+    async def run() -> None:
+        one, other = opened(), opened()
+        for number in range(10):
+            background = await one.reserve([Charge(HOURLY, ("good",), 1)], id=str(number), lease=timedelta(hours=24))  # from no block
+            assert isinstance(background, Reservation)
+        assert (await other.states([Charge(HOURLY, ("good",), 0)]))[0].used == 10
+        for number in range(10):
+            answer = await one.reserve([Charge(HOURLY, ("good",), 1)], id=f"more-{number}", lease=timedelta(seconds=60))
+            assert isinstance(answer, Reservation)
+        assert (await other.states([Charge(HOURLY, ("good",), 0)]))[0].used > 20
+        await one.close()
+        assert (await other.states([Charge(HOURLY, ("good",), 0)]))[0].used == 20
+        await other.close()
+
+    asyncio.run(run())
 
 
 def test_issuers_that_share_a_store_do_not_share_limits(tmp_path: Path) -> None:
