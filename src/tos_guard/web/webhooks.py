@@ -260,6 +260,10 @@ class WebhookRoutes:
     def _take_measure(self, message: _Message) -> None:
         given = _read(_Measure, message)
         account = self._account(given.account)
+        if given.requires == "verify" and not self._guard.rulebook.ladder.levels(given.step):  # nothing that the account does could end it
+            raise ConflictError(
+                "no step of the ladder names a level of verification", where="requires", cure=f"Set [standing.{given.step}] verify = […]."
+            )
         members = given.model_dump(exclude={"account"}) | {
             "id": given.id or f"wh-{sha256_b64url(message.id.encode('ascii'))[:24]}",
             "begins": given.begins or self._guard.clock(),

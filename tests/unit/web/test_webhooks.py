@@ -84,6 +84,15 @@ def test_the_same_message_changes_nothing_again() -> None:
     assert send(at, SET, message_id="m2").json()["taken"] == "now"
 
 
+def test_a_measure_that_no_verification_could_end_is_refused() -> None:
+    """As by the other doors: nothing that the account does would bring it back."""
+    asked = {"account": "acme", "step": "restricted", "reason": "case 7", "requires": "verify"}
+    told = send(desk(), {"type": "standing.measure", "data": asked})
+    assert (told.status, told.json()["code"]) == (409, "tos_conflict")
+    knowing = Desk(settings={"webhooks": WEBHOOKS, "standing": {"restricted": {"verify": ["organization"]}}})
+    assert send(knowing, {"type": "standing.measure", "data": asked}).status == 200
+
+
 def test_what_cannot_be_proven_gets_one_answer() -> None:
     at = desk()
     wrong = [
