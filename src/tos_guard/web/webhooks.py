@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, Final, Literal, TypeVar
@@ -143,7 +143,7 @@ class WebhookRoutes:
         name: ``webhooks``.
 
     Raises:
-        ConfigurationError: The settings name no path, the guard has no store, or a secret cannot be read.
+        ConfigurationError: The settings name no path, the guard has no store, a secret cannot be read, or two webhooks share one.
     """
 
     name = "webhooks"
@@ -157,6 +157,7 @@ class WebhookRoutes:
         self._guard = guard
         self._store: Store = guard.store
         self._hooks = {hook.name: (hook, webhook_secrets(hook.secret)) for hook in settings.webhooks}
+        _check_apart({name: secrets for name, (_, secrets) in self._hooks.items()})
         self._sources = {source.name: source for source in settings.entitlements}
         self._types: dict[str, tuple[str, Callable[[_Message], None]]] = {
             "standing.measure": ("standing", self._take_measure),
@@ -314,6 +315,19 @@ class WebhookRoutes:
         if source is None or sync is None or source.webhook != message.hook.name:
             raise NotFoundError("this webhook sends for no such source", where=f"source {name[:64]}")
         return sync
+
+
+def _check_apart(secrets: Mapping[str, Sequence[bytes]]) -> None:
+    """See that no two webhooks share a secret: whoever may send the one could send the other, since a signature does not name its address.
+
+    Raises:
+        ConfigurationError: Two do.
+    """
+    owners: dict[bytes, str] = {}
+    for name, own in secrets.items():
+        for secret in own:
+            if owners.setdefault(secret, name) != name:
+                raise ConfigurationError(f"{owners[secret]} and {name} have one secret", where="webhooks", cure="Give each its own.")
 
 
 def _read(model: type[_Model], message: _Message) -> _Model:

@@ -93,6 +93,14 @@ def test_a_measure_that_no_verification_could_end_is_refused() -> None:
     assert send(knowing, {"type": "standing.measure", "data": asked}).status == 200
 
 
+def test_two_webhooks_have_no_secret_in_common() -> None:
+    """Else what was signed for one could be sent to the other, which may do other things."""
+    shared = [WEBHOOKS[0], {**WEBHOOKS[1], "secret": ["env:CRM", "env:TRUST"]}]
+    with pytest.raises(ConfigurationError, match="trust and crm have one secret") as raised:
+        WebhookRoutes(Desk(settings={"webhooks": shared}).guard)
+    assert SECRETS["TRUST"] not in str(raised.value)
+
+
 def test_what_cannot_be_proven_gets_one_answer() -> None:
     at = desk()
     wrong = [
