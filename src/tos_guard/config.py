@@ -221,7 +221,7 @@ class PostgresSettings(_Settings):
     Attributes:
         namespace: The schema of the accounts; that of the records has ``_records`` at its end.
         deadline_ms: How long one call may take.
-        connections: Connections of each process at most, beside one that listens; an asynchronous server has as many again.
+        connections: Connections of each process at most, beside one that listens and one that asks; an asynchronous one has as many again.
         announcements: How a process hears of changes by others: ``listen``, at once, on a connection that stays. Where a pooler such as
             PgBouncer gives each transaction another connection: ``valkey``, at once, over that server; ``none``, by asking five times a
             second.

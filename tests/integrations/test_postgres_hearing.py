@@ -163,6 +163,35 @@ def test_whoever_stops_within_a_change_loses_its_lock(opened):
     assert other.account_version("acme", 2).standing is Standing.SUSPENDED
 
 
+@pytest.mark.parametrize("waiting", [1, 8], ids=["one", "as many as there are connections"])
+def test_changes_that_wait_for_others_cut_nobody_off(opened, waiting):
+    """Whoever holds the row for too long lets changes fail, and nothing else: the process hears, and answers from what it knows."""
+    store = opened(deadline=1.0, connections=8)
+    store.add_account(Account(id="acme"))
+    assert store.by_id("acme") is not None
+    said, told = [], []
+    store.hearing.watch(lambda word, _: told.append(word))
+
+    def change() -> None:
+        try:
+            store.set_standing("acme", Standing.WARNED, "x")
+        except StoreError as error:
+            said.append(error)
+
+    with psycopg.connect(store._accounts._pool.server.conninfo) as holder:
+        holder.execute("UPDATE tos_guard.issuer SET version = version WHERE issuer = %s", (store.issuer,))
+        threads = [threading.Thread(target=change) for _ in range(waiting)]
+        for thread in threads:
+            thread.start()
+        while any(thread.is_alive() for thread in threads):
+            assert store.by_id("acme").standing is Standing.GOOD
+        assert store.by_id("acme").standing is Standing.GOOD
+        holder.rollback()
+    assert len(said) == waiting
+    assert "unheard" not in told
+    store.set_standing("acme", Standing.WARNED, "x")
+
+
 def test_hostile_addresses_are_our_error():
     """Whatever stands in the setting; and no message holds its password."""
     for address in ("postgresql://guard:s3cret@[", "postgresql://guard:s3cret@127.0.0.1:1/x", "s3cret=1"):

@@ -7,6 +7,7 @@ import secrets
 import time
 import weakref
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final, Literal
 
 from tos_guard.errors import ConfigurationError
@@ -54,7 +55,8 @@ class PostgresStore(SQLRecords, SQLAccounts):
         commit_delay: Seconds for which a record waits for others to be committed with; as of `SQLiteStore`.
         namespace: Name of the PostgreSQL schema: small letters, digits and ``_``.
         deadline: Seconds for which one call may take.
-        connections: Connections of this process at most, beside the one that listens; as many again of each event loop that asks itself.
+        connections: Connections of this process at most, beside one that listens and one that asks; as many again of each event loop that
+            asks itself.
         announcements: How changes are heard of at once: ``listen`` (``LISTEN`` and ``NOTIFY``). Where a pooler gives each transaction
             another connection: `ValkeyAnnouncements`, or what else tells; or ``none``: then within 0.2 s.
 
@@ -88,15 +90,17 @@ class PostgresStore(SQLRecords, SQLAccounts):
         if _NAMESPACE.fullmatch(namespace) is None:
             raise ConfigurationError(f"{namespace!r} is no name of a schema", where=server.where, cure="Write small letters, digits and _")
         pool = Pool(server)
+        asking = Pool(replace(server, size=1))  # who asks for the version waits for nobody's changes
         asynchronous = AsyncPool(server)
         try:
             accounts = PostgresDatabase(pool, ACCOUNTS_SCHEMA, namespace, asynchronous=asynchronous)
             records = PostgresDatabase(pool, RECORDS_SCHEMA, f"{namespace}_records", asynchronous=asynchronous)
             if isinstance(announcements, str):
                 announcements = ListenNotify(pool, namespace) if announcements == "listen" else NoAnnouncements()
-            hearing = ServerHearing(accounts, announcements, issuer, monotonic)
+            hearing = ServerHearing(accounts.by(asking), announcements, issuer, monotonic)
             SQLAccounts.__init__(self, accounts, hearing, issuer=issuer, clock=clock, entropy=entropy)
         except BaseException:
+            asking.close()
             pool.close()
             raise
         hearing.on_loss(self._forget)
@@ -105,7 +109,7 @@ class PostgresStore(SQLRecords, SQLAccounts):
         self._records_tables: PostgresDatabase = records
         self.awaitable: AsyncPostgresStore = AsyncPostgresStore(self)
         SQLRecords.__init__(self, records, issuer=issuer, max_pending=max_pending, commit_delay=commit_delay)
-        self._finalizer = weakref.finalize(self, _close, self._writer.close, hearing.close, asynchronous.close, pool.close)
+        self._finalizer = weakref.finalize(self, _close, self._writer.close, hearing.close, asynchronous.close, asking.close, pool.close)
 
     @staticmethod
     def is_there(conninfo: str, *, namespace: str = "tos_guard", deadline: float = _DEADLINE_SECONDS) -> bool:

@@ -15,6 +15,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
+from copy import copy
 from typing import Any, Final, TypeVar, cast
 
 import psycopg
@@ -31,6 +32,9 @@ T = TypeVar("T")
 
 _MIGRATION_SECONDS: Final = 120.0
 """How long a migration may take: it may write tables anew."""
+
+_CHANGE_PART: Final = 0.9
+"""Of the deadline, for a statement of a change: the server says that it waited for others before it is taken for one that is silent."""
 
 _SCRUB_SECONDS: Final = 60.0
 """How long ``VACUUM`` of the small tables may take."""
@@ -137,8 +141,15 @@ class PostgresDatabase:
         self.namespace = namespace
         self._deadline = pool.server.deadline
         self._bounds = _bounds(namespace, self._deadline)
+        self._bounds_of_changes = _bounds(namespace, self._deadline, part=_CHANGE_PART)
         self._tells_timeline = True
         self._migrate()
+
+    def by(self, pool: Pool) -> PostgresDatabase:
+        """The same tables over connections of their own, which nobody else can use up."""
+        other = copy(self)
+        other._pool = pool
+        return other
 
     @contextmanager
     def read(self) -> Iterator[PostgresConnection]:
@@ -282,7 +293,7 @@ class PostgresDatabase:
         while True:
             link, is_new = self._pool.take(until)
             try:
-                words = f"{begin}; {self._bounds}; {_DURABLE}; {_NUMBER}" if number else f"{begin}; {self._bounds}"
+                words = f"{begin}; {self._bounds_of_changes}; {_DURABLE}; {_NUMBER}" if number else f"{begin}; {self._bounds}"
                 cursor = link.execute(words.encode(), prepare=False)
                 while cursor.nextset():
                     pass
@@ -479,11 +490,11 @@ def _may_go_better(error: psycopg.Error) -> bool:
     return isinstance(error, _UNDONE) or (isinstance(error, psycopg.OperationalError) and error.sqlstate in (None, "57P01", "57P02"))
 
 
-def _bounds(namespace: str, seconds: float) -> str:
-    """What holds for one transaction: where names are looked up, and for how long it may take."""
+def _bounds(namespace: str, seconds: float, *, part: float = 1.0) -> str:
+    """What holds for one transaction: where names are looked up, for how long it may take, and which part of that a statement may."""
     quoted = '"' + namespace.replace('"', '""') + '"'
-    most = int(1000 * seconds)
+    most, each = int(1000 * seconds), int(1000 * seconds * part)
     return (
-        f"SET LOCAL search_path TO {quoted}, pg_temp; SET LOCAL statement_timeout TO {most}; SET LOCAL lock_timeout TO {most}; "
+        f"SET LOCAL search_path TO {quoted}, pg_temp; SET LOCAL statement_timeout TO {each}; SET LOCAL lock_timeout TO {each}; "
         f"SET LOCAL idle_in_transaction_session_timeout TO {most}"
     )
