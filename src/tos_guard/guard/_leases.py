@@ -5,7 +5,6 @@ When the process dies nothing renews them any more, and their slots come back wh
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable
 from datetime import timedelta
@@ -35,20 +34,22 @@ class Leases:
     """
 
     def __init__(self, engine: LimitEngine, report: Callable[[str, Exception], None]) -> None:
+        from tos_guard.stores._fork import watch_forks
+
         self._engine = engine
         self._report = report
+        self._reset()
+        watch_forks(self)
+
+    def _reset(self) -> None:
         self._open: dict[str, Reservation] = {}
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
-        self._process = os.getpid()
 
     def hold(self, reservation: Reservation) -> None:
         """Renew *reservation* until it is let go."""
         with self._lock:
-            if self._process != os.getpid():  # forked: what was open is the parent's, and its thread stayed there
-                self._process = os.getpid()
-                self._open.clear()
             self._open[reservation.id] = reservation
             if self._thread is None or not self._thread.is_alive():
                 self._wake = threading.Event()
@@ -83,3 +84,15 @@ class Leases:
                 if not self._open:
                     self._thread = None
                     return
+
+    def before_fork(self) -> None:
+        """Hold still: a lock that another thread held would stay locked in the child for ever."""
+        self._lock.acquire()
+
+    def after_fork_in_parent(self) -> None:
+        """Go on."""
+        self._lock.release()
+
+    def after_fork_in_child(self) -> None:
+        """What was open is the parent's, and its thread stayed there."""
+        self._reset()

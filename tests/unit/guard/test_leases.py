@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import signal
+import threading
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -23,11 +25,13 @@ class Engine(MemoryLimits):
     def __init__(self) -> None:
         self.seconds = 0.0
         self.failing = False
+        self.renewed: list[str] = []
         super().__init__(clock=lambda: datetime(2026, 11, 25, tzinfo=UTC) + timedelta(seconds=self.seconds), monotonic=lambda: self.seconds)
 
     def renew_all(self, reservations: Sequence[Reservation], *, lease: timedelta) -> None:
         if self.failing:
             raise StoreError("the disk is gone", where="limits")
+        self.renewed += [reservation.id for reservation in reservations]
         super().renew_all(reservations, lease=lease)
 
     def take(self, name: str) -> Reservation | None:
@@ -89,15 +93,52 @@ def test_a_failure_to_renew_is_reported_and_tried_again(engine: Engine, leases: 
     leases.close()
 
 
-def test_a_forked_worker_does_not_keep_its_parents_slots(engine: Engine, leases: Leases, monkeypatch: pytest.MonkeyPatch) -> None:
+def in_a_child(holds: Callable[[], bool]) -> bool:
+    """Whether something holds in a forked child, which is killed if it does not answer."""
+    child = os.fork()
+    if child == 0:
+        signal.alarm(10)
+        os._exit(0 if holds() else 1)
+    return os.waitpid(child, 0)[1] == 0
+
+
+def test_a_forked_worker_does_not_keep_its_parents_slots(engine: Engine, leases: Leases) -> None:
     """The parent's reservations are the parent's to renew: when it dies they must end."""
     held = engine.take("of the parent")
     assert held is not None
     leases.hold(held)
-    monkeypatch.setattr(os, "getpid", lambda: -1)
-    leases.hold(Reservation("of the child", ()))
-    engine.seconds += LEASE.total_seconds() - 1
+
+    def holds_its_own() -> bool:
+        leases.hold(Reservation("of the child", ()))
+        engine.renewed.clear()
+        leases.renew()
+        return engine.renewed == ["of the child"]
+
+    assert in_a_child(holds_its_own)
     leases.renew()
-    engine.seconds += 2
-    assert engine.take("another") is not None
+    assert engine.renewed == ["of the parent"]
     leases.close()
+
+
+def test_a_fork_while_others_hold_and_let_go_blocks_no_child(leases: Leases) -> None:
+    """A server may fork workers while it answers: their first requests wait for no thread that stayed behind."""
+    ended = threading.Event()
+
+    def work() -> None:
+        mine = Reservation("of a thread", ())
+        while not ended.is_set():
+            leases.hold(mine)
+            leases.let_go(mine)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+
+    def holds() -> bool:
+        leases.hold(Reservation("of the child", ()))
+        return True
+
+    answers = [in_a_child(holds) for _ in range(20)]
+    ended.set()
+    thread.join()
+    leases.close()
+    assert all(answers)
