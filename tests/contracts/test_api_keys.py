@@ -98,3 +98,12 @@ def test_what_cannot_be_rotated_stays_as_it_was(case: Any) -> None:
     case.store.revoke_api_key(FIRST)
     with pytest.raises(AccountError, match="revoked or has expired"):
         case.store.rotate_api_key(FIRST, LAST, THIRD, overlap=DAY)
+
+
+def test_a_key_that_was_replaced_is_not_replaced_again(case: Any) -> None:
+    """The second new key would end with the first one's overlap; its successor is rotated instead."""
+    case.store.add_api_key("acme", FIRST, HASH)
+    case.store.rotate_api_key(FIRST, SECOND, OTHER, overlap=DAY)
+    with pytest.raises(AccountError, match=f"key {SECOND} has replaced it already"):
+        case.peer.rotate_api_key(FIRST, LAST, THIRD, overlap=DAY)
+    assert case.store.rotate_api_key(SECOND, LAST, THIRD, overlap=DAY).terms == UNLIMITED_KEY

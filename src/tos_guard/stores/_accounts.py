@@ -118,7 +118,11 @@ class SQLAccounts(SQLOutside, SQLAppeals, SQLHolders, SQLArchive, SQLAdminKeys):
         """As `Store.rotate_api_key`."""
         with self._changing() as (connection, _):
             old, now = self._stored_key(connection, public_id), self._now()
-            ending, key = rotated(old, new_public_id, now, overlap, terms)
+            replaced = connection.execute(
+                "SELECT public_id FROM api_key WHERE issuer = ? AND account_id = ? AND replaces = ?",
+                (self.issuer, old.account_id, public_id),
+            ).fetchone()
+            ending, key = rotated(old, new_public_id, now, overlap, terms, successor=None if replaced is None else replaced[0])
             connection.execute(
                 "UPDATE api_key SET terms = ? WHERE issuer = ? AND public_id = ?", (key_terms_document(ending), self.issuer, public_id)
             )

@@ -304,7 +304,8 @@ class AccountAdministration(ABC):
             actor: Who does it.
 
         Raises:
-            AccountError: The key is unknown, revoked or has expired, the new public id is taken, or the hash has not 32 bytes.
+            AccountError: The key is unknown, revoked, has expired or was replaced before, the new public id is taken, or the hash has not
+                32 bytes.
             StoreError: The engine failed.
         """
 

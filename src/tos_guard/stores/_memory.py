@@ -217,7 +217,8 @@ class MemoryStore(MemoryRecords, Store):
             old = self._api_keys.get(public_id)
             if old is None:
                 raise unknown_key(public_id)
-            ending, key = rotated(old.stored, new_public_id, self._now(), overlap, terms)
+            successor = next((name for name, key in self._api_keys.items() if key.stored.replaces == public_id), None)
+            ending, key = rotated(old.stored, new_public_id, self._now(), overlap, terms, successor=successor)
             self._insert_key(key, secret_hash)
             self._api_keys[public_id] = replace(old, stored=replace(old.stored, terms=ending))
             self._note(self._accounts[key.account_id], Step("key_rotated", new_public_id, f"replaces {public_id}", actor))

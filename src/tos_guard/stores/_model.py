@@ -340,13 +340,18 @@ def new_stored_key(
     return StoredKey(check_name(public_id, "key"), account_id, check_text(label, "label"), now, None, terms, replaces)
 
 
-def rotated(old: StoredKey, public_id: str, now: datetime, overlap: timedelta, terms: KeyTerms | None) -> tuple[KeyTerms, StoredKey]:
+def rotated(
+    old: StoredKey, public_id: str, now: datetime, overlap: timedelta, terms: KeyTerms | None, *, successor: str | None
+) -> tuple[KeyTerms, StoredKey]:
     """What the old key is for from now on, and the new one.
 
     Raises:
-        AccountError: The old key was revoked or has expired, the overlap is negative, or the new key cannot be added.
+        AccountError: The old key was revoked, has expired or was replaced before, the overlap is negative, or the new key cannot be added.
     """
     where = f"key {old.public_id}"
+    if successor is not None:
+        # Its end is that of an overlap by now, which another key must not inherit.
+        raise AccountError(f"key {successor} has replaced it already", where=where, cure=f"Rotate {successor}, or make a new key")
     if old.revoked is not None or old.terms.has_expired(now):
         raise AccountError("it was revoked or has expired", where=where, cure="Make a new key")
     if overlap < timedelta(0):
