@@ -225,7 +225,8 @@ def _as_somebody() -> list[str]:
     if setpriv is None:
         raise RuntimeError("as root, PostgreSQL is started by setpriv (util-linux), which is not installed")
     user = pwd.getpwnam("nobody")
-    may_read = ["--inh-caps=+dac_override", "--ambient-caps=+dac_override"]
+    # The last is for `access`, which else asks by the user alone whether a program may be run.
+    may_read = ["--inh-caps=+dac_override", "--ambient-caps=+dac_override", "--securebits=+no_setuid_fixup"]
     return [setpriv, f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups", *may_read]
 
 

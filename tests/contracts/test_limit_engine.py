@@ -79,6 +79,8 @@ class Case:
     number: int = 0
     most: int = 2**62
     """What a counter holds at most."""
+    moves: bool = False
+    """Requests move from blocks to reservations of their own."""
 
     def reserve(self, *wanted: Charge, engine: LimitEngine | None = None, lease: timedelta = LEASE) -> Reservation | LimitRefusal:
         self.number += 1
@@ -121,7 +123,7 @@ def case(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
         yield Case(opened[0], opened[0], clocks)
     elif request.param == "leased":
         opened.append(LeasedLimits(MemoryLimits(**times), share=1.0, monotonic=lambda: clocks.seconds, every=None))
-        yield Case(opened[0], opened[0], clocks)
+        yield Case(opened[0], opened[0], clocks, moves=True)
     elif request.param == "fallback":
         opened.append(FallbackLimits(MemoryLimits(**times), mode="deny", on_use=lambda *use: pytest.fail(str(use)), **times))
         yield Case(opened[0], opened[0], clocks)
@@ -142,7 +144,7 @@ def case(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
             opened += [Awaited(leased)] * 2
         else:
             opened += [Awaited(AsyncValkeyLimits(url, **options)), Awaited(AsyncValkeyLimits(url, **options))]
-        yield Case(*opened, clocks, most=2**53 - 1)
+        yield Case(*opened, clocks, most=2**53 - 1, moves=request.param == "async leased")
     for engine in dict.fromkeys(opened):
         engine.end() if isinstance(engine, Awaited) else engine.close()
 
@@ -322,10 +324,10 @@ def test_cancelling_gives_everything_back(case):
 
 def test_an_id_is_reserved_once(case):
     """Two requests under one id would settle each other. (Requests so large that leased limits ask the engine for each.)"""
-    case.engine.reserve([charge(60, 100)], id="same", lease=LEASE)
+    case.engine.reserve([charge(60, 130)], id="same", lease=LEASE)
     with pytest.raises(ValueError, match="same"):
-        case.peer.reserve([charge(60, 100)], id="same", lease=LEASE)
-    assert case.used(charge(0, 100)) == 60
+        case.peer.reserve([charge(60, 130)], id="same", lease=LEASE)
+    assert case.used(charge(0, 130)) == 60
 
 
 def test_no_charges_are_a_reservation_too(case):
@@ -493,7 +495,8 @@ def test_trap_concurrency(case, record_property):
         "counts", f"{first} of 200 admitted, {len(held) - first} more of 200 after refunds; at most {max(highest):,} of 10,000 used"
     )
     assert (first, len(held)) == (12, 12 + 5)
-    assert max(highest) <= 10_000
+    # Requests that outlive their block are counted twice while they move to reservations of their own, one in each thread at most.
+    assert max(highest) <= (10_000 + 8 * 800 if case.moves else 10_000)
     assert used == 12 * 500 + 5 * 800
 
 

@@ -492,7 +492,7 @@ def hostile_tokens(server: Served) -> dict[str, tuple[str, str]]:
         "no audience": (server.token(aud=...), "claims"),
         "another issuer": (server.token(iss="https://evil.example.com/"), "issuer"),
         "no issuer": (server.token(iss=...), "claims"),
-        "bound to a DPoP key": (server.token(cnf={"jkt": "A" * 43}), "bound"),
+        "bound in a way that we cannot check": (server.token(cnf={"jwk": ed25519_key("x").jwk}), "bound"),
         "signed by another": (compact(server.header(), server.claims(), ed25519_key("x").sign), "signature"),
         "key in the header": (compact(server.header(jwk=ed25519_key("x").jwk), server.claims(), ed25519_key("x").sign), "malformed"),
         "low-order key in the header": (signed(server.header(jwk={"kty": "OKP", "crv": "Ed25519", "x": x})), "malformed"),

@@ -245,6 +245,15 @@ class _Writer:
                 _number("Seconds until there is room; null where this request alone asks for more than the limit.")
             ),
             "resets_at": _text("When that is, as a date and time."),
+            "standing": _text("The step of standing that the account is on."),
+            "measure": _text("Id of the measure that put it there."),
+            "standing_reason": _text("Why."),
+            "notice": _text("What the provider tells the account."),
+            "requires": _text("What is asked of the account."),
+            "deadline": _text("By when, as a date and time."),
+            "deadline_missed": {"type": "boolean", "description": "Whether that has passed."},
+            "expires": _text("When the measure ends, as a date and time."),
+            "verify": {"type": "array", "items": {"type": "string"}, "description": "Levels of which one must be reached."},
         }
 
 
