@@ -161,8 +161,8 @@ class Play:
     def _postgres_stands_still(self) -> None:
         with Load([self._clients["good"]] * 6, CHAT).running() as load:
             load.wait_until(lambda answers: len(answers) >= 6, BACK_SECONDS)
-            stood = time.monotonic()
             self._postgres.pause()
+            stood = time.monotonic()  # what was asked before each of its processes stood may have been answered by one that did not yet
             load.wait_until(lambda answers: sum(a.sent > stood + BOUND for a in answers) >= 20, BACK_SECONDS)
             resumed = time.monotonic()
             self._postgres.resume()

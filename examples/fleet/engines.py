@@ -14,6 +14,7 @@ import socket
 import subprocess
 import tempfile
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
@@ -23,7 +24,7 @@ from typing import Any
 _START_SECONDS = 20.0
 
 
-class Engine:
+class Engine(ABC):
     """A server process on loopback. `port` stays the same when it is started again."""
 
     ending = signal.SIGTERM
@@ -68,15 +69,17 @@ class Engine:
         assert self.process is not None
         os.killpg(self.process.pid, number)
 
+    @abstractmethod
     def log(self) -> str:
         """What it has said."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _launch(self) -> subprocess.Popen[bytes]:
-        raise NotImplementedError
+        """Start the process."""
 
+    @abstractmethod
     def _answers(self) -> bool:
-        raise NotImplementedError
+        """Whether it serves."""
 
     def _reap(self) -> None:
         if self.process is not None:
@@ -190,9 +193,14 @@ class Postgres(Engine):
         return True
 
     def send(self, number: int) -> None:
-        """Send a signal to all its processes: the server's children are each a group of their own."""
+        """Send a signal to all its processes: the server's children are each a group of their own.
+
+        Meanwhile the server stands, or it might have a child more that nobody sends it to.
+        """
         assert self.process is not None
-        for pid in (self.process.pid, *_children_of(self.process.pid)):
+        with suppress(ProcessLookupError):
+            os.kill(self.process.pid, signal.SIGSTOP)
+        for pid in (*_children_of(self.process.pid), self.process.pid):
             with suppress(ProcessLookupError):
                 os.kill(pid, number)
 

@@ -476,6 +476,18 @@ def test_trap_concurrency(case, record_property):
     barrier = threading.Barrier(8)
     held: list[Reservation] = []
     highest: list[int] = []
+    counting = threading.Lock()
+    taken, most_taken = 0, 0
+
+    def count(amount: int) -> None:
+        nonlocal taken, most_taken
+        with counting:
+            taken += amount
+            most_taken = max(most_taken, taken)
+
+    def give_back(reservation: Reservation) -> None:
+        count(500 - 800)  # counted before it is so, as what is taken is counted after: never more than there is
+        case.peer.settle(reservation, took(500))
 
     def call(number: int) -> None:
         if number < 8:
@@ -483,18 +495,20 @@ def test_trap_concurrency(case, record_property):
         answer = (case.engine, case.peer)[number % 2].reserve([Charge(cap, ("acme",), 800)], id=f"c{number}", lease=LEASE)
         highest.append((answer.states if isinstance(answer, Reservation) else (answer.state,))[0].used)
         if isinstance(answer, Reservation):
+            count(800)
             held.append(answer)
 
     with ThreadPoolExecutor(8) as threads:
         list(threads.map(call, range(200)))
         first = len(held)
-        list(threads.map(lambda reservation: case.peer.settle(reservation, took(500)), held))
+        list(threads.map(give_back, held))
         list(threads.map(call, range(200, 400)))
     used = case.used(charge(0, 10_000))
     record_property(
         "counts", f"{first} of 200 admitted, {len(held) - first} more of 200 after refunds; at most {max(highest):,} of 10,000 used"
     )
     assert (first, len(held)) == (12, 12 + 5)
+    assert most_taken <= 10_000
     # Requests that outlive their block are counted twice while they move to reservations of their own, one in each thread at most.
     assert max(highest) <= (10_000 + 8 * 800 if case.moves else 10_000)
     assert used == 12 * 500 + 5 * 800
