@@ -163,10 +163,17 @@ def test_whoever_stops_within_a_change_loses_its_lock(opened):
     assert other.account_version("acme", 2).standing is Standing.SUSPENDED
 
 
-@pytest.mark.parametrize("waiting", [1, 8], ids=["one", "as many as there are connections"])
-def test_changes_that_wait_for_others_cut_nobody_off(opened, waiting):
+@pytest.mark.parametrize(
+    ("waiting", "connecting"),
+    [(1, 0.0), (8, 0.0), (8, 0.6)],
+    ids=["one", "as many as there are connections", "over connections that were long in the making"],
+)
+def test_changes_that_wait_for_others_cut_nobody_off(opened, monkeypatch, waiting, connecting):
     """Whoever holds the row for too long lets changes fail, and nothing else: the process hears, and answers from what it knows."""
     store = opened(deadline=1.0, connections=8)
+    pool = store._accounts._pool
+    connect = pool.connect
+    monkeypatch.setattr(pool, "connect", lambda: (time.sleep(connecting), connect())[1])
     store.add_account(Account(id="acme"))
     assert store.by_id("acme") is not None
     said, told = [], []

@@ -33,8 +33,8 @@ T = TypeVar("T")
 _MIGRATION_SECONDS: Final = 120.0
 """How long a migration may take: it may write tables anew."""
 
-_CHANGE_PART: Final = 0.9
-"""Of the deadline, for a statement of a change: the server says that it waited for others before it is taken for one that is silent."""
+_CHANGE_PART: Final = 0.75
+"""Of the time left, for a statement of a change: the server says that it waited for others before it is taken for one that is silent."""
 
 _SCRUB_SECONDS: Final = 60.0
 """How long ``VACUUM`` of the small tables may take."""
@@ -141,7 +141,6 @@ class PostgresDatabase:
         self.namespace = namespace
         self._deadline = pool.server.deadline
         self._bounds = _bounds(namespace, self._deadline)
-        self._bounds_of_changes = _bounds(namespace, self._deadline, part=_CHANGE_PART)
         self._tells_timeline = True
         self._migrate()
 
@@ -190,8 +189,6 @@ class PostgresDatabase:
             StoreError: As `write`.
         """
         with self._transaction("write", _WRITE, number=True, seconds=seconds) as (connection, _):
-            for bound in ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout"):
-                connection.execute("SELECT set_config(?, ?, true)", (bound, str(int(1000 * seconds))))
             yield connection
 
     def run(self, work: Callable[[PostgresConnection], T]) -> T:
@@ -293,8 +290,7 @@ class PostgresDatabase:
         while True:
             link, is_new = self._pool.take(until)
             try:
-                words = f"{begin}; {self._bounds_of_changes}; {_DURABLE}; {_NUMBER}" if number else f"{begin}; {self._bounds}"
-                cursor = link.execute(words.encode(), prepare=False)
+                cursor = link.execute(self._opening(begin, until, number=number).encode(), prepare=False)
                 while cursor.nextset():
                     pass
                 row = cursor.fetchone() if number else None
@@ -304,6 +300,13 @@ class PostgresDatabase:
                     continue  # it was cut while it lay idle, and nothing has been asked of it
                 raise
             return link, "" if row is None else str(row[0])
+
+    def _opening(self, begin: str, until: float, *, number: bool) -> str:
+        """What a transaction begins with. A change is bounded by the time left: connecting may have taken some of it."""
+        if not number:
+            return f"{begin}; {self._bounds}"
+        bounds = _bounds(self.namespace, max(0.001, until - time.monotonic()), part=_CHANGE_PART)
+        return f"{begin}; {bounds}; {_DURABLE}; {_NUMBER}"
 
     def _undo(self, link: Link, error: BaseException) -> None:
         usable = False
@@ -493,7 +496,7 @@ def _may_go_better(error: psycopg.Error) -> bool:
 def _bounds(namespace: str, seconds: float, *, part: float = 1.0) -> str:
     """What holds for one transaction: where names are looked up, for how long it may take, and which part of that a statement may."""
     quoted = '"' + namespace.replace('"', '""') + '"'
-    most, each = int(1000 * seconds), int(1000 * seconds * part)
+    most, each = (max(1, int(1000 * each)) for each in (seconds, seconds * part))  # nought would be no bound
     return (
         f"SET LOCAL search_path TO {quoted}, pg_temp; SET LOCAL statement_timeout TO {each}; SET LOCAL lock_timeout TO {each}; "
         f"SET LOCAL idle_in_transaction_session_timeout TO {most}"

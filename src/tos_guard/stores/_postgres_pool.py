@@ -101,7 +101,7 @@ def _bounded(steps: Generator[Any, Any, T], until: float) -> Generator[Any, Any,
         waits_for = next(steps)
         while True:
             ready = yield waits_for
-            if time.monotonic() >= until:
+            if not ready and time.monotonic() >= until:  # what has come is an answer, however late this process looks
                 raise LateError("no answer in time")
             waits_for = steps.send(ready)
     except StopIteration as stop:
