@@ -254,7 +254,10 @@ def test_a_commit_whose_answer_was_lost_is_found_out(way: CutsAfterCommit, datab
 
 
 def test_a_deadlock_is_no_failure(database: str) -> None:
-    """Two blocks that wait for one another: one is undone by the server and done again, and both end."""
+    """Two blocks that wait for one another: one is undone by the server and done again, and both end.
+
+    The one that is done again may be quicker than the one that waited, and meet it once more.
+    """
     with opened(database, deadline=10.0) as store:
         records = store._records
         assert isinstance(records, PostgresDatabase)
@@ -264,6 +267,7 @@ def test_a_deadlock_is_no_failure(database: str) -> None:
             )
         met = threading.Barrier(2)
         tries = {"ab": 0, "ba": 0}
+        ended: list[str] = []
 
         def work(order: str) -> None:
             def block(connection: object) -> None:
@@ -274,13 +278,15 @@ def test_a_deadlock_is_no_failure(database: str) -> None:
                         met.wait(PATIENCE)
 
             records.run(block)
+            ended.append(order)
 
         threads = [threading.Thread(target=work, args=(order,)) for order in tries]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join(PATIENCE)
-        assert sorted(tries.values()) == [1, 2]
+        assert sorted(ended) == ["ab", "ba"]
+        assert sum(tries.values()) > 2
 
 
 def test_a_version_that_goes_back_is_noticed(database: str) -> None:

@@ -149,11 +149,12 @@ class ListenNotify:
                     for _ in link.notifies(timeout=_AGAIN_SECONDS):
                         wake()
             except psycopg.Error:
-                closing.wait(_AGAIN_SECONDS)
+                pass  # cut off: again in a moment, and until then nothing is heard
             finally:
                 self._hearing = False
                 self._link = None
                 link.pgconn.finish()
+            closing.wait(_AGAIN_SECONDS)
 
 
 def _cut(link: Link) -> None:
