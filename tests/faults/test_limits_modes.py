@@ -170,7 +170,7 @@ def test_behaviour_equals_the_named_mode(
     tmp_path: Path, serve_process: ServeProcess, mode: str, record_property: Callable[[str, object], None]
 ) -> None:
     """Healthy, broken, mended: exact in each, within the deadline, and never more than the limit by the engine."""
-    lines, slowest = [], 0.0
+    lines, slowest, met = [], 0.0, 0
     with desk(tmp_path, serve_process, mode) as at:
         at.wait(by_the_engine)
         for fault in FAULTS:
@@ -189,6 +189,7 @@ def test_behaviour_equals_the_named_mode(
                 assert all(by_the_mode(mode, said) for said in after), "it is in doubt until the hour is over"
                 lines.append(f"{fault}: {admitted(before)} admitted, then {told(during)}; and, in doubt, {told(after)}")
                 continue
+            met += len({said.worker for said in during})  # on a busy machine one worker may have taken the whole burst
             at.mend(fault)
             at.wait(by_the_engine)
             after = at.burst(fault, BURST)
@@ -206,7 +207,7 @@ def test_behaviour_equals_the_named_mode(
     )
     record_property("counts", f"{mode}: " + "\n".join(lines))
     assert slowest < DEADLINE + ON_A_BUSY_MACHINE
-    assert left_alone >= 2 * (len(FAULTS) - 1)
+    assert left_alone >= met >= len(FAULTS) - 1
     assert left_alone - answered in (0, 1, 2)
     assert lost == 2, "each worker says once that the memory was lost"
 
