@@ -165,12 +165,12 @@ def test_whoever_stops_within_a_change_loses_its_lock(opened):
 
 @pytest.mark.parametrize(
     ("waiting", "connecting"),
-    [(1, 0.0), (8, 0.0), (8, 0.6)],
+    [(1, 0.0), (8, 0.0), (8, 2.4)],
     ids=["one", "as many as there are connections", "over connections that were long in the making"],
 )
 def test_changes_that_wait_for_others_cut_nobody_off(opened, monkeypatch, waiting, connecting):
     """Whoever holds the row for too long lets changes fail, and nothing else: the process hears, and answers from what it knows."""
-    store = opened(deadline=1.0, connections=8)
+    store = opened(deadline=4.0, connections=8)  # a quarter of what is left of it is the server's to say so, on a busy machine too
     pool = store._accounts._pool
     connect = pool.connect
     monkeypatch.setattr(pool, "connect", lambda: (time.sleep(connecting), connect())[1])
