@@ -78,6 +78,17 @@ def test_a_migration_that_fails_leaves_the_old_version(conninfo: str, pool: Pool
     PostgresDatabase(pool, Schema("things", 7, (first, ("CREATE TABLE b (x TEXT)",))), "things")
 
 
+def test_a_migration_may_take_longer_than_a_call(conninfo: str) -> None:
+    """Tables that are large are written anew in more time than a request waits."""
+    pool = Pool(Server(conninfo, 0.2, 2))
+    database = PostgresDatabase(
+        pool, Schema("things", 7, (("CREATE TABLE a (x TEXT)", "DO 'BEGIN PERFORM pg_sleep(0.6); END'"),)), "things"
+    )
+    with database.read() as connection:
+        assert connection.execute("SELECT count(*) FROM a").fetchall() == [(0,)]
+    pool.close()
+
+
 def test_newer_tables_are_refused(conninfo: str, pool: Pool) -> None:
     """An older release does not write into what a newer one has migrated."""
     PostgresDatabase(pool, RECORDS_SCHEMA, "tos_guard_records")

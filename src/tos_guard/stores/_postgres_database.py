@@ -408,30 +408,22 @@ class PostgresDatabase:
         newest = len(self._schema.migrations)
         if self._version() == newest:
             return
-        until = time.monotonic() + _MIGRATION_SECONDS
-        try:
-            link, _ = self._begun("migrate", f"{_WRITE}; {_bounds(self.namespace, _MIGRATION_SECONDS)}", until, number=False)
-            try:
-                link.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (f"tos_guard migration of {self.namespace}",))
-                # Of the catalogue's rows, not by `to_regnamespace`: that may remember what was so before we waited for the lock.
-                if link.execute("SELECT 1 FROM pg_namespace WHERE nspname = %s", (self.namespace,)).fetchone() is None:
-                    link.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(self.namespace)))
-                link.execute('CREATE TABLE IF NOT EXISTS schema_version (what TEXT COLLATE "C" PRIMARY KEY, version BIGINT NOT NULL)')
-                version = self._checked(link.execute("SELECT what, version FROM schema_version").fetchall())
-                for statements in self._schema.migrations[version:]:
-                    for each in statements:
-                        if not isinstance(each, OnlySQLite):
-                            link.execute(definition(each))
-                link.execute(
-                    "INSERT INTO schema_version VALUES (%s, %s) ON CONFLICT (what) DO UPDATE SET version = excluded.version",
-                    (self._schema.what, newest),
-                )
-            except BaseException as error:
-                self._undo(link, error)
-                raise
-            self._commit(link, "")
-        except psycopg.Error as error:
-            raise self._failed("migrate", error) from error
+        with self._transaction("migrate", _WRITE, number=True, seconds=_MIGRATION_SECONDS) as (connection, _):
+            link = connection._link
+            link.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (f"tos_guard migration of {self.namespace}",))
+            # Of the catalogue's rows, not by `to_regnamespace`: that may remember what was so before we waited for the lock.
+            if link.execute("SELECT 1 FROM pg_namespace WHERE nspname = %s", (self.namespace,)).fetchone() is None:
+                link.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(self.namespace)))
+            link.execute('CREATE TABLE IF NOT EXISTS schema_version (what TEXT COLLATE "C" PRIMARY KEY, version BIGINT NOT NULL)')
+            version = self._checked(link.execute("SELECT what, version FROM schema_version").fetchall())
+            for statements in self._schema.migrations[version:]:
+                for each in statements:
+                    if not isinstance(each, OnlySQLite):
+                        link.execute(definition(each))
+            link.execute(
+                "INSERT INTO schema_version VALUES (%s, %s) ON CONFLICT (what) DO UPDATE SET version = excluded.version",
+                (self._schema.what, newest),
+            )
 
     def _version(self) -> int:
         """The version of the schema, 0 where there is none."""
